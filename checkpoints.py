@@ -1,0 +1,218 @@
+"""Weights folders: weights_<epoch>/{encoder,depth,pose_encoder,pose}.pth and adam.pth."""
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from networks import Monodepth2
+from networks.depth_decoder import NUM_CH_DEC
+from utils import DataError, write_atomically
+
+# What torch.load raises on files that are broken or are no weights.
+LOAD_ERRORS = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError,
+               IndexError, AttributeError, struct.error, OSError)
+# (has bottleneck blocks, blocks in the third stage): number of layers
+RESNETS = {(False, 2): 18, (False, 6): 34, (True, 6): 50, (True, 23): 101, (True, 36): 152}
+
+
+class InputFormat(NamedTuple):
+    """What encoder.pth says of the images it was trained on."""
+
+    height: int
+    width: int
+    use_stereo: bool
+
+
+def save_weights(folder: str | Path, model: Monodepth2, optimizer: torch.optim.Optimizer,
+                 input_format: InputFormat) -> None:
+    """Write a model's children and the optimizer's state, each file as a whole or not at all.
+
+    Raises:
+        DataError: a file can't be written.
+    """
+    # Faithful: one state dict a network, with the published keys; encoder.pth has the input's size
+    for name, network in model.named_children():
+        extra = input_format._asdict() if name == "encoder" else {}
+        _save(Path(folder, f"{name}.pth"), {**network.state_dict(), **extra})
+    _save(Path(folder, "adam.pth"), optimizer.state_dict())
+
+
+def _save(path: Path, state: dict) -> None:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
+def read_state(path: str | Path) -> dict:
+    """Read a state dict onto the CPU; no code in the file is run.
+
+    Raises:
+        DataError: the file is missing, broken, or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        missing = path if path.parent.is_dir() else path.parent
+        raise DataError(f"{missing} does not exist; expected a weights folder with {path.name}, "
+                        "as train.py writes it to <log_dir>/<model_name>/models/weights_<epoch>")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except LOAD_ERRORS as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} can't be read as weights: {first_line[:200]}") from None
+    if not isinstance(state, dict):
+        raise DataError(f"{path} holds a {type(state).__name__}, expected a state dict")
+    return state
+
+
+def load_model(folder: str | Path, *, with_pose: bool = False,
+               device: torch.device | str = "cpu") -> tuple[Monodepth2, InputFormat]:
+    """Build the model that a weights folder was written by, for prediction.
+
+    The architecture is read off the weights themselves, so a published folder loads as it is.
+
+    Args:
+        folder: with encoder.pth and depth.pth; pose.pth (and pose_encoder.pth) if `with_pose`.
+        with_pose: load the pose network too.
+        device: where the model goes.
+
+    Returns:
+        The model, in evaluation mode, and the input's format.
+
+    Raises:
+        DataError: a file is missing or broken, or its keys are not the model's.
+    """
+    folder = Path(folder)
+    states = {name: read_state(folder / f"{name}.pth") for name in ("encoder", "depth")}
+    if with_pose:
+        states["pose"] = read_state(folder / "pose.pth")
+        if (folder / "pose_encoder.pth").is_file():
+            states["pose_encoder"] = read_state(folder / "pose_encoder.pth")
+    model = Monodepth2(**_architecture(states, folder))
+    for name, network in model.named_children():
+        load_strictly(network, states[name], folder / f"{name}.pth")
+    encoder = states["encoder"]
+    if missing := [key for key in ("height", "width") if key not in encoder]:
+        raise DataError(f"{folder / 'encoder.pth'} does not say its {' and '.join(missing)}; "
+                        "weights of train.py and the published ones do")
+    input_format = InputFormat(int(encoder["height"]), int(encoder["width"]),
+                               bool(encoder.get("use_stereo", False)))
+    return model.to(device).eval(), input_format
+
+
+def _architecture(states: dict[str, dict], folder: Path) -> dict:
+    """Return the arguments of `Monodepth2` that give networks of these states' shapes."""
+    heads = [value.shape[1] for key, value in states["depth"].items()
+             if key.startswith("decoder.") and key.endswith("conv.weight")
+             and int(key.split(".")[1]) >= 10]
+    architecture = {"num_layers": _num_layers(states["encoder"], folder / "encoder.pth"),
+                    "scales": [NUM_CH_DEC.index(channels) for channels in heads
+                               if channels in NUM_CH_DEC] or list(range(4)),
+                    "frame_ids": [0]}
+    if "pose" not in states:
+        return architecture
+    pose = states["pose"]
+    if "pose_encoder" in states:
+        kind, key, unit = "separate_resnet", "encoder.conv1.weight", 3
+        pose = states["pose_encoder"]
+    elif "pose_conv.weight" in pose:
+        kind, key, unit = "posecnn", "net.0.weight", 3
+    else:
+        kind, key, unit = "shared", "net.1.weight", 256
+    if key not in pose:
+        raise DataError(f"{folder} holds no pose network of a known kind: {key} is missing")
+    frames = pose[key].shape[1] // unit
+    return architecture | {"pose_model_type": kind, "frame_ids": list(range(max(2, frames))),
+                           "pose_model_input": "pairs" if frames == 2 else "all"}
+
+
+def _num_layers(encoder: dict, path: Path) -> int:
+    bottleneck = "encoder.layer1.0.conv3.weight" in encoder
+    blocks = {key.split(".")[2] for key in encoder if key.startswith("encoder.layer3.")}
+    if (bottleneck, len(blocks)) not in RESNETS:
+        raise DataError(f"{path} is no ResNet of 18, 34, 50, 101 or 152 layers: its third stage "
+                        f"has {len(blocks)} blocks")
+    return RESNETS[bottleneck, len(blocks)]
+
+
+def load_strictly(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load a state dict that must have exactly the network's keys and shapes.
+
+    Raises:
+        DataError: it has not; names the file and the first keys.
+    """
+    own = network.state_dict()
+    given = {key: value for key, value in state.items() if key not in InputFormat._fields}
+    wrong = {"misses": own.keys() - given.keys(), "has unknown": given.keys() - own.keys(),
+             "has other shapes of": {key for key in own.keys() & given.keys()
+                                     if own[key].shape != getattr(given[key], "shape", None)}}
+    for what, keys in wrong.items():
+        if keys:
+            raise DataError(f"{path} {what} {len(keys)} keys ({', '.join(sorted(keys)[:3])}, ...); "
+                            "it was written by another architecture: match the model's flags, or "
+                            "leave its name out of --models_to_load")
+    network.load_state_dict(given)
+
+
+def load_weights(folder: str | Path, model: Monodepth2, names: Iterable[str]) -> list[str]:
+    """Load those of a model's children that a folder has, to train on.
+
+    Returns:
+        A line a name: what was loaded, and what was skipped and why.
+
+    Raises:
+        DataError: the folder is missing, or a file of it does not fit the model.
+    """
+    folder, lines = Path(folder), []
+    if not folder.is_dir():
+        raise DataError(f"{folder} does not exist; --load_weights_folder expects a weights_<epoch> "
+                        "folder")
+    children = dict(model.named_children())
+    for name in names:
+        path = folder / f"{name}.pth"
+        if name not in children:
+            lines.append(f"skipped {name}: this model has no such network")
+        elif not path.is_file():
+            lines.append(f"skipped {name}: {path} does not exist")
+        else:
+            load_strictly(children[name], read_state(path), path)
+            lines.append(f"loaded {name}")
+    return lines
+
+
+def load_adam(folder: str | Path, optimizer: torch.optim.Optimizer) -> str:
+    """Load Adam's state if it fits; the optimizer keeps its own learning rate.
+
+    Returns:
+        A line that says what was done.
+    """
+    path = Path(folder, "adam.pth")
+    if not path.is_file():
+        return f"skipped Adam's state: {path} does not exist; it starts anew"
+    state = read_state(path)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    if not _fits(state, optimizer):
+        return f"skipped Adam's state: {path} is of other networks; it starts anew"
+    optimizer.load_state_dict(state)
+    # Faithful: --learning_rate wins over the stored rate, and the scheduler starts from it
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = group["initial_lr"] = rate
+    return "loaded Adam's state"
+
+
+def _fits(state: dict, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a stored state has a moment of the right shape for each parameter it speaks of."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    try:
+        count = sum(len(group["params"]) for group in state["param_groups"])
+        return count == len(parameters) and all(
+            moments["exp_avg"].shape == parameters[i].shape
+            for i, moments in state["state"].items())
+    except (KeyError, TypeError, AttributeError, IndexError):
+        return False

@@ -1,0 +1,124 @@
+"""The ground truth file of a test split, gt_depths.npz: made from scans or PNGs, written, read."""
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from datasets.kitti_dataset import KITTIDataset, read_depth_png
+from datasets.kitti_utils import generate_depth_map
+from datasets.splits import parse_line, read_split, split_path
+from utils import DataError, write_atomically
+
+FILE_NAME = "gt_depths.npz"
+
+
+def gt_path(split: str) -> Path:
+    """Return where a split's ground truth is kept: beside its test_files.txt."""
+    return split_path(split, "test_files.txt").with_name(FILE_NAME)
+
+
+def export_gt_depths(data_path: str | Path, split: str) -> Path:
+    """Make and write a test split's ground truth.
+
+    Args:
+        data_path: KITTI's raw folder.
+        split: "eigen_benchmark" reads the annotated PNGs, any other projects velodyne scans.
+
+    Returns:
+        The file written.
+
+    Raises:
+        DataError: a file is missing; nothing is written then.
+    """
+    lines = read_split(split_path(split, "test_files.txt"))
+    read = _read_annotated if split == "eigen_benchmark" else _project_scan
+    depths = {}
+    for i, line in enumerate(tqdm(lines, desc=f"ground truth of {split}", dynamic_ncols=True)):
+        folder, frame, side = parse_line(line)
+        try:
+            depths[f"depth_{i:06d}"] = read(Path(data_path), folder, frame, side or "l")
+        except DataError as error:
+            raise DataError(f"{error} ({getattr(line, 'where', '') or line})") from None
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **depths)
+    write_atomically(gt_path(split), buffer.getvalue())
+    return gt_path(split)
+
+
+def _project_scan(data_path: Path, folder: str, frame: int, side: str) -> np.ndarray:
+    scan = data_path / folder / f"velodyne_points/data/{frame:010d}.bin"
+    camera = KITTIDataset.side_map[side]
+    return generate_depth_map((data_path / folder).parent, scan, camera, vel_depth=True)
+
+
+def _read_annotated(data_path: Path, folder: str, frame: int, side: str) -> np.ndarray:
+    camera = KITTIDataset.side_map[side]
+    return read_depth_png(data_path / folder / f"proj_depth/groundtruth/image_0{camera}"
+                          / f"{frame:010d}.png")
+
+
+def load_or_export_gt_depths(data_path: str | Path, split: str) -> list[np.ndarray]:
+    """Return a split's ground truth, which is made first where it is missing."""
+    path = gt_path(split)
+    if not path.is_file():
+        print(f"{path} does not exist yet; making it from {data_path}")
+        export_gt_depths(data_path, split)
+    return load_gt_depths(path)
+
+
+def load_gt_depths(path: str | Path) -> list[np.ndarray]:
+    """Read ground truth: this project's file, or the original's with its pickled object array.
+
+    Returns:
+        Maps (H, W) float32, metres, 0 = none.
+
+    Raises:
+        DataError: the file is broken, or its pickle asks for more than float arrays.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = sorted(archive.namelist())
+            if names == ["data.npy"]:
+                depths = list(_read_data(io.BytesIO(archive.read("data.npy"))))
+            else:
+                depths = [_read_array(archive.read(name)) for name in names]
+    except (OSError, ValueError, EOFError, KeyError, TypeError, IndexError, AttributeError,
+            pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} can't be read as ground truth ({error}); delete it and run "
+                        "export_gt_depth.py") from None
+    if not all(isinstance(d, np.ndarray) and d.ndim == 2 and d.dtype.kind == "f" for d in depths):
+        raise DataError(f"{path} holds other things than depth maps; delete it and run "
+                        "export_gt_depth.py")
+    return depths
+
+
+def _read_array(content: bytes) -> np.ndarray:
+    return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+
+
+class _FloatArrayUnpickler(pickle.Unpickler):
+    """Builds numpy arrays and refuses everything else that a pickle can call."""
+
+    ALLOWED = frozenset({("_reconstruct", "multiarray"), ("ndarray", "numpy"), ("dtype", "numpy")})
+
+    def find_class(self, module: str, name: str):
+        if module.split(".")[0] == "numpy" and (name, module.split(".")[-1]) in self.ALLOWED:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which float arrays don't need")
+
+
+def _read_data(stream: io.BytesIO) -> np.ndarray:
+    """Read the one array of the original's file: of floats, or of objects that are arrays."""
+    version = np.lib.format.read_magic(stream)
+    read_header = (np.lib.format.read_array_header_1_0 if version == (1, 0)
+                   else np.lib.format.read_array_header_2_0)
+    _, _, dtype = read_header(stream)
+    if not dtype.hasobject:
+        stream.seek(0)
+        return np.lib.format.read_array(stream, allow_pickle=False)
+    return _FloatArrayUnpickler(stream, encoding="latin1").load()

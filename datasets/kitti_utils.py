@@ -1,0 +1,123 @@
+"""KITTI's own files: calibration, velodyne scans, poses, and depth maps made from them."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from utils import DataError, readlines
+
+DEPTH_PNG_SCALE = 256.0  # KITTI's depth PNGs hold metres x 256, 0 = none
+
+
+def read_calib_file(path: str | Path) -> dict[str, np.ndarray]:
+    """Read `key: numbers` lines; values that are not numbers (dates) are left out.
+
+    Raises:
+        DataError: the file is missing or not text.
+    """
+    calibration = {}
+    for line in readlines(path):
+        key, _, values = line.partition(":")
+        try:
+            calibration[key.strip()] = np.array([float(v) for v in values.split()])
+        except ValueError:
+            continue
+    return calibration
+
+
+def _calibration(path: Path, **sizes: int) -> list[np.ndarray]:
+    """Return the entries named in `sizes`, which must have as many numbers as it says."""
+    found = read_calib_file(path)
+    for key, size in sizes.items():
+        if key not in found or found[key].size != size:
+            raise DataError(f"{path} has no {key} of {size} numbers; extract the date's "
+                            "calibration again (<date>_calib.zip)")
+    return [found[key] for key in sizes]
+
+
+def load_velodyne_points(filename: str | Path) -> np.ndarray:
+    """Read a scan as (N, 4) homogeneous points: x forward, y left, z up, in metres, and 1.
+
+    Raises:
+        DataError: the file is missing or holds no whole number of points.
+    """
+    try:
+        values = np.fromfile(filename, np.float32)
+    except FileNotFoundError:
+        raise DataError(f"{filename} is missing; extract the drive's velodyne_points "
+                        "(<drive>_sync.zip)") from None
+    if values.size == 0 or values.size % 4:
+        raise DataError(f"{filename} has {values.size} numbers, not a multiple of 4; "
+                        "extract it again")
+    points = values.reshape(-1, 4)
+    points[:, 3] = 1
+    return points
+
+
+def generate_depth_map(calib_dir: str | Path, velo_filename: str | Path, cam: int = 2,
+                       vel_depth: bool = False) -> np.ndarray:
+    """Project a velodyne scan into a colour camera.
+
+    Args:
+        calib_dir: the date's folder, with calib_cam_to_cam.txt and calib_velo_to_cam.txt.
+        velo_filename: the scan.
+        cam: 2 (left) or 3 (right).
+        vel_depth: store the scanner's forward distance instead of the camera's z.
+
+    Returns:
+        (H, W) float32 metres, 0 where no point falls.
+
+    Raises:
+        DataError: a file is missing or incomplete.
+    """
+    calib_dir = Path(calib_dir)
+    size, R_rect, P_rect = _calibration(calib_dir / "calib_cam_to_cam.txt",
+                                        **{"S_rect_02": 2, "R_rect_00": 9, f"P_rect_0{cam}": 12})
+    R, t = _calibration(calib_dir / "calib_velo_to_cam.txt", R=9, T=3)
+    velo_to_cam, rectify = np.eye(4), np.eye(4)
+    velo_to_cam[:3, :3], velo_to_cam[:3, 3] = R.reshape(3, 3), t
+    rectify[:3, :3] = R_rect.reshape(3, 3)
+    velo_to_image = P_rect.reshape(3, 4) @ rectify @ velo_to_cam
+
+    points = load_velodyne_points(velo_filename)
+    points = points[points[:, 0] >= 0]
+    u, v, z = velo_to_image @ points.T
+    in_front = z > 0
+    pixels = np.stack([v[in_front], u[in_front]]) / z[in_front]
+    # Faithful: eigen's ground truth is the scanner's forward distance, not the camera's z
+    depth = (points[:, 0] if vel_depth else z)[in_front]
+    return _nearest_returns(pixels, depth, tuple(size[::-1].astype(int)))
+
+
+def _nearest_returns(pixels: np.ndarray, depth: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return a map of `shape` with the smallest of the `depth` (N,) at each of `pixels` (2, N)."""
+    # Faithful: rounded, then minus 1, since KITTI's matlab code counts pixels from 1
+    rows, columns = np.round(pixels) - 1
+    inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
+    nearest = np.full(shape, np.inf, np.float32)
+    np.minimum.at(nearest, (rows[inside].astype(int), columns[inside].astype(int)), depth[inside])
+    nearest[np.isinf(nearest)] = 0
+    return nearest
+
+
+def read_poses(path: str | Path) -> np.ndarray:
+    """Read KITTI odometry poses: 12 numbers a line, camera to world.
+
+    Returns:
+        (N, 4, 4) float64, metres.
+
+    Raises:
+        DataError: the file is missing, or a line (named) has not 12 numbers.
+    """
+    poses = []
+    for number, line in enumerate(readlines(path), 1):
+        try:
+            poses.append(np.array([float(v) for v in line.split()]).reshape(3, 4))
+        except ValueError:
+            raise DataError(f"{path}, line {number}: expected the 12 numbers of a pose, "
+                            f"found {line[:60]!r}") from None
+    if not poses:
+        raise DataError(f"{path} has no poses; it should have 12 numbers a line")
+    last_rows = np.broadcast_to([0.0, 0.0, 0.0, 1.0], (len(poses), 1, 4))
+    return np.concatenate([np.stack(poses), last_rows], 1)

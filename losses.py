@@ -1,0 +1,172 @@
+"""The objective: source frames warped into the target, their photometric error, and smoothness."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from layers import (
+    SSIM,
+    backproject,
+    disp_to_depth,
+    get_smooth_loss,
+    normalise_by_mean,
+    project,
+    resize_disp,
+    sample,
+)
+
+SSIM_WEIGHT = 0.85      # Faithful: 0.85 SSIM + 0.15 L1
+TIE_NOISE = 1e-5        # decides between equal identity and warped errors
+MASK_WEIGHT = 0.2       # of the term that keeps a predictive mask from closing
+
+
+class ReprojectionObjective(nn.Module):
+    """Minimum reprojection error with auto-masking, and edge-aware smoothness, over scales.
+
+    Args:
+        frame_ids: 0, then the source frames (offsets in time, "s" for the other stereo view).
+        scales: scales of the disparities.
+        min_depth: depth at disparity 1.
+        max_depth: depth at disparity 0.
+        disparity_smoothness: weight of the smoothness at scale 0.
+        v1_multiscale: compare images at the size of each disparity, not at full size.
+        avg_reprojection: mean over source frames, not the minimum.
+        automasking: ignore pixels that an unmoved source frame explains better.
+        predictive_mask: weight the error by ("predictive_mask", s) of the outputs.
+        ssim: compare structure too, not only intensities.
+        scale_translation: multiply translations by the mean inverse depth (for PoseCNN).
+        tie_noise: standard deviation of the noise on identity errors.
+
+    It has no parameters and computes in float32, whatever the networks' precision. F source frames
+    and S scales of one size are folded into (F, B, S, ...) so that one warp and one SSIM serve all.
+
+    Source: Godard et al. 2019 (arXiv:1806.01260), Sec. 3.
+    """
+
+    def __init__(self, frame_ids: Sequence[int | str], scales: Sequence[int],
+                 min_depth: float = 0.1, max_depth: float = 100.0,
+                 disparity_smoothness: float = 1e-3, v1_multiscale: bool = False,
+                 avg_reprojection: bool = False, automasking: bool = True,
+                 predictive_mask: bool = False, ssim: bool = True,
+                 scale_translation: bool = False, tie_noise: float = TIE_NOISE):
+        super().__init__()
+        self.sources, self.scales = list(frame_ids[1:]), list(scales)
+        self.min_depth, self.max_depth = min_depth, max_depth
+        self.disparity_smoothness = disparity_smoothness
+        self.avg_reprojection, self.automasking = avg_reprojection, automasking
+        self.predictive_mask, self.scale_translation = predictive_mask, scale_translation
+        self.ssim = SSIM() if ssim else None
+        self.tie_noise = tie_noise
+        # Faithful: every disparity is compared at full size, unless --v1_multiscale
+        self.sizes = [(s, [s]) for s in self.scales] if v1_multiscale else [(0, self.scales)]
+
+    def forward(self, inputs: dict, outputs: dict) -> tuple[dict[str, Tensor], dict[tuple, Tensor]]:
+        """Compare the source frames, seen through `outputs`, with the target.
+
+        Args:
+            inputs: ("color", f, s), ("K", s), ("inv_K", s) as DESIGN's key table has them.
+            outputs: what `Monodepth2` returns.
+
+        Returns:
+            losses: scalars "loss", and for each scale "loss/s" and its terms "photometric/s",
+                "smoothness/s", "mask/s" before weighting.
+            views: ("depth", 0, s) (B, 1, H, W), warped ("color", f, s) (B, 3, H, W) and
+                ("automask", s) (B, H, W), 1 where the pixel counts.
+        """
+        losses, views = {}, {}
+        for size, scales in self.sizes:
+            photometric, mask_terms, seen = self._photometric(size, scales, inputs, outputs)
+            views |= seen
+            for i, s in enumerate(scales):
+                losses[f"photometric/{s}"] = photometric[i]
+                losses[f"smoothness/{s}"] = self._smoothness(inputs["color", 0, s], outputs, s)
+                # Faithful: the weight of smoothness halves from scale to scale
+                weight = self.disparity_smoothness / 2**s
+                losses[f"loss/{s}"] = photometric[i] + weight * losses[f"smoothness/{s}"]
+                if self.predictive_mask:
+                    losses[f"mask/{s}"] = mask_terms[i]
+                    losses[f"loss/{s}"] = losses[f"loss/{s}"] + MASK_WEIGHT * mask_terms[i]
+        # Faithful: the mean over scales
+        losses["loss"] = sum(losses[f"loss/{s}"] for s in self.scales) / len(self.scales)
+        return losses, views
+
+    def _photometric(self, size: int, scales: list[int], inputs: dict, outputs: dict):
+        """Return (S,) errors, (S,) mask terms and views of the `scales` compared at one `size`."""
+        target = inputs["color", 0, size]
+        height, width = target.shape[2:]
+        disp = torch.cat([resize_disp(outputs["disp", s].float(), height, width)
+                          for s in scales], 1)
+        depth = disp_to_depth(disp, self.min_depth, self.max_depth)[1]      # (B, S, H, W)
+        sources = torch.stack([inputs["color", f, size] for f in self.sources])
+        warped = self._warp(sources, depth, self._poses(outputs, depth), size, inputs)
+        errors = self._error(warped, target[:, None])                       # (F, B, S, H, W)
+
+        mask_terms = None
+        if self.predictive_mask:
+            masks = torch.stack([resize_disp(outputs["predictive_mask", s].float(), height, width)
+                                 for s in scales], 2).transpose(0, 1)       # (F, B, S, H, W)
+            errors = errors * masks
+            mask_terms = -masks.log().clamp(min=-100).mean((0, 1, 3, 4))    # to 1, cross-entropy
+        # Faithful: the minimum over source frames, or their mean with --avg_reprojection
+        errors = errors.mean(0, keepdim=True) if self.avg_reprojection else errors
+        minimum, automask = self._minimum(errors, sources, target)
+
+        views = {}
+        for i, s in enumerate(scales):
+            views["depth", 0, s] = depth[:, i:i + 1].detach()
+            for f, image in zip(self.sources, warped, strict=True):
+                views["color", f, s] = image[:, i].detach()
+            if automask is not None:
+                views["automask", s] = automask[:, i]
+        return minimum.mean((0, 2, 3)), mask_terms, views
+
+    def _poses(self, outputs: dict, depth: Tensor) -> Tensor:
+        """Return the (F, B, S, 4, 4) motions from the target to each source."""
+        (B, S), poses = depth.shape[:2], []
+        for f in self.sources:
+            T = outputs["cam_T_cam", 0, f].float()[:, None].expand(B, S, 4, 4)
+            if self.scale_translation and f != "s":
+                # Faithful: PoseCNN's translation is multiplied by the mean inverse depth
+                factor = torch.ones_like(T)
+                factor[..., :3, 3] = (1 / depth).mean((2, 3))[..., None]
+                T = T * factor
+            poses.append(T)
+        return torch.stack(poses)
+
+    def _warp(self, sources: Tensor, depth: Tensor, T: Tensor, size: int, inputs: dict) -> Tensor:
+        """Return (F, B, S, 3, H, W): each source as the target camera would see it at `depth`."""
+        (n_sources, B), (S, H, W) = sources.shape[:2], depth.shape[1:]
+        K, inv_K = (inputs[name, size].repeat_interleave(S, 0) for name in ("K", "inv_K"))
+        points = backproject(depth.view(B * S, 1, H, W), inv_K)
+        grid = project(points.repeat(n_sources, 1, 1), K.repeat(n_sources, 1, 1),
+                       T.reshape(-1, 4, 4), H, W)
+        # the scales of a source frame stack up along the height: its image is not repeated
+        grid = grid.reshape(n_sources * B, S * H, W, 2)
+        warped = sample(sources.flatten(0, 1), grid)
+        return warped.view(n_sources, B, 3, S, H, W).transpose(2, 3)
+
+    def _error(self, image: Tensor, target: Tensor) -> Tensor:
+        """Return the photometric error (..., H, W) of images (..., 3, H, W) in [0, 1]."""
+        l1 = (target - image).abs().mean(-3)
+        if self.ssim is None:
+            return l1
+        return SSIM_WEIGHT * self.ssim(image, target).mean(-3) + (1 - SSIM_WEIGHT) * l1
+
+    def _minimum(self, errors: Tensor, sources: Tensor, target: Tensor):
+        """Return the (B, S, H, W) error that counts, and where it is a warped frame's."""
+        if not self.automasking:
+            return errors.min(0).values, None
+        # Faithful: an unmoved frame competes, with noise against ties
+        with torch.no_grad():
+            identity = self._error(sources, target)[:, :, None]             # (F, B, 1, H, W)
+            identity = identity.mean(0, keepdim=True) if self.avg_reprojection else identity
+            noise = self.tie_noise * torch.randn(
+                (len(identity), *errors.shape[1:]), device=errors.device)
+        minimum, chosen = torch.cat([identity + noise, errors]).min(0)
+        return minimum, (chosen >= len(identity)).float()
+
+    def _smoothness(self, image: Tensor, outputs: dict, scale: int) -> Tensor:
+        # Faithful: mean-normalised disparity against the image of its own scale
+        return get_smooth_loss(normalise_by_mean(outputs["disp", scale].float()), image)

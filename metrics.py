@@ -1,0 +1,137 @@
+"""Errors of depth and of trajectories: one definition, for evaluation and for training's logs."""
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+
+MIN_DEPTH, MAX_DEPTH = 1e-3, 80.0  # metres between which KITTI's depth is evaluated
+# Faithful: KITTI's baseline of 0.54 m over the nominal 0.1 makes stereo-trained depth metres
+STEREO_SCALE_FACTOR = 5.4
+# The crop of Garg et al. 2016 as fractions of the height and of the width
+CROP_ROWS = (0.40810811, 0.99189189)
+CROP_COLUMNS = (0.03594771, 0.96405229)
+DEPTH_METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")
+TRACK_LENGTH = 5  # frames of a window of the odometry error
+
+
+def compute_errors(gt, pred):
+    """Compare depths at N pixels.
+
+    Args:
+        gt: (N,) array or tensor, metres, > 0.
+        pred: the same.
+
+    Returns:
+        (abs_rel, sq_rel, rmse, rmse_log, a1, a2, a3); the second and third in metres.
+
+    Source: Eigen et al. 2014 (arXiv:1406.2283), Sec. 4.2.
+    """
+    maths = torch if isinstance(gt, torch.Tensor) else np
+    ratio = maths.maximum(gt / pred, pred / gt)
+    within = [(ratio < 1.25**k) for k in (1, 2, 3)]
+    accuracies = [w.float().mean() if maths is torch else w.mean() for w in within]
+    rmse = ((gt - pred) ** 2).mean() ** 0.5
+    rmse_log = ((maths.log(gt) - maths.log(pred)) ** 2).mean() ** 0.5
+    abs_rel = (abs(gt - pred) / gt).mean()
+    sq_rel = ((gt - pred) ** 2 / gt).mean()
+    return abs_rel, sq_rel, rmse, rmse_log, *accuracies
+
+
+compute_depth_errors = compute_errors  # its name where tensors are compared
+
+
+def eigen_mask(gt: np.ndarray) -> np.ndarray:
+    """Return the (H, W) bool mask of pixels that Eigen's split evaluates."""
+    height, width = gt.shape
+    rows = (np.array(CROP_ROWS) * height).astype(int)
+    columns = (np.array(CROP_COLUMNS) * width).astype(int)
+    mask = np.zeros(gt.shape, bool)
+    mask[slice(*rows), slice(*columns)] = True
+    return mask & (gt > MIN_DEPTH) & (gt < MAX_DEPTH)
+
+
+def depth_errors(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray, scale_factor: float = 1.0,
+                 median_scaling: bool = True) -> tuple[np.ndarray, float]:
+    """Compare one predicted disparity map with its ground truth.
+
+    Args:
+        gt: (H, W) metres, 0 = none.
+        disp: (h, w) scaled disparity, 1 / depth.
+        mask: (H, W) bool, the pixels that count; at least one.
+        scale_factor: multiplies the predicted depth first.
+        median_scaling: then bring its median to that of the ground truth.
+
+    Returns:
+        The seven errors, and the ratio of medians (1 without median scaling).
+    """
+    # Faithful: disparity is resized, then inverted; np.median; 1e-3 to 80 m
+    height, width = gt.shape
+    pred = 1 / cv2.resize(disp, (width, height))
+    gt, pred = gt[mask], pred[mask] * scale_factor
+    ratio = 1.0
+    if median_scaling:
+        ratio = float(np.median(gt) / np.median(pred))
+        pred = pred * ratio
+    return np.array(compute_errors(gt, pred.clip(MIN_DEPTH, MAX_DEPTH))), ratio
+
+
+def batch_post_process_disparity(l_disp: np.ndarray, r_disp: np.ndarray) -> np.ndarray:
+    """Join the disparities of images and of their mirror images, mirrored back.
+
+    Args:
+        l_disp: (B, H, W).
+        r_disp: (B, H, W).
+
+    Returns:
+        (B, H, W): the mean, but at the left and right edges the map that saw further.
+
+    Source: Godard et al. 2017 (arXiv:1609.03677), Sec. 4.2.
+    """
+    left = np.linspace(0, 1, l_disp.shape[2])
+    l_mask = (1 - np.clip(20 * (left - 0.05), 0, 1))[None, None]  # 1 over the first 5 % of columns
+    r_mask = l_mask[..., ::-1]
+    middle = 1 - l_mask - r_mask
+    return r_mask * l_disp + l_mask * r_disp + middle * (l_disp + r_disp) / 2
+
+
+def dump_xyz(source_to_target_transformations) -> np.ndarray:
+    """Return the (N + 1, 3) positions along N relative poses (4, 4), from the origin on."""
+    pose, centres = np.eye(4), [np.zeros(3)]
+    for T in source_to_target_transformations:
+        pose = pose @ T
+        centres.append(pose[:3, 3])
+    return np.array(centres)
+
+
+def compute_ate(gtruth_xyz: np.ndarray, pred_xyz_o: np.ndarray) -> float:
+    """Return the error of one window of a trajectory, in the unit of `gtruth_xyz`.
+
+    Args:
+        gtruth_xyz: (N, 3) camera centres.
+        pred_xyz_o: (N, 3), up to a shift and a scale.
+
+    Source: Zhou et al. 2017 (arXiv:1704.07813), Sec. 4.2.
+    """
+    moved = pred_xyz_o + (gtruth_xyz[0] - pred_xyz_o[0])
+    scale = np.sum(gtruth_xyz * moved) / np.sum(moved**2)
+    # Faithful: the root of the sum over N, not of the mean, as in the published tables
+    return float(np.sqrt(np.sum((moved * scale - gtruth_xyz) ** 2)) / len(gtruth_xyz))
+
+
+def trajectory_errors(gt_poses: np.ndarray, pred_relative: np.ndarray) -> np.ndarray:
+    """Return the 5-frame error of the window that starts at each frame but the last.
+
+    Args:
+        gt_poses: (N, 4, 4) camera to world, metres.
+        pred_relative: (N - 1, 4, 4) from the camera of frame i to that of frame i + 1.
+
+    Returns:
+        (N - 1,) metres.
+    """
+    gt_relative = np.linalg.inv(gt_poses[1:]) @ gt_poses[:-1]
+    steps = TRACK_LENGTH - 1
+    # Faithful: the shorter windows at the end count too
+    return np.array([compute_ate(dump_xyz(gt_relative[i:i + steps]),
+                                 dump_xyz(pred_relative[i:i + steps]))
+                     for i in range(len(pred_relative))])

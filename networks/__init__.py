@@ -1,0 +1,8 @@
+"""The networks of Monodepth2, and the model that assembles them."""
+from networks.depth_decoder import DepthDecoder
+from networks.monodepth2 import ENCODERS, Monodepth2
+from networks.pose_cnn import PoseCNN
+from networks.pose_decoder import PoseDecoder
+from networks.resnet_encoder import ResnetEncoder
+
+__all__ = ["ENCODERS", "DepthDecoder", "Monodepth2", "PoseCNN", "PoseDecoder", "ResnetEncoder"]

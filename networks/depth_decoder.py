@@ -1,0 +1,56 @@
+"""From a feature pyramid to disparities at several scales."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from layers import Conv3x3, ConvBlock, upsample
+
+NUM_CH_DEC = (16, 32, 64, 128, 256)  # channels at 1/1, 1/2, ... 1/16 of the input size
+
+
+class DepthDecoder(nn.Module):
+    """A U-Net decoder with a sigmoid head at each of `scales`.
+
+    Args:
+        num_ch_enc: channels of the encoder's five features.
+        scales: which heads to make; scale s has 1 / 2^s of the input size.
+        num_output_channels: channels of each head (1 for disparity).
+        use_skips: join the encoder's features on the way up.
+
+    Source: Monodepth2, supplementary Table 5; `decoder.<n>` counts five pairs of blocks from the
+    coarsest on, then the heads, as published checkpoints do.
+    """
+
+    def __init__(self, num_ch_enc: Sequence[int], scales: Iterable[int] = range(4),
+                 num_output_channels: int = 1, use_skips: bool = True):
+        super().__init__()
+        self.scales, self.use_skips = list(scales), use_skips
+        blocks = []
+        for level in reversed(range(5)):
+            below = num_ch_enc[-1] if level == 4 else NUM_CH_DEC[level + 1]
+            skip = num_ch_enc[level - 1] if use_skips and level > 0 else 0
+            blocks += [ConvBlock(below, NUM_CH_DEC[level]),
+                       ConvBlock(NUM_CH_DEC[level] + skip, NUM_CH_DEC[level])]
+        heads = [Conv3x3(NUM_CH_DEC[s], num_output_channels) for s in self.scales]
+        self.decoder = nn.ModuleList(blocks + heads)
+
+    def forward(self, input_features: Sequence[Tensor]) -> dict[tuple[str, int], Tensor]:
+        """Return {("disp", s): (B, num_output_channels, H / 2^s, W / 2^s) in (0, 1)}.
+
+        Args:
+            input_features: the encoder's five maps for an H x W image.
+        """
+        blocks, heads = self.decoder[:10], dict(zip(self.scales, self.decoder[10:], strict=True))
+        outputs = {}
+        x = input_features[-1]
+        for level, before, after in zip(reversed(range(5)), blocks[::2], blocks[1::2], strict=True):
+            x = upsample(before(x))
+            if self.use_skips and level > 0:
+                x = torch.cat([x, input_features[level - 1]], 1)
+            x = after(x)
+            if level in heads:
+                outputs["disp", level] = torch.sigmoid(heads[level](x))
+        return outputs

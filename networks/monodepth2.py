@@ -1,0 +1,132 @@
+"""The assembled model: disparities of the target frame, motions to its source frames."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from layers import transformation_from_parameters
+from networks.depth_decoder import DepthDecoder
+from networks.pose_cnn import PoseCNN
+from networks.pose_decoder import PoseDecoder
+from networks.resnet_encoder import ResnetEncoder
+
+# A backbone takes (pretrained, num_input_images), has num_ch_enc and returns five features.
+ENCODERS = {n: partial(ResnetEncoder, n) for n in (18, 34, 50, 101, 152)}
+
+
+class Monodepth2(nn.Module):
+    """Depth, pose and mask networks; a child's name is the name of its checkpoint file.
+
+    Args:
+        num_layers: key of `ENCODERS`.
+        pretrained: start the encoders from ImageNet's weights.
+        frame_ids: 0, then the source frames: offsets in time, and "s" for the other stereo view.
+        scales: scales at which disparity is predicted.
+        pose_model_type: "separate_resnet", "shared" (the depth encoder's features) or "posecnn".
+        pose_model_input: "pairs" of target and source, or "all" frames at once.
+        predictive_mask: predict the mask of SfMLearner (one channel a source frame).
+
+    Without a source frame in time there is no pose network.
+    """
+
+    def __init__(self, num_layers: int = 18, pretrained: bool = False,
+                 frame_ids: Sequence[int | str] = (0, -1, 1), scales: Sequence[int] = range(4),
+                 pose_model_type: str = "separate_resnet", pose_model_input: str = "pairs",
+                 predictive_mask: bool = False):
+        super().__init__()
+        self.frame_ids = list(frame_ids)
+        self.times = [f for f in frame_ids if f != "s"]
+        self.pose_model_type, self.pose_model_input = pose_model_type, pose_model_input
+        make_encoder = ENCODERS[num_layers]
+
+        self.encoder = make_encoder(pretrained)
+        channels = self.encoder.num_ch_enc
+        self.depth = DepthDecoder(channels, scales)
+        self.pose_encoder = self.pose = self.predictive_mask = None
+        if len(self.times) > 1:
+            frames = 2 if pose_model_input == "pairs" else len(self.times)
+            if pose_model_type == "separate_resnet":
+                self.pose_encoder = make_encoder(pretrained, frames)
+                # Faithful: two poses are predicted for a pair, of which the first is used
+                self.pose = PoseDecoder(channels, 1, max(2, frames - 1))
+            elif pose_model_type == "shared":
+                self.pose = PoseDecoder(channels, frames)
+            else:
+                self.pose = PoseCNN(frames)
+        if predictive_mask:
+            self.predictive_mask = DepthDecoder(channels, scales, len(self.frame_ids) - 1)
+
+    def forward(self, inputs: dict) -> dict[tuple, Tensor]:
+        """Predict all that the objective compares.
+
+        Args:
+            inputs: ("color_aug", f, 0) (B, 3, H, W) of every frame a network reads; "stereo_T".
+
+        Returns:
+            ("disp", s) (B, 1, H/2^s, W/2^s) in (0, 1); ("predictive_mask", s) (B, F, H/2^s, W/2^s);
+            for each source frame ("cam_T_cam", 0, f) (B, 4, 4), target to source camera, and for
+            those in time ("axisangle", 0, f), ("translation", 0, f) (B, 1, 3).
+        """
+        features = self._features(inputs)
+        outputs = self.depth(features[0])
+        if self.predictive_mask is not None:
+            for (_, scale), mask in self.predictive_mask(features[0]).items():
+                outputs["predictive_mask", scale] = mask
+        if self.pose is not None:
+            outputs |= self._motions(inputs, features)
+        if "s" in self.frame_ids:
+            outputs["cam_T_cam", 0, "s"] = inputs["stereo_T"]
+        return outputs
+
+    def disparity(self, images: Tensor) -> Tensor:
+        """Return the (B, 1, H, W) disparity in (0, 1) of (B, 3, H, W) `images` in [0, 1]."""
+        return self.depth(self.encoder(images))["disp", 0]
+
+    def motion(self, earlier: Tensor, later: Tensor) -> Tensor:
+        """Return the (B, 4, 4) pose from the camera of `earlier` to that of `later`.
+
+        Args:
+            earlier: (B, 3, H, W) in [0, 1].
+            later: the next frame, the same.
+        """
+        features = {}
+        if self.pose_model_type == "shared":
+            features = {0: self.encoder(earlier), 1: self.encoder(later)}
+        axisangle, translation = self._predict_poses([0, 1], {0: earlier, 1: later}, features)
+        return transformation_from_parameters(axisangle[:, 0], translation[:, 0])
+
+    def _features(self, inputs: dict) -> dict[int | str, list[Tensor]]:
+        """Encode the target, or with a shared encoder every frame in one batch."""
+        frames = self.frame_ids if self.pose_model_type == "shared" and self.pose else [0]
+        images = torch.cat([inputs["color_aug", f, 0] for f in frames])
+        per_map = [feature.chunk(len(frames)) for feature in self.encoder(images)]
+        return dict(zip(frames, (list(maps) for maps in zip(*per_map, strict=True)), strict=True))
+
+    def _motions(self, inputs: dict, features: dict) -> dict[tuple, Tensor]:
+        images = {f: inputs["color_aug", f, 0] for f in self.times}
+        outputs = {}
+        if self.pose_model_input == "all":
+            # Faithful: frames in the order given; source frame i uses prediction i as it is
+            poses = self._predict_poses(self.times, images, features)
+        for i, f in enumerate(self.times[1:]):
+            backward = False
+            if self.pose_model_input == "pairs":
+                # Faithful: in temporal order, a pose to the past inverted, the first prediction
+                poses, i, backward = self._predict_poses(sorted([0, f]), images, features), 0, f < 0
+            axisangle, translation = poses[0][:, i], poses[1][:, i]
+            outputs["axisangle", 0, f], outputs["translation", 0, f] = axisangle, translation
+            outputs["cam_T_cam", 0, f] = transformation_from_parameters(
+                axisangle, translation, invert=backward)
+        return outputs
+
+    def _predict_poses(self, frames: list[int], images: dict, features: dict):
+        """Return (axisangle, translation), each (B, poses, 1, 3), for frames in this order."""
+        if self.pose_model_type == "shared":
+            return self.pose([features[f] for f in frames])
+        stacked = torch.cat([images[f] for f in frames], 1)
+        if self.pose_model_type == "posecnn":
+            return self.pose(stacked)
+        return self.pose([self.pose_encoder(stacked)])

@@ -1,0 +1,53 @@
+"""From image features to the motion between frames."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+POSE_SCALE = 0.01  # keeps the first predicted motions small
+
+
+def split_pose(out: Tensor, num_poses: int) -> tuple[Tensor, Tensor]:
+    """Average (B, 6 * num_poses, h, w) over pixels into axis-angles and translations.
+
+    Returns:
+        (axisangle, translation), each (B, num_poses, 1, 3).
+    """
+    # Faithful: outputs are multiplied by 0.01
+    poses = POSE_SCALE * out.mean((2, 3)).view(-1, num_poses, 1, 6)
+    return poses[..., :3], poses[..., 3:]
+
+
+class PoseDecoder(nn.Module):
+    """Six numbers a frame, from the last features of one or several encoders' passes.
+
+    Args:
+        num_ch_enc: channels of the encoder's five features.
+        num_input_features: passes joined along the channels.
+        num_frames_to_predict_for: poses predicted (default: num_input_features - 1).
+        stride: of the first 3x3 convolution.
+    """
+
+    def __init__(self, num_ch_enc: Sequence[int], num_input_features: int,
+                 num_frames_to_predict_for: int | None = None, stride: int = 1):
+        super().__init__()
+        self.num_poses = num_frames_to_predict_for or num_input_features - 1
+        self.net = nn.ModuleList([
+            nn.Conv2d(int(num_ch_enc[-1]), 256, 1),
+            nn.Conv2d(256 * num_input_features, 256, 3, stride, 1),
+            nn.Conv2d(256, 256, 3, stride, 1),
+            nn.Conv2d(256, 6 * self.num_poses, 1)])
+
+    def forward(self, input_features: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+        """Return (axisangle, translation), each (B, num_poses, 1, 3).
+
+        Args:
+            input_features: for each pass, the encoder's five maps; only the last is read.
+        """
+        squeeze, *convs, head = self.net
+        x = torch.cat([torch.relu(squeeze(features[-1])) for features in input_features], 1)
+        for conv in convs:
+            x = torch.relu(conv(x))
+        return split_pose(head(x), self.num_poses)

@@ -1,0 +1,64 @@
+"""ResNet as a feature pyramid, for one image or several stacked along the channels."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+IMAGE_MEAN, IMAGE_STD = 0.45, 0.225  # one value for all channels, near ImageNet's
+
+
+class ResnetEncoder(nn.Module):
+    """The five feature maps of a ResNet: after its first convolution and its four stages.
+
+    Args:
+        num_layers: 18, 34, 50, 101 or 152.
+        pretrained: start from torchvision's IMAGENET1K_V1 weights.
+        num_input_images: images stacked along the channels (2 or more for a pose network).
+
+    Attributes:
+        num_ch_enc: channels of the five features.
+
+    Raises:
+        ValueError: there is no ResNet of that many layers.
+        OSError: the pretrained weights are neither in torch's cache nor to be had.
+    """
+
+    def __init__(self, num_layers: int, pretrained: bool, num_input_images: int = 1):
+        super().__init__()
+        if num_layers not in (18, 34, 50, 101, 152):
+            raise ValueError(f"{num_layers} is not a number of ResNet layers (18 34 50 101 152)")
+        self.num_ch_enc = [64, 64, 128, 256, 512] if num_layers < 50 else [64, 256, 512, 1024, 2048]
+        self.encoder = models.get_model(f"resnet{num_layers}",
+                                        weights="IMAGENET1K_V1" if pretrained else None)
+        if num_input_images > 1:
+            self.encoder.conv1 = _widened(self.encoder.conv1, num_input_images, pretrained)
+        # The classifier stays for the published keys and Adam's numbering, and never learns.
+        self.encoder.fc.requires_grad_(False)
+
+    def forward(self, input_image: Tensor) -> list[Tensor]:
+        """Return five maps of (B, num_ch_enc[i], H / 2^(i+1), W / 2^(i+1)).
+
+        Args:
+            input_image: (B, 3 * num_input_images, H, W) in [0, 1]; H and W multiples of 32.
+        """
+        net = self.encoder
+        # Faithful: one mean and deviation for all three channels
+        x = (input_image - IMAGE_MEAN) / IMAGE_STD
+        features = [net.relu(net.bn1(net.conv1(x)))]
+        features.append(net.layer1(net.maxpool(features[-1])))
+        for stage in (net.layer2, net.layer3, net.layer4):
+            features.append(stage(features[-1]))
+        return features
+
+
+def _widened(conv1: nn.Conv2d, num_input_images: int, pretrained: bool) -> nn.Conv2d:
+    """Return a first convolution for several images, from that for one."""
+    wide = nn.Conv2d(3 * num_input_images, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    if pretrained:
+        # Faithful: repeated weights, divided so that equal images give the response to one
+        repeated = torch.cat([conv1.weight.data] * num_input_images, 1) / num_input_images
+        wide.weight.data.copy_(repeated)
+    else:
+        nn.init.kaiming_normal_(wide.weight, mode="fan_out", nonlinearity="relu")
+    return wide

@@ -1,0 +1,221 @@
+"""Flags of training and evaluation: Monodepth2's names and defaults, and checks of their values."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent
+SIZE_STEP = 32  # the encoder halves the image five times
+TRAIN, DEPTH, POSE = "train", "evaluate_depth", "evaluate_pose"
+
+
+def positive(kind: type):
+    """Return an argparse type: a number of `kind` that is larger than 0."""
+    def parse(text: str):
+        value = kind(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"{text} is not larger than 0")
+        return value
+    parse.__name__ = f"positive {kind.__name__}"
+    return parse
+
+
+class MonodepthOptions:
+    """The command line of `script`: "train", "evaluate_depth" or "evaluate_pose".
+
+    Every script accepts every flag, as Monodepth2 does; its -h shows the groups it uses.
+    """
+
+    def __init__(self, script: str = TRAIN):
+        self.script = script
+        self.parser = argparse.ArgumentParser(
+            description={TRAIN: "Train depth from video or stereo pairs.",
+                         DEPTH: "Evaluate depth against ground truth.",
+                         POSE: "Evaluate odometry: the 5-frame error."}[script])
+        for add_group in (self._data, self._model, self._training, self._depth_range,
+                          self._ablations, self._system, self._loading, self._fine_tuning,
+                          self._logging, self._split, self._evaluation):
+            add_group()
+
+    def parse(self, args: list[str] | None = None) -> argparse.Namespace:
+        """Return the options; a wrong one ends the program with status 2 and a line that says why.
+
+        Args:
+            args: the words of a command line (default: this program's own).
+        """
+        opts = self.parser.parse_args(args)
+        {TRAIN: self._check_training, DEPTH: self._check_depth, POSE: self._check_pose}[
+            self.script](opts)
+        return opts
+
+    def _group(self, title: str, description: str, *scripts: str):
+        """Return an `add_argument` whose flags only these scripts show."""
+        group = self.parser.add_argument_group(title, description)
+
+        def add(flag: str, **kwargs):
+            if self.script not in scripts:
+                kwargs["help"] = argparse.SUPPRESS
+            group.add_argument(flag, **kwargs)
+        return add
+
+    def _data(self):
+        add = self._group("data", "where the images are", TRAIN, DEPTH, POSE)
+        add("--data_path", default=str(PROJECT / "kitti_data"), help="KITTI's folder (%(default)s)")
+        add("--dataset", default="kitti",
+            choices=["kitti", "kitti_odom", "kitti_depth", "kitti_test"],
+            help="layout of the folder (%(default)s)")
+        add("--png", action="store_true", help="read .png, as KITTI ships (default: .jpg)")
+
+    def _model(self):
+        add = self._group("model", "what is trained, and on which images", TRAIN)
+        add("--model_name", default="mdp", help="folder below --log_dir (%(default)s)")
+        add("--log_dir", default=str(Path.home() / "tmp"), help="weights and logs (%(default)s)")
+        add("--split", default="eigen_zhou",
+            help="a folder of splits/, or a path to one: its train_files.txt and val_files.txt "
+                 "(%(default)s)")
+        add("--num_layers", type=int, default=18, choices=[18, 34, 50, 101, 152],
+            help="of the ResNets (%(default)s)")
+        add("--height", type=int, default=192, help="of the input (%(default)s)")
+        add("--width", type=int, default=640, help="of the input (%(default)s)")
+        add("--scales", nargs="+", type=int, default=[0, 1, 2, 3],
+            help="scales in the loss (0 1 2 3)")
+        add("--frame_ids", nargs="+", type=int, default=[0, -1, 1],
+            help="target frame 0, then its source frames (0 -1 1)")
+        add("--use_stereo", action="store_true", help="the other view is a source frame too")
+        add("--disparity_smoothness", type=float, default=1e-3,
+            help="weight of the smoothness (%(default)s)")
+
+    def _training(self):
+        add = self._group("optimization", "how long and how fast", TRAIN)
+        add("--learning_rate", type=positive(float), default=1e-4, help="of Adam (%(default)s)")
+        add("--num_epochs", type=positive(int), default=20, help="(%(default)s)")
+        add("--scheduler_step_size", type=positive(int), default=15,
+            help="epochs until the rate drops to a tenth (%(default)s)")
+
+    def _depth_range(self):
+        add = self._group("depth range", "what disparity 1 and 0 mean", TRAIN, DEPTH)
+        add("--min_depth", type=positive(float), default=0.1, help="(%(default)s)")
+        add("--max_depth", type=positive(float), default=100.0, help="(%(default)s)")
+
+    def _ablations(self):
+        add = self._group("ablations", "each switches off one contribution of the paper", TRAIN)
+        add("--v1_multiscale", action="store_true",
+            help="compare images at each disparity's own size (default: at full size)")
+        add("--avg_reprojection", action="store_true",
+            help="average the error over source frames (default: per-pixel minimum)")
+        add("--disable_automasking", action="store_true",
+            help="count pixels that do not move between frames")
+        add("--predictive_mask", action="store_true",
+            help="learn a mask, as SfMLearner does (needs --disable_automasking)")
+        add("--no_ssim", action="store_true", help="compare intensities only")
+        add("--weights_init", default="pretrained", choices=["pretrained", "scratch"],
+            help="encoders start from ImageNet's weights, or from nothing (%(default)s)")
+        add("--pose_model_input", default="pairs", choices=["pairs", "all"],
+            help="frames that the pose network sees at once (%(default)s)")
+        add("--pose_model_type", default="separate_resnet",
+            choices=["separate_resnet", "posecnn", "shared"], help="(%(default)s)")
+
+    def _system(self):
+        add = self._group("system", "what it runs on", TRAIN, DEPTH, POSE)
+        add("--batch_size", type=positive(int), default=12, help="(%(default)s)")
+        add("--num_workers", type=int, default=12, help="processes that read images (%(default)s)")
+        add("--no_cuda", action="store_true", help="use the CPU even where there is a GPU")
+
+    def _loading(self):
+        add = self._group("loading", "weights to begin with", TRAIN, DEPTH, POSE)
+        add("--load_weights_folder", help="a weights_<epoch> folder, or a published model's")
+
+    def _fine_tuning(self):
+        add = self._group("fine-tuning", "which of those weights", TRAIN)
+        add("--models_to_load", nargs="+", default=["encoder", "depth", "pose_encoder", "pose"],
+            choices=["encoder", "depth", "pose_encoder", "pose", "predictive_mask"],
+            help="(encoder depth pose_encoder pose)")
+
+    def _logging(self):
+        add = self._group("logging", "how often", TRAIN)
+        add("--log_frequency", type=positive(int), default=250,
+            help="batches between logs (%(default)s)")
+        add("--save_frequency", type=positive(int), default=1,
+            help="epochs between saves (%(default)s)")
+
+    def _split(self):
+        add = self._group("evaluation", "what to compare with", DEPTH, POSE)
+        add("--eval_split", default="eigen",
+            help="depth: eigen, eigen_benchmark, benchmark, or a path to a split folder; "
+                 "odometry: odom_9, odom_10, or a path to a list (%(default)s)")
+
+    def _evaluation(self):
+        add = self._group("depth evaluation", "how", DEPTH)
+        add("--eval_mono", action="store_true", help="scale each prediction by the median")
+        add("--eval_stereo", action="store_true", help="scale all predictions by 5.4")
+        add("--disable_median_scaling", action="store_true", help="with --eval_mono: do not scale")
+        add("--pred_depth_scale_factor", type=positive(float), default=1.0,
+            help="multiply predictions by this first (%(default)s)")
+        add("--ext_disp_to_eval", help="evaluate this .npy of scaled disparities instead")
+        add("--eval_eigen_to_benchmark", action="store_true",
+            help="--ext_disp_to_eval has the eigen split's images, evaluate on eigen_benchmark's")
+        add("--post_process", action="store_true",
+            help="average with the prediction for the flipped image")
+        add("--save_pred_disps", action="store_true", help="write disps_<split>_split.npy")
+        add("--no_eval", action="store_true", help="predict only")
+        add("--eval_out_dir",
+            help="folder for what is written (default: the weights folder)")
+
+    def _check_training(self, opts: argparse.Namespace):
+        error = self.parser.error
+        for name in ("height", "width"):
+            size = getattr(opts, name)
+            if size <= 0 or size % SIZE_STEP:
+                near = max(SIZE_STEP, round(size / SIZE_STEP) * SIZE_STEP)
+                error(f"--{name} is {size}; it must be a multiple of {SIZE_STEP}, "
+                      f"for example --{name} {near}")
+        if opts.frame_ids[0] != 0 or len(set(opts.frame_ids)) < len(opts.frame_ids):
+            error(f"--frame_ids is {_words(opts.frame_ids)}; it must start with 0, the target, "
+                  "and name each source frame once, for example --frame_ids 0 -1 1")
+        if opts.frame_ids == [0] and not opts.use_stereo:
+            error("--frame_ids 0 leaves no source frame to learn from; "
+                  "add --use_stereo, or source frames as in --frame_ids 0 -1 1")
+        if 0 not in opts.scales or not set(opts.scales) <= {0, 1, 2, 3} or len(
+                set(opts.scales)) < len(opts.scales):
+            error(f"--scales is {_words(opts.scales)}; it must have 0, which evaluation reads, "
+                  "and each of 1 2 3 at most once")
+        if opts.predictive_mask and not opts.disable_automasking:
+            error("--predictive_mask replaces automasking; add --disable_automasking")
+        if opts.dataset == "kitti_test":
+            error("--dataset kitti_test has no neighbouring frames to train on; choose kitti, "
+                  "kitti_odom or kitti_depth")
+        self._check_common(opts)
+
+    def _check_depth(self, opts: argparse.Namespace):
+        error = self.parser.error
+        if opts.eval_mono == opts.eval_stereo:
+            error(f"{'both' if opts.eval_mono else 'neither'} of --eval_mono and --eval_stereo "
+                  "given; choose --eval_mono (median scaling) or --eval_stereo (metres, x 5.4)")
+        if (opts.load_weights_folder is None) == (opts.ext_disp_to_eval is None):
+            error("give one of --load_weights_folder (predict) and --ext_disp_to_eval (a .npy of "
+                  "disparities)")
+        if opts.eval_eigen_to_benchmark and not (
+                opts.ext_disp_to_eval and opts.eval_split == "eigen_benchmark"):
+            error("--eval_eigen_to_benchmark goes with --ext_disp_to_eval FILE and "
+                  "--eval_split eigen_benchmark")
+        if opts.eval_split.startswith("odom_"):
+            error(f"--eval_split {opts.eval_split} is odometry's; run evaluate_pose.py")
+        self._check_common(opts)
+
+    def _check_pose(self, opts: argparse.Namespace):
+        if opts.load_weights_folder is None:
+            self.parser.error("--load_weights_folder is missing; give a weights_<epoch> folder")
+        if opts.eval_split in ("eigen", "eigen_benchmark", "benchmark"):
+            self.parser.error(f"--eval_split is {opts.eval_split}; odometry has odom_9 and odom_10")
+        self._check_common(opts)
+
+    def _check_common(self, opts: argparse.Namespace):
+        if opts.min_depth >= opts.max_depth:
+            self.parser.error(f"--min_depth {opts.min_depth} is not below "
+                              f"--max_depth {opts.max_depth}")
+        if opts.num_workers < 0:
+            self.parser.error(f"--num_workers is {opts.num_workers}; it must be 0 or more")
+
+
+def _words(values: list) -> str:
+    return " ".join(map(str, values))

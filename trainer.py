@@ -1,0 +1,265 @@
+"""The trainer: builds the parts from the options; the loop, validation, logging and saving."""
+from __future__ import annotations
+
+import json
+import time
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from tensorboardX import SummaryWriter
+from torch.utils.data import DataLoader
+from torchvision.models import get_model_weights
+from tqdm import tqdm
+
+from checkpoints import InputFormat, load_adam, load_weights, save_weights
+from datasets import DATASETS, Augment
+from datasets.splits import read_split, split_path
+from layers import disp_to_depth
+from losses import ReprojectionObjective
+from metrics import depth_errors, eigen_mask
+from networks import Monodepth2
+from utils import DataError, get_device, normalize_image, sec_to_hm_str, write_atomically
+
+EARLY_STEPS = 2000    # until then logs come every --log_frequency batches, later every 2000 steps
+IMAGES_PER_LOG = 4    # samples of a batch whose pictures are logged
+BAR_SECONDS = 1.0     # between looks at the loss for the progress bar
+DROP = 0.1            # of the learning rate, after --scheduler_step_size epochs
+# The names under which TensorBoard shows metrics.DEPTH_METRICS
+LOGGED_METRICS = ("de/abs_rel", "de/sq_rel", "de/rms", "de/log_rms", "da/a1", "da/a2", "da/a3")
+
+
+class Trainer:
+    """A training run: `Trainer(options).train()`.
+
+    Args:
+        options: as `MonodepthOptions().parse()` returns them; they are only read.
+
+    Attributes:
+        model, objective, augment, optimizer, scheduler, train_loader, val_loader: the parts;
+            `objective(inputs, model(inputs))` gives (losses, views).
+
+    Raises:
+        DataError: a file that the run needs is missing or broken.
+    """
+
+    def __init__(self, options: Namespace):
+        self.opts = options
+        self.device = get_device(options.no_cuda)
+        self.log_path = Path(options.log_dir).expanduser() / options.model_name
+        self.frames = options.frame_ids + ["s"] * options.use_stereo
+        self.train_loader = self._make_loader("train", is_train=True)
+        self.val_loader = self._make_loader("val", is_train=False)
+        self.model = self._make_model().to(self.device)
+        self.objective = self._make_objective()
+        self.augment = Augment(self.device, self._frames_seen())
+        # Faithful: Adam at 1e-4 for 15 whole epochs, then at a tenth
+        self.optimizer = torch.optim.Adam(self.model.parameters(), options.learning_rate)
+        if options.load_weights_folder is not None:
+            self._load_weights()
+        self.scheduler = torch.optim.lr_scheduler.StepLR(
+            self.optimizer, options.scheduler_step_size, DROP)
+        self.step = self.epoch = 0
+        self.waited = 0.0
+
+    def _make_loader(self, name: str, is_train: bool) -> DataLoader:
+        opts = self.opts
+        list_path = split_path(opts.split, f"{name}_files.txt")
+        lines = read_split(list_path)
+        if not Path(opts.data_path).is_dir():
+            raise DataError(f"--data_path {opts.data_path} does not exist; give the folder of the "
+                            "data (README, 'KITTI data')")
+        if is_train and len(lines) < opts.batch_size:
+            raise DataError(f"{list_path} has {len(lines)} lines, fewer than a batch; choose "
+                            f"--batch_size {len(lines)} or less")
+        dataset = DATASETS[opts.dataset](
+            opts.data_path, lines, opts.height, opts.width, self.frames, max(opts.scales) + 1,
+            is_train=is_train, img_ext=".png" if opts.png else ".jpg", pyramids=opts.v1_multiscale)
+        return DataLoader(dataset, opts.batch_size, shuffle=True, num_workers=opts.num_workers,
+                          pin_memory=self.device.type == "cuda", drop_last=is_train,
+                          persistent_workers=opts.num_workers > 0)
+
+    def _make_model(self) -> Monodepth2:
+        opts = self.opts
+        try:
+            return Monodepth2(opts.num_layers, opts.weights_init == "pretrained", self.frames,
+                              opts.scales, opts.pose_model_type, opts.pose_model_input,
+                              opts.predictive_mask)
+        except (OSError, RuntimeError) as error:
+            url = get_model_weights(f"resnet{opts.num_layers}").IMAGENET1K_V1.url
+            place = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
+            raise DataError(f"ImageNet's weights can't be had ({error}); put {url} at {place}, or "
+                            "pass --weights_init scratch") from None
+
+    def _make_objective(self) -> ReprojectionObjective:
+        opts = self.opts
+        return ReprojectionObjective(
+            self.frames, opts.scales, opts.min_depth, opts.max_depth, opts.disparity_smoothness,
+            v1_multiscale=opts.v1_multiscale, avg_reprojection=opts.avg_reprojection,
+            automasking=not opts.disable_automasking, predictive_mask=opts.predictive_mask,
+            ssim=not opts.no_ssim, scale_translation=opts.pose_model_type == "posecnn")
+
+    def _frames_seen(self) -> list[int | str]:
+        """Return the frames that a network reads."""
+        if len(self.opts.frame_ids) == 1:
+            return [0]
+        return self.frames if self.opts.pose_model_type == "shared" else self.opts.frame_ids
+
+    def _load_weights(self) -> None:
+        folder = Path(self.opts.load_weights_folder).expanduser()
+        for line in load_weights(folder, self.model, self.opts.models_to_load):
+            print(line)
+        print(load_adam(folder, self.optimizer))
+
+    def train(self) -> None:
+        """Train for --num_epochs, saving weights on the way."""
+        self._start()
+        for epoch in range(self.opts.num_epochs):
+            self.epoch = epoch
+            self.run_epoch()
+            if (self.epoch + 1) % self.opts.save_frequency == 0 or self._is_last_epoch():
+                self.save_model()
+        self._finish()
+
+    def run_epoch(self) -> None:
+        """Train on every batch once."""
+        self._set_training(True)
+        progress = tqdm(self._timed(self.train_loader), total=len(self.train_loader),
+                        desc=f"epoch {self.epoch + 1}/{self.opts.num_epochs}", dynamic_ncols=True)
+        for i, batch in enumerate(progress):
+            inputs = self.augment(batch)
+            outputs = self.model(inputs)
+            losses, views = self.objective(inputs, outputs)
+            self.optimizer.zero_grad()
+            losses["loss"].backward()
+            self.optimizer.step()
+
+            self._show(progress, losses["loss"])
+            if self._logs_now(i):
+                self.log("train", inputs, outputs, losses, views)
+                self.val()
+            self.step += 1
+        # Faithful: stepped after the epoch, so the drop comes after 15 whole ones
+        self.scheduler.step()
+
+    @torch.no_grad()
+    def val(self) -> None:
+        """Log losses, pictures and, where there is ground truth, depth errors of one batch."""
+        self._set_training(False)
+        batch = next(self._val_batches)
+        inputs = self.augment(batch)
+        outputs = self.model(inputs)
+        losses, views = self.objective(inputs, outputs)
+        if "depth_gt" in inputs:
+            losses |= self.compute_depth_losses(inputs, outputs)
+        self.log("val", inputs, outputs, losses, views)
+        self._set_training(True)
+
+    def compute_depth_losses(self, inputs: dict, outputs: dict) -> dict[str, float]:
+        """Return a batch's mean depth errors after median scaling, as the evaluation has them."""
+        disps = disp_to_depth(outputs["disp", 0], self.opts.min_depth, self.opts.max_depth)[0]
+        errors = []
+        for gt, disp in zip(inputs["depth_gt"].cpu().numpy()[:, 0], disps.cpu().numpy()[:, 0],
+                            strict=True):
+            mask = eigen_mask(gt)
+            if mask.any():  # a few of KITTI's frames have no scan
+                errors.append(depth_errors(gt, disp, mask)[0])
+        return dict(zip(LOGGED_METRICS, np.mean(errors, 0), strict=True)) if errors else {}
+
+    @torch.no_grad()
+    def log(self, mode: str, inputs: dict, outputs: dict, losses: dict, views: dict) -> None:
+        """Write scalars, and pictures of up to four samples, to TensorBoard's `mode` run."""
+        writer = self.writers[mode]
+        for name, value in losses.items():
+            writer.add_scalar(name, value.item(), self.step)
+        for j in range(min(IMAGES_PER_LOG, len(inputs["color", 0, 0]))):
+            for name, picture in self._pictures(inputs, outputs, views, j):
+                writer.add_image(f"{name}/{j}", picture.detach().float().cpu().numpy(), self.step)
+        writer.flush()
+
+    def _pictures(self, inputs: dict, outputs: dict, views: dict, j: int):
+        """Yield the (name, (C, H, W) tensor in [0, 1]) that show sample j."""
+        for key in inputs:
+            if key[0] == "color":
+                yield f"color_{key[1]}_{key[2]}", inputs[key][j]
+        for s in self.opts.scales:
+            for i, f in enumerate(self.frames[1:]):
+                if s == 0:
+                    yield f"color_pred_{f}_{s}", views["color", f, s][j]
+                if self.opts.predictive_mask:
+                    yield f"predictive_mask_{f}_{s}", outputs["predictive_mask", s][j, i:i + 1]
+            yield f"disp_{s}", normalize_image(outputs["disp", s][j])
+            if ("automask", s) in views:
+                yield f"automask_{s}", views["automask", s][j][None]
+
+    def save_model(self) -> None:
+        """Write the epoch's weights folder."""
+        form = InputFormat(self.opts.height, self.opts.width, self.opts.use_stereo)
+        save_weights(self.weights_folder(), self.model, self.optimizer, form)
+
+    def weights_folder(self) -> Path:
+        """Return the folder of the current epoch's weights."""
+        return self.log_path / "models" / f"weights_{self.epoch}"
+
+    def _start(self) -> None:
+        options = json.dumps(vars(self.opts), indent=2)
+        write_atomically(self.log_path / "models" / "opt.json", options.encode())
+        self.writers = {mode: SummaryWriter(str(self.log_path / mode)) for mode in ("train", "val")}
+        self._val_batches = _forever(self.val_loader)
+        self._started = self._looked = time.monotonic()
+        self._seen = 0
+        print(f"training {self.opts.model_name} on {self.device}: "
+              f"{len(self.train_loader.dataset)} items of {self.opts.split}, "
+              f"{len(self.val_loader.dataset)} to validate; logs in {self.log_path}")
+
+    def _finish(self) -> None:
+        for writer in self.writers.values():
+            writer.close()
+        opts = self.opts
+        print(f"trained {self.step} steps in {sec_to_hm_str(time.monotonic() - self._started)}; "
+              f"weights: {self.weights_folder()}")
+        script, mode = "evaluate_depth.py", "--eval_mono"
+        if opts.dataset == "kitti_odom":
+            script, mode = "evaluate_pose.py", "--eval_split odom_9"
+        elif opts.frame_ids == [0]:
+            mode = "--eval_stereo"
+        print(f"next: python {script} --data_path {opts.data_path} "
+              f"--load_weights_folder {self.weights_folder()} {mode}{' --png' * opts.png}")
+
+    def _is_last_epoch(self) -> bool:
+        return self.epoch + 1 == self.opts.num_epochs
+
+    def _logs_now(self, batch: int) -> bool:
+        early = self.step < EARLY_STEPS and batch % self.opts.log_frequency == 0
+        return early or self.step % EARLY_STEPS == 0
+
+    def _set_training(self, training: bool) -> None:
+        self.model.train(training)
+        self.augment.train(training)
+
+    def _timed(self, loader: Iterable) -> Iterator:
+        """Yield the loader's batches, adding up the time spent waiting for them."""
+        batches, done = iter(loader), object()
+        while True:
+            asked = time.monotonic()
+            batch = next(batches, done)
+            self.waited += time.monotonic() - asked
+            if batch is done:
+                return
+            yield batch
+
+    def _show(self, progress: tqdm, loss: torch.Tensor) -> None:
+        """Refresh the bar about once a second: looking at the loss makes the device stop."""
+        self._seen += self.opts.batch_size
+        passed = time.monotonic() - self._looked
+        if passed >= BAR_SECONDS:
+            progress.set_postfix_str(f"loss {loss.item():.4f}, {self._seen / passed:.1f} examples/s"
+                                     f", {self.waited / passed:.0%} waiting for data")
+            self._looked, self._seen, self.waited = time.monotonic(), 0, 0.0
+
+
+def _forever(loader: DataLoader) -> Iterator:
+    while True:
+        yield from loader
