@@ -107,6 +107,7 @@ class _FloatArrayUnpickler(pickle.Unpickler):
     ALLOWED = frozenset({("_reconstruct", "multiarray"), ("ndarray", "numpy"), ("dtype", "numpy")})
 
     def find_class(self, module: str, name: str):
+        """Return what a pickle names, if an array needs it."""
         if module.split(".")[0] == "numpy" and (name, module.split(".")[-1]) in self.ALLOWED:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which float arrays don't need")

@@ -23,6 +23,16 @@ class KITTIDataset(MonoDataset):
     full_res_shape = (1242, 375)  # width, height of most drives, to which ground truth is brought
     side_map = {"2": 2, "3": 3, "l": 2, "r": 3}  # noqa: RUF012 - a constant
 
+    def camera(self, side: str | None) -> int:
+        """Return KITTI's number of the camera on `side`.
+
+        Raises:
+            DataError: the split line names no side.
+        """
+        if side not in self.side_map:
+            raise DataError("the side is missing; expected `folder frame side` with side l or r")
+        return self.side_map[side]
+
     def _to_full_res(self, depth: np.ndarray, do_flip: bool) -> np.ndarray:
         """Bring a depth map to `full_res_shape` by its nearest pixels, so that batches stack."""
         (height, width), (to_width, to_height) = depth.shape, self.full_res_shape
@@ -37,7 +47,7 @@ class KITTIRAWDataset(KITTIDataset):
 
     def get_image_path(self, folder: str, frame_index: int, side: str | None) -> str:
         """Return the path of a frame's image."""
-        return str(Path(self.data_path, folder, f"image_0{self.side_map[side]}/data",
+        return str(Path(self.data_path, folder, f"image_0{self.camera(side)}/data",
                         f"{frame_index:010d}{self.img_ext}"))
 
     def _scan_path(self, folder: str, frame_index: int) -> Path:
@@ -55,7 +65,7 @@ class KITTIRAWDataset(KITTIDataset):
         scan = self._scan_path(folder, frame_index)
         if not scan.is_file():  # a few of KITTI's frames have none
             return np.zeros(self.full_res_shape[::-1], np.float32)
-        return self._to_full_res(generate_depth_map(calib_dir, scan, self.side_map[side]), do_flip)
+        return self._to_full_res(generate_depth_map(calib_dir, scan, self.camera(side)), do_flip)
 
 
 class KITTIOdomDataset(KITTIDataset):
@@ -66,7 +76,7 @@ class KITTIOdomDataset(KITTIDataset):
         if not folder.isdigit():
             raise DataError(f"split line names {folder!r}; odometry lists name a sequence, as in "
                             "`9 0 l`")
-        return str(Path(self.data_path, f"sequences/{int(folder):02d}/image_{self.side_map[side]}",
+        return str(Path(self.data_path, f"sequences/{int(folder):02d}/image_{self.camera(side)}",
                         f"{frame_index:06d}{self.img_ext}"))
 
 
@@ -76,7 +86,7 @@ class KITTIDepthDataset(KITTIDataset):
     get_image_path = KITTIRAWDataset.get_image_path
 
     def _depth_path(self, folder: str, frame_index: int, side: str | None) -> Path:
-        return Path(self.data_path, folder, f"proj_depth/groundtruth/image_0{self.side_map[side]}",
+        return Path(self.data_path, folder, f"proj_depth/groundtruth/image_0{self.camera(side)}",
                     f"{frame_index:010d}.png")
 
     def check_depth(self) -> bool:
@@ -94,8 +104,8 @@ class KITTITestDataset(KITTIDataset):
     """The depth prediction test set: <data_path>/image/<10 digits>, one view, no neighbours."""
 
     def get_image_path(self, folder: str, frame_index: int, side: str | None) -> str:
-        """Return the path of an image."""
-        return str(Path(self.data_path, folder, f"{frame_index:010d}{self.img_ext}"))
+        """Return the path of an image, a .png as KITTI ships it."""
+        return str(Path(self.data_path, folder, f"{frame_index:010d}.png"))
 
 
 def read_depth_png(path: str | Path) -> np.ndarray:

@@ -68,7 +68,7 @@ class MonoDataset(Dataset):
         folder, frame, side = parse_line(line)
         item = {}
         for f in self.frame_idxs:
-            at, view = (frame, OTHER_SIDE[side]) if f == "s" else (frame + f, side)
+            at, view = (frame, OTHER_SIDE.get(side)) if f == "s" else (frame + f, side)
             image = self._read(line, folder, at, view)
             levels = self.num_scales if f == 0 or self.pyramids else 1
             for s, level in enumerate(pyramid(image, self.height, self.width, levels)):
@@ -85,6 +85,8 @@ class MonoDataset(Dataset):
         asked = getattr(line, "where", "") or f"split line {line!r}"
         try:
             return self.get_color(folder, frame, side, False)
+        except DataError as error:
+            raise DataError(f"{error} ({asked})") from None
         except FileNotFoundError as error:
             other = ".png" if self.img_ext == ".jpg" else ".jpg"
             path = Path(error.filename or self.get_image_path(folder, frame, side))

@@ -1,0 +1,262 @@
+"""Datasets: KITTI's layouts against the published items and depth maps, and what broken files get."""
+import numpy as np
+import pytest
+import torch
+from conftest import SHARED, needs_shared
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from datasets import (
+    DATASETS,
+    KITTIDepthDataset,
+    KITTIOdomDataset,
+    KITTIRAWDataset,
+    KITTITestDataset,
+    MonoDataset,
+)
+from datasets.kitti_utils import (
+    _nearest_returns,
+    generate_depth_map,
+    load_velodyne_points,
+    read_calib_file,
+    read_poses,
+)
+from datasets.mono_dataset import pyramid
+from datasets.splits import read_split
+from utils import DataError
+
+RAW = SHARED / "real" / "kitti_raw"
+DRIVE = "2011_09_26/2011_09_26_drive_0001_sync"
+
+
+@needs_shared
+@pytest.mark.parametrize("item", [0, 1])
+def test_items_are_the_published_ones(item):
+    # Faithful 4, 5, 6
+    published = np.load(SHARED / "parity" / "items.npz")
+    dataset = KITTIRAWDataset(RAW, [f"{DRIVE} 2 l", f"{DRIVE} 3 r"], 192, 640, [0, -1, 1, "s"], 4,
+                              img_ext=".png")
+    found = {"/".join(map(str, key)) if isinstance(key, tuple) else key: value.numpy()
+             for key, value in dataset[item].items()}
+    assert {f"{item}/{key}" for key in found} == {k for k in published if k.startswith(f"{item}/")}
+    for key, value in found.items():
+        expected = published[f"{item}/{key}"]
+        assert value.dtype == expected.dtype
+        if key.startswith("color"):
+            difference = np.abs(value.astype(int) - expected)
+            assert difference.max() <= 1
+            assert (difference > 0).mean() < 0.02
+        elif key == "depth_gt":
+            assert (value != expected).sum() <= 2
+        else:
+            np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["map_0", "map_1", "map_2", "cam_z_02", "cam_z_03"])
+def test_depth_maps_are_the_published_ones(name):
+    # Faithful 14, 15: eigen's maps are the scanner's forward distance, the others the camera's z
+    from conftest import figures
+    if name.startswith("map"):
+        folder, frame, _ = figures("evaluate_real.json")["lines"][int(name[-1])].split()
+        arguments = {"cam": 2, "vel_depth": True}
+    else:
+        folder, frame, arguments = DRIVE, "0000000002", {"cam": int(name[-1])}
+    found = generate_depth_map(RAW / "2011_09_26",
+                               RAW / folder / f"velodyne_points/data/{frame}.bin", **arguments)
+    expected = np.load(SHARED / "parity" / "gt_depth_maps.npz")[name]
+    assert found.dtype == expected.dtype
+    assert (found != expected).sum() <= 2
+
+
+@needs_shared
+def test_odometry_and_depth_layouts_are_read():
+    odom = KITTIOdomDataset(SHARED / "real/kitti_odom", ["6 1 l"], 64, 96, [0, -1, 1, "s"], 1,
+                            img_ext=".png")
+    assert odom[0]["color", "s", 0].shape == (3, 64, 96)
+    assert "depth_gt" not in odom[0]
+    depth = KITTIDepthDataset(RAW, [f"{DRIVE} 5 l"], 64, 96, [0], 1, img_ext=".png")
+    gt = depth[0]["depth_gt"]
+    assert gt.shape == (1, 375, 1242)
+    assert 3 < gt[gt > 0].min() < gt.max() < 90
+
+
+def test_the_nearest_return_wins_and_pixels_count_from_1():
+    # Faithful 15: matlab's pixel (1, 1) is the first; 0.5 rounds to even
+    pixels = np.array([[1.0, 1.2, 2.6, 0.4, 4.0], [1.0, 0.9, 3.4, 1.0, 1.0]])
+    depth = np.array([7.0, 5.0, 9.0, 1.0, 1.0])
+    expected = np.zeros((3, 4))
+    expected[0, 0], expected[2, 2] = 5, 9
+    np.testing.assert_array_equal(_nearest_returns(pixels, depth, (3, 4)), expected)
+
+
+def write_images(tmp_path, names, size=(96, 64)):
+    folder = tmp_path / "drive" / "image_02" / "data"
+    folder.mkdir(parents=True)
+    for name in names:
+        Image.fromarray(np.random.randint(0, 256, (*size[::-1], 3), np.uint8)).save(folder / name)
+    return folder
+
+
+def raw(tmp_path, lines=("drive 1 l",), frames=(0, -1, 1), ext=".jpg"):
+    return KITTIRAWDataset(tmp_path, list(lines), 64, 96, list(frames), 4, is_train=True, img_ext=ext)
+
+
+def test_only_what_is_read_is_made(tmp_path):
+    write_images(tmp_path, [f"{i:010d}.jpg" for i in range(3)])
+    item = raw(tmp_path)[0]
+    colors = {key for key in item if key[0] == "color"}
+    assert colors == {("color", 0, s) for s in range(4)} | {("color", -1, 0), ("color", 1, 0)}
+    assert {item[key].dtype for key in colors} == {torch.uint8}
+    assert item["color", 0, 2].shape == (3, 16, 24)
+
+
+def test_a_pyramid_halves_the_scale_above_with_lanczos():
+    # Faithful 4
+    image = Image.fromarray(np.random.randint(0, 256, (100, 300, 3), np.uint8))
+    levels = pyramid(image, 64, 96, 3)
+    first = image.resize((96, 64), Image.Resampling.LANCZOS)
+    second = first.resize((48, 32), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(levels[1].permute(1, 2, 0), np.array(second))
+    direct = np.array(image.resize((48, 32), Image.Resampling.LANCZOS))
+    assert (levels[1].permute(1, 2, 0).numpy() != direct).any()
+
+
+def test_intrinsics_are_the_normalised_ones_times_each_scales_size(tmp_path):
+    # Faithful 5
+    write_images(tmp_path, [f"{i:010d}.jpg" for i in range(3)])
+    item = raw(tmp_path)[0]
+    for s in range(4):
+        width, height = 96 >> s, 64 >> s
+        expected = [[0.58 * width, 0, 0.5 * width, 0], [0, 1.92 * height, 0.5 * height, 0],
+                    [0, 0, 1, 0], [0, 0, 0, 1]]
+        np.testing.assert_allclose(item["K", s], expected, rtol=1e-6)
+        np.testing.assert_allclose(item["K", s] @ item["inv_K", s], np.eye(4), atol=1e-5)
+
+
+def test_the_sign_of_the_nominal_baseline_is_set_by_the_side(tmp_path):
+    # Faithful 6: seen from the right camera, points lie further left
+    for side in (2, 3):
+        folder = tmp_path / f"drive/image_0{side}/data"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (96, 64)).save(folder / "0000000000.jpg")
+    dataset = raw(tmp_path, ["drive 0 l", "drive 0 r"], (0, "s"))
+    assert dataset[0]["stereo_T"][0, 3].item() == pytest.approx(-0.1)
+    assert dataset[1]["stereo_T"][0, 3].item() == pytest.approx(0.1)
+
+
+def test_a_custom_dataset_needs_k_and_a_path(tmp_path):
+    class Mine(MonoDataset):
+        K = np.array([[1, 0, 0.4, 0], [0, 2, 0.5, 0], [0, 0, 1, 0], [0, 0, 0, 1]], np.float32)
+
+        def get_image_path(self, folder, frame_index, side):
+            return str(tmp_path / folder / f"{frame_index}{self.img_ext}")
+
+    (tmp_path / "clip").mkdir()
+    Image.new("RGB", (200, 100), (10, 200, 30)).save(tmp_path / "clip" / "7.png")
+    item = Mine(tmp_path, ["clip 7"], 64, 96, [0], 2, img_ext=".png")[0]
+    assert item["color", 0, 0][:, 5, 5].tolist() == [10, 200, 30]
+    assert item["K", 1][0, 0] == 48
+
+
+def test_a_dataset_that_overrides_get_color_as_monodepth2_names_it_works():
+    class Mine(KITTIRAWDataset):
+        def get_color(self, folder, frame_index, side, do_flip):
+            return Image.new("RGB", (10, 10), (frame_index, 0, 0))
+
+    item = Mine("nowhere", ["drive 7 l"], 32, 32, [0, 1], 1, is_train=True)[0]
+    assert item["color", 0, 0][0, 0, 0] == 7
+    assert item["color", 1, 0][0, 0, 0] == 8
+
+
+def test_kittis_test_images_are_one_view_of_png(tmp_path):
+    (tmp_path / "image").mkdir()
+    Image.new("RGB", (96, 64)).save(tmp_path / "image" / "0000000003.png")
+    dataset = KITTITestDataset(tmp_path, ["image 3"], 64, 96, [0], 1)
+    assert dataset[0]["color", 0, 0].shape == (3, 64, 96)
+    assert DATASETS["kitti_test"] is KITTITestDataset
+
+
+def test_a_missing_image_is_named_with_its_line_and_cure(tmp_path):
+    folder = write_images(tmp_path, ["0000000000.jpg", "0000000001.jpg"])
+    split = tmp_path / "train_files.txt"
+    split.write_text("# mine\ndrive l: 0\ndrive 1 l\n")
+    with pytest.raises(DataError) as caught:
+        raw(tmp_path, [read_split(split)[1]])[0]
+    message = str(caught.value)
+    assert str(folder / "0000000002.jpg") in message
+    assert "line 3" in message
+    assert "\n" not in message
+
+
+def test_a_line_without_a_side_is_named(tmp_path):
+    write_images(tmp_path, ["0000000001.jpg"])
+    with pytest.raises(DataError, match="the side is missing.*split line 'drive 1'"):
+        raw(tmp_path, ["drive 1"], (0,))[0]
+
+
+def test_images_of_the_other_extension_name_the_flag(tmp_path):
+    write_images(tmp_path, [f"{i:010d}.png" for i in range(3)])
+    with pytest.raises(DataError, match="pass --png"):
+        raw(tmp_path)[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0broken"])
+def test_a_broken_image_is_named(tmp_path, content):
+    folder = write_images(tmp_path, [f"{i:010d}.jpg" for i in range(3)])
+    (folder / "0000000002.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=r"0000000002\.jpg.*cannot be read as an image"):
+        raw(tmp_path)[0]
+
+
+def test_a_truncated_image_is_named(tmp_path):
+    folder = write_images(tmp_path, [f"{i:010d}.jpg" for i in range(3)])
+    path = folder / "0000000000.jpg"
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(DataError, match=r"0000000000\.jpg.*truncated"):
+        raw(tmp_path)[0]
+
+
+def test_a_workers_error_is_one_line_too(tmp_path):
+    write_images(tmp_path, ["0000000000.jpg"])
+    loader = DataLoader(raw(tmp_path, ["drive 0 l"], (0, 1)), num_workers=1)
+    with pytest.raises(DataError) as caught:
+        next(iter(loader))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(str(tmp_path))
+    assert "0000000001.jpg is missing" in message
+
+
+def test_a_frame_without_a_scan_has_no_ground_truth(tmp_path):
+    write_images(tmp_path, ["0000000000.jpg"])
+    dataset = raw(tmp_path, ["drive 0 l"], (0,))
+    assert not dataset.check_depth()
+    assert not dataset.get_depth("drive", 0, "l", False).any()
+
+
+def test_calibration_without_its_keys_is_named(tmp_path):
+    (tmp_path / "calib_cam_to_cam.txt").write_text("calib_time: 09-Jan-2012 13:57:47\nS_rect_02: 3 4\n")
+    assert list(read_calib_file(tmp_path / "calib_cam_to_cam.txt")) == ["S_rect_02"]
+    with pytest.raises(DataError, match=r"calib_cam_to_cam\.txt has no R_rect_00 of 9 numbers"):
+        generate_depth_map(tmp_path, tmp_path / "scan.bin")
+
+
+@pytest.mark.parametrize("size", [0, 3, 17])
+def test_a_scan_of_no_whole_points_is_named(tmp_path, size):
+    np.zeros(size, np.float32).tofile(tmp_path / "scan.bin")
+    with pytest.raises(DataError, match=rf"scan\.bin has {size} numbers"):
+        load_velodyne_points(tmp_path / "scan.bin")
+
+
+def test_poses_are_read_as_matrices(tmp_path):
+    (tmp_path / "09.txt").write_text("1 0 0 5 0 1 0 6 0 0 1 7\n")
+    np.testing.assert_array_equal(read_poses(tmp_path / "09.txt"),
+                                  [[[1, 0, 0, 5], [0, 1, 0, 6], [0, 0, 1, 7], [0, 0, 0, 1]]])
+
+
+@pytest.mark.parametrize("text", ["", "1 2 3\n", "1 0 0 5 0 1 0 6 0 0 1 x\n"])
+def test_malformed_poses_are_named(tmp_path, text):
+    (tmp_path / "09.txt").write_text(text)
+    with pytest.raises(DataError, match=r"09\.txt"):
+        read_poses(tmp_path / "09.txt")

@@ -1,0 +1,140 @@
+"""layers.py against the published implementation's figures, and against hand values."""
+import math
+
+import pytest
+import torch
+from conftest import figures
+from torch.testing import assert_close
+
+import layers
+from metrics import compute_depth_errors
+
+TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def parity():
+    return {key: torch.from_numpy(value) for key, value in figures("layers.npz").items()}
+
+
+def test_disp_to_depth_is_the_published_one(parity):
+    scaled, depth = layers.disp_to_depth(parity["disp"], 0.1, 100)
+    assert_close(scaled, parity["scaled_disp"], **TOLERANCE)
+    assert_close(depth, parity["depth"], **TOLERANCE)
+
+
+def test_disp_1_is_the_nearest_and_disp_0_the_farthest_depth():
+    _, depth = layers.disp_to_depth(torch.tensor([1.0, 0.0, 0.5]), 0.1, 100)
+    assert_close(depth, torch.tensor([0.1, 100, 1 / (0.01 + 9.99 * 0.5)]))
+
+
+@pytest.mark.parametrize(("invert", "name"), [(False, "T"), (True, "T_inv")])
+def test_transformations_are_the_published_ones(parity, invert, name):
+    T = layers.transformation_from_parameters(parity["axisangle"], parity["translation"], invert)
+    assert_close(T, parity[name], **TOLERANCE)
+
+
+def test_an_inverted_transformation_undoes_it():
+    axisangle, translation = torch.randn(4, 1, 3), torch.randn(4, 1, 3)
+    T = layers.transformation_from_parameters(axisangle, translation)
+    T_inv = layers.transformation_from_parameters(axisangle, translation, invert=True)
+    assert_close(T @ T_inv, torch.eye(4).expand(4, 4, 4), atol=1e-5, rtol=0)
+
+
+def test_a_quarter_turn_about_y_takes_z_to_x():
+    R = layers.rot_from_axisangle(torch.tensor([[[0, math.pi / 2, 0]]]))
+    turned = R[0] @ torch.tensor([0.0, 0, 1, 1])
+    assert_close(turned, torch.tensor([1.0, 0, 0, 1]), atol=1e-6, rtol=0)
+
+
+def test_no_rotation_is_the_identity_with_a_finite_gradient():
+    vec = torch.zeros(1, 1, 3, requires_grad=True)
+    R = layers.rot_from_axisangle(vec)
+    R.sum().backward()
+    assert_close(R[0], torch.eye(4))
+    assert vec.grad.isfinite().all()
+
+
+def test_projection_is_the_published_one(parity):
+    points = layers.BackprojectDepth(2, 24, 40)(parity["depth"], parity["inv_K"])
+    assert_close(points, parity["cam_points"], **TOLERANCE)
+    grid = layers.Project3D(2, 24, 40)(points, parity["K"], parity["pix_T"])
+    assert_close(grid, parity["pix_coords"], **TOLERANCE)
+
+
+def test_backproject_refuses_batches_of_different_sizes():
+    with pytest.raises(ValueError, match="batch size 2, inv_K has 3"):
+        layers.backproject(torch.ones(2, 1, 4, 4), torch.eye(4).expand(3, 4, 4))
+
+
+def pinhole(height, width):
+    K = torch.eye(4)[None].repeat(2, 1, 1)
+    K[:, 0, 0], K[:, 1, 1] = 0.58 * width, 1.92 * height
+    K[:, 0, 2], K[:, 1, 2] = 0.5 * width, 0.5 * height
+    return K
+
+
+def test_identity_motion_leaves_the_image_unchanged():
+    image, depth, K = torch.rand(2, 3, 24, 80), 1 + 9 * torch.rand(2, 1, 24, 80), pinhole(24, 80)
+    points = layers.backproject(depth, torch.linalg.inv(K))
+    warped = layers.sample(image, layers.project(points, K, torch.eye(4).expand(2, 4, 4), 24, 80))
+    assert_close(warped, image, atol=1e-4, rtol=0)
+
+
+def test_a_shift_by_whole_pixels_moves_them_exactly_and_repeats_the_border():
+    # Faithful 1: only align_corners=True with a division by size - 1 gives this
+    image, K = torch.rand(2, 3, 24, 80), pinhole(24, 80)
+    T = layers.get_translation_matrix(torch.tensor([[[3 / K[0, 0, 0], 0, 0]]])).expand(2, 4, 4)
+    points = layers.backproject(torch.ones(2, 1, 24, 80), torch.linalg.inv(K))
+    warped = layers.sample(image, layers.project(points, K, T, 24, 80))
+    assert_close(warped[..., :-3], image[..., 3:], atol=1e-4, rtol=0)
+    assert_close(warped[..., -3:], image[..., -1:].expand(2, 3, 24, 3), atol=1e-4, rtol=0)
+
+
+def test_disparities_are_resized_without_aligned_corners():
+    # Faithful 1: by hand, pixel centres at (i + 0.5) / 2 - 0.5
+    resized = layers.resize_disp(torch.tensor([[[[0.0, 1.0]]]]), 1, 4)
+    assert_close(resized[0, 0, 0], torch.tensor([0, 0.25, 0.75, 1]))
+
+
+@pytest.mark.parametrize("name", ["ssim", "ssim_near"])
+def test_ssim_is_the_published_one(parity, name):
+    x, y = parity["x"], parity["y"]
+    y = y if name == "ssim" else (x + 0.02 * y).clamp(0, 1)
+    assert_close(layers.SSIM()(x, y), parity[name], **TOLERANCE)
+
+
+def test_ssim_of_constant_images_is_the_hand_value():
+    # Faithful 8: without variance only the means count, and C1 = 0.01^2
+    x, y = torch.full((1, 3, 8, 8), 0.2), torch.full((1, 3, 8, 8), 0.6)
+    expected = (1 - (2 * 0.12 + 1e-4) / (0.04 + 0.36 + 1e-4)) / 2
+    assert_close(layers.SSIM()(x, y), torch.full_like(x, expected), atol=1e-3, rtol=0)
+
+
+def test_ssim_of_a_shared_target_is_that_of_repeated_targets():
+    x, y = torch.rand(2, 3, 4, 3, 8, 12), torch.rand(3, 1, 3, 8, 12)
+    repeated = y[None].expand_as(x)
+    shared = layers.SSIM()(x, y)
+    assert_close(shared, layers.SSIM()(x, repeated))
+    assert_close(shared[1, 2, 3], layers.SSIM()(x[1, 2, 3][None], y[2])[0])
+
+
+def test_smoothness_is_the_published_one(parity):
+    assert_close(layers.get_smooth_loss(parity["disp"], parity["x"]), parity["smooth"], **TOLERANCE)
+
+
+def test_smoothness_is_discounted_by_image_edges():
+    disp = torch.tensor([[[[0.0, 1], [0, 1]]]])
+    flat, edge = torch.zeros(1, 3, 2, 2), disp.expand(1, 3, 2, 2)
+    assert_close(layers.get_smooth_loss(disp, flat), torch.tensor(1.0))
+    assert_close(layers.get_smooth_loss(disp, edge), torch.tensor(math.exp(-1)))
+
+
+def test_the_scale_of_disparity_drops_out_of_smoothness():
+    disp = torch.rand(2, 1, 8, 8)
+    assert_close(layers.normalise_by_mean(disp), layers.normalise_by_mean(7 * disp))
+
+
+def test_depth_errors_of_tensors_are_the_published_ones(parity):
+    errors = torch.stack(compute_depth_errors(parity["gt"], parity["pred"]))
+    assert_close(errors.double(), parity["depth_errors"], **TOLERANCE)

@@ -1,0 +1,165 @@
+"""losses.py against the published losses and gradients of each flag set, and its own properties."""
+import pytest
+import recipe
+import torch
+from conftest import figures
+from torch.testing import assert_close
+
+from losses import ReprojectionObjective
+from networks import Monodepth2
+from options import MonodepthOptions
+
+PARITY = figures("losses.json")
+
+
+def build(argv):
+    """Return the model and objective of a command line, as the trainer builds them."""
+    opts = MonodepthOptions().parse(["--height", "64", "--width", "96", "--batch_size", "2",
+                                     "--weights_init", "scratch", *argv.split()])
+    frames = opts.frame_ids + ["s"] * opts.use_stereo
+    model = Monodepth2(opts.num_layers, False, frames, opts.scales, opts.pose_model_type,
+                       opts.pose_model_input, opts.predictive_mask)
+    for tag, network in model.named_children():
+        network.load_state_dict(recipe.filled_state_dict(network.state_dict(), tag))
+    objective = ReprojectionObjective(
+        frames, opts.scales, opts.min_depth, opts.max_depth, opts.disparity_smoothness,
+        opts.v1_multiscale, opts.avg_reprojection, not opts.disable_automasking,
+        opts.predictive_mask, not opts.no_ssim, opts.pose_model_type == "posecnn", tie_noise=0)
+    return model.train(), objective, recipe.training_batch(frames)
+
+
+@pytest.mark.parametrize("flags", PARITY)
+def test_losses_and_gradients_are_the_published_ones(flags):
+    expected = PARITY[flags]
+    model, objective, inputs = build(expected["argv"])
+    outputs = model(inputs)
+    losses, views = objective(inputs, outputs)
+    losses["loss"].backward()
+    loss_tolerance, gradient_tolerance = (5e-4, 1e-2) if flags == "resnet50" else (1e-5, 1e-3)
+    for name, value in expected["losses"].items():
+        assert losses[name].item() == pytest.approx(value, rel=loss_tolerance), name
+    norms = {name: torch.cat([p.grad.flatten() for p in network.parameters()
+                              if p.grad is not None]).double().norm().item()
+             for name, network in model.named_children()}
+    assert norms == pytest.approx(expected["grad_norm"], rel=gradient_tolerance)
+    for name, value in expected["mean"].items():
+        found = lookup(name, outputs, views).float().mean().item()
+        assert found == pytest.approx(value, rel=1e-2 if flags == "resnet50" else 1e-3), name
+
+
+def lookup(name, outputs, views):
+    """Return the tensor that the figures call `name`, such as color/-1/0."""
+    kind, *key = name.split("/")
+    key = tuple(k if k == "s" else int(k) for k in key)
+    if kind == "identity_selection":
+        return views["automask", *key]
+    return outputs[kind, *key] if (kind, *key) in outputs else views[kind, *key]
+
+
+def objective_of(**arguments):
+    return ReprojectionObjective([0, -1, 1], [0], tie_noise=0, **arguments)
+
+
+def still_scene():
+    """A batch whose sources are the target moved by 3 pixels; depth 1 and no motion predicted."""
+    inputs = recipe.training_batch([0, -1, 1])
+    for f, shift in ((-1, 3), (1, -3)):
+        inputs["color", f, 0] = inputs["color", 0, 0].roll(shift, 3)
+    outputs = {("disp", 0): torch.full((2, 1, 64, 96), 0.1)}
+    for f in (-1, 1):
+        outputs["cam_T_cam", 0, f] = torch.eye(4).expand(2, 4, 4)
+    return inputs, outputs
+
+
+def test_the_photometric_error_is_085_ssim_and_015_l1():
+    # Faithful 8: for constant images, by hand
+    objective = objective_of(automasking=False)
+    error = objective._error(torch.full((1, 3, 8, 8), 0.2), torch.full((1, 3, 8, 8), 0.6))
+    ssim = (1 - (2 * 0.12 + 1e-4) / (0.04 + 0.36 + 1e-4)) / 2
+    assert_close(error, torch.full((1, 8, 8), 0.85 * ssim + 0.15 * 0.4), atol=1e-3, rtol=0)
+
+
+def test_the_better_source_frame_counts_alone():
+    # Faithful 10
+    inputs, outputs = still_scene()
+    inputs["color", 1, 0] = inputs["color", 0, 0]
+    minimum = objective_of(automasking=False)(inputs, outputs)[0]["photometric/0"]
+    average = objective_of(automasking=False, avg_reprojection=True)(inputs, outputs)[0]
+    assert minimum.item() == pytest.approx(0, abs=1e-5)
+    assert average["photometric/0"].item() > 0.01
+
+
+def test_pixels_that_do_not_move_between_frames_are_masked_out():
+    # Faithful 10: identical frames, and a prediction of motion
+    inputs, outputs = still_scene()
+    for f in (-1, 1):
+        inputs["color", f, 0] = inputs["color", 0, 0]
+        outputs["cam_T_cam", 0, f] = torch.eye(4).repeat(2, 1, 1)
+        outputs["cam_T_cam", 0, f][:, 0, 3] = 0.05
+    _, views = objective_of()(inputs, outputs)
+    assert views["automask", 0].mean() < 0.05
+
+
+def test_noise_decides_between_equal_identity_and_warped_errors():
+    # Faithful 10: without it a still scene is masked out whole, for the identity comes first
+    inputs, outputs = still_scene()
+    for f in (-1, 1):
+        inputs["color", f, 0] = inputs["color", 0, 0]
+    noisy = ReprojectionObjective([0, -1, 1], [0])
+    assert noisy.tie_noise == 1e-5
+    seen = noisy(inputs, outputs)[1]["automask", 0].mean()
+    assert 0.05 < seen < 0.95
+
+
+def test_smoothness_halves_from_scale_to_scale_and_the_total_is_their_mean():
+    # Faithful 11
+    inputs = recipe.training_batch([0, -1, 1])
+    outputs = {("disp", s): torch.rand(2, 1, 64 >> s, 96 >> s) for s in range(4)}
+    for f in (-1, 1):
+        outputs["cam_T_cam", 0, f] = torch.eye(4).expand(2, 4, 4)
+    losses, _ = ReprojectionObjective([0, -1, 1], range(4), disparity_smoothness=0.5)(inputs, outputs)
+    for s in range(4):
+        expected = losses[f"photometric/{s}"] + 0.5 / 2**s * losses[f"smoothness/{s}"]
+        assert_close(losses[f"loss/{s}"], expected)
+    assert_close(losses["loss"], sum(losses[f"loss/{s}"] for s in range(4)) / 4)
+
+
+def test_disparities_are_compared_at_full_size_unless_v1_multiscale():
+    # Faithful 9
+    inputs = recipe.training_batch([0, -1, 1])
+    outputs = {("disp", s): torch.rand(2, 1, 64 >> s, 96 >> s) for s in range(4)}
+    for f in (-1, 1):
+        outputs["cam_T_cam", 0, f] = torch.eye(4).expand(2, 4, 4)
+    for v1 in (False, True):
+        _, views = ReprojectionObjective([0, -1, 1], range(4), v1_multiscale=v1)(inputs, outputs)
+        assert views["color", 1, 3].shape == ((2, 3, 8, 12) if v1 else (2, 3, 64, 96))
+
+
+def test_posecnn_translations_are_multiplied_by_the_mean_inverse_depth_but_stereos_are_not():
+    # Faithful 12
+    objective = ReprojectionObjective([0, 1, "s"], [0], scale_translation=True)
+    T = torch.eye(4).repeat(2, 1, 1)
+    T[:, 0, 3] = 0.1
+    outputs = {("cam_T_cam", 0, 1): T, ("cam_T_cam", 0, "s"): T}
+    depth = torch.full((2, 1, 8, 8), 4.0)
+    depth[:, :, 4:] = 2.0
+    poses = objective._poses(outputs, depth)
+    assert_close(poses[0, :, 0, 0, 3], torch.full((2,), 0.1 * (1 / 4 + 1 / 2) / 2))
+    assert_close(poses[1, :, 0], T)
+
+
+def test_the_objective_computes_in_float32_whatever_the_networks_precision():
+    inputs, outputs = still_scene()
+    full, _ = objective_of()(inputs, outputs)
+    half, _ = objective_of()(inputs, {key: value.bfloat16() for key, value in outputs.items()})
+    assert half["loss"].dtype == torch.float32
+    assert half["loss"].item() == pytest.approx(full["loss"].item(), rel=1e-2)
+
+
+def test_nothing_changes_the_inputs_or_outputs():
+    inputs, outputs = still_scene()
+    before = {key: value.clone() for key, value in (inputs | outputs).items()}
+    objective_of()(inputs, outputs)
+    assert before.keys() == (inputs | outputs).keys()
+    for key, value in (inputs | outputs).items():
+        assert_close(value, before[key], atol=0, rtol=0)

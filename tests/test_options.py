@@ -1,0 +1,74 @@
+"""options.py: Monodepth2's flags and defaults, -h by script, usage errors with status 2."""
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, one_line
+
+from options import DEPTH, POSE, TRAIN, MonodepthOptions
+
+DEFAULTS = {
+    "data_path": str(ROOT / "kitti_data"), "log_dir": str(Path.home() / "tmp"), "model_name": "mdp",
+    "split": "eigen_zhou", "num_layers": 18, "dataset": "kitti", "png": False, "height": 192,
+    "width": 640, "disparity_smoothness": 1e-3, "scales": [0, 1, 2, 3], "min_depth": 0.1,
+    "max_depth": 100.0, "use_stereo": False, "frame_ids": [0, -1, 1], "batch_size": 12,
+    "learning_rate": 1e-4, "num_epochs": 20, "scheduler_step_size": 15, "v1_multiscale": False,
+    "avg_reprojection": False, "disable_automasking": False, "predictive_mask": False,
+    "no_ssim": False, "weights_init": "pretrained", "pose_model_input": "pairs",
+    "pose_model_type": "separate_resnet", "no_cuda": False, "num_workers": 12,
+    "load_weights_folder": None, "models_to_load": ["encoder", "depth", "pose_encoder", "pose"],
+    "log_frequency": 250, "save_frequency": 1, "eval_stereo": False, "eval_mono": False,
+    "disable_median_scaling": False, "pred_depth_scale_factor": 1.0, "ext_disp_to_eval": None,
+    "eval_split": "eigen", "save_pred_disps": False, "no_eval": False,
+    "eval_eigen_to_benchmark": False, "eval_out_dir": None, "post_process": False,
+}
+
+
+def test_flags_and_defaults_are_monodepth2s():
+    assert vars(MonodepthOptions().parse([])) == DEFAULTS
+
+
+@pytest.mark.parametrize(("script", "shown", "hidden"), [
+    (TRAIN, "--frame_ids --learning_rate --v1_multiscale --models_to_load --data_path",
+     "--eval_mono --eval_split --post_process"),
+    (DEPTH, "--eval_mono --post_process --data_path --png --min_depth --batch_size",
+     "--frame_ids --learning_rate --v1_multiscale --models_to_load"),
+    (POSE, "--eval_split --load_weights_folder --num_workers",
+     "--eval_mono --learning_rate --post_process --split SPLIT")])
+def test_help_shows_only_the_groups_a_script_uses(script, shown, hidden):
+    words = MonodepthOptions(script).parser.format_help()
+    assert [flag for flag in shown.split() if flag + " " not in words.replace("\n", " ")] == []
+    assert [flag for flag in hidden.split("  ") if flag in words] == []
+
+
+WEIGHTS = ["--load_weights_folder", "somewhere"]
+
+
+@pytest.mark.parametrize(("name", "words", "found"), [
+    ("train", ["--height", "190"], "--height is 190; it must be a multiple of 32"),
+    ("train", ["--width", "0"], "--width is 0"),
+    ("train", ["--frame_ids", "-1", "0", "1"], "--frame_ids is -1 0 1; it must start with 0"),
+    ("train", ["--frame_ids", "0", "1", "1"], "--frame_ids is 0 1 1"),
+    ("train", ["--frame_ids", "0"], "add --use_stereo"),
+    ("train", ["--scales", "1", "2"], "--scales is 1 2; it must have 0"),
+    ("train", ["--scales", "0", "7"], "--scales is 0 7"),
+    ("train", ["--predictive_mask"], "add --disable_automasking"),
+    ("train", ["--batch_size", "0"], "0 is not larger than 0"),
+    ("train", ["--learning_rate", "-1"], "--learning_rate"),
+    ("train", ["--num_workers", "-1"], "it must be 0 or more"),
+    ("train", ["--min_depth", "100"], "--min_depth 100.0 is not below"),
+    ("train", ["--num_layers", "20"], "invalid choice: 20"),
+    ("train", ["--dataset", "kitti_test"], "no neighbouring frames"),
+    ("train", ["--no_such_flag"], "--no_such_flag"),
+    ("evaluate_depth", WEIGHTS, "neither of --eval_mono and --eval_stereo"),
+    ("evaluate_depth", [*WEIGHTS, "--eval_mono", "--eval_stereo"], "both of --eval_mono"),
+    ("evaluate_depth", ["--eval_mono"], "give one of --load_weights_folder"),
+    ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--ext_disp_to_eval", "x.npy"], "give one of"),
+    ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--eval_split", "odom_9"], "evaluate_pose.py"),
+    ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--eval_eigen_to_benchmark"],
+     "--eval_eigen_to_benchmark goes with"),
+    ("evaluate_pose", ["--eval_split", "odom_9"], "--load_weights_folder is missing"),
+    ("evaluate_pose", WEIGHTS, "odometry has odom_9 and odom_10"),
+    ("test_simple", ["--image_path", "x.jpg"], "--model_name"),
+    ("export_gt_depth", ["--split", "eigen"], "--data_path")])
+def test_a_wrong_command_line_gets_one_line_and_status_2(script, name, words, found):
+    assert found in one_line(script(name, *words), status=2)
