@@ -223,7 +223,7 @@ class Trainer:
         script, mode = "evaluate_depth.py", "--eval_mono"
         if opts.dataset == "kitti_odom":
             script, mode = "evaluate_pose.py", "--eval_split odom_9"
-        elif opts.frame_ids == [0]:
+        elif opts.use_stereo:
             mode = "--eval_stereo"
         print(f"next: python {script} --data_path {opts.data_path} "
               f"--load_weights_folder {self.weights_folder()} {mode}{' --png' * opts.png}")

@@ -1,7 +1,8 @@
-"""What the tests share: figures of the published implementation, real KITTI, scripts as a user runs them."""
+"""What the tests share: published figures, real KITTI, a rendered drive, scripts run for real."""
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 import torch
 
 import utils
+from datasets.synthetic import HELD_OUT, TRAIN
+from options import MonodepthOptions
+from trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
@@ -63,3 +67,36 @@ def one_line(outcome: Outcome, status: int) -> str:
     last = [line for line in outcome.err.replace("\r", "\n").splitlines() if "error: " in line]
     assert len(last) == 1, outcome.err
     return last[0]
+
+
+HEIGHT, WIDTH = 64, 96  # the smallest that the networks take
+
+
+@pytest.fixture(scope="session")
+def drive(tmp_path_factory) -> Path:
+    """Render a short drive as a user does; its splits/tiny lists a few frames of it."""
+    out = tmp_path_factory.mktemp("drive") / "drive"
+    subprocess.run([sys.executable, "-m", "datasets.synthetic", out, "--frames", "48",
+                    "--height", str(HEIGHT), "--width", str(WIDTH)], cwd=ROOT, check=True)
+    tiny = out / "splits" / "tiny"
+    tiny.mkdir()
+    (tiny / "train_files.txt").write_text(f"{TRAIN} l: 10-13\n{TRAIN} r: 20-21\n")
+    (tiny / "val_files.txt").write_text(f"{HELD_OUT} l: 3-4\n")
+    (tiny / "test_files.txt").write_text(f"{HELD_OUT} l: 5-8\n")
+    return out
+
+
+def train_flags(drive: Path, *more: object) -> list[str]:
+    """Return the flags of a training run on the drive, of a few steps, in this process."""
+    return [str(word) for word in (
+        "--data_path", drive, "--split", drive / "splits" / "tiny", "--height", HEIGHT,
+        "--width", WIDTH, "--batch_size", 2, "--num_workers", 0, "--num_epochs", 1,
+        "--weights_init", "scratch", "--no_cuda", "--log_dir", drive.parent / "log", *more)]
+
+
+@pytest.fixture(scope="session")
+def weights(drive) -> Path:
+    """Train mono+stereo for three steps; returns the weights folder."""
+    Trainer(MonodepthOptions().parse(
+        train_flags(drive, "--use_stereo", "--model_name", "session"))).train()
+    return drive.parent / "log" / "session" / "models" / "weights_0"

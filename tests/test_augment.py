@@ -1,4 +1,4 @@
-"""datasets/augment.py: one draw a sample, torchvision's operations, flips of all that has a side."""
+"""datasets/augment.py: one draw a sample, torchvision's operations, flips of what has a side."""
 import pytest
 import torch
 import torchvision.transforms.functional as TF

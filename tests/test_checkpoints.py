@@ -41,7 +41,8 @@ def test_a_weights_folder_has_the_published_files_and_keys(saved):
     folder, published = saved[0], figures("networks.npz")
     assert sorted(path.name for path in folder.iterdir()) == [
         "adam.pth", "depth.pth", "encoder.pth", "pose.pth", "pose_encoder.pth"]
-    for name, key in (("depth", "depth18"), ("pose", "pose18"), ("pose_encoder", "pose_encoder18x2")):
+    for name, key in (("depth", "depth18"), ("pose", "pose18"),
+                      ("pose_encoder", "pose_encoder18x2")):
         assert sorted(raw(folder / f"{name}.pth")) == sorted(published[f"{key}/keys"].tolist())
     encoder = raw(folder / "encoder.pth")
     extra = set(encoder) - set(published["encoder18/keys"].tolist())

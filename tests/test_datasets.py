@@ -1,4 +1,4 @@
-"""Datasets: KITTI's layouts against the published items and depth maps, and what broken files get."""
+"""Datasets: KITTI's layouts against published items and depth maps; what broken files get."""
 import numpy as np
 import pytest
 import torch
@@ -99,7 +99,8 @@ def write_images(tmp_path, names, size=(96, 64)):
 
 
 def raw(tmp_path, lines=("drive 1 l",), frames=(0, -1, 1), ext=".jpg"):
-    return KITTIRAWDataset(tmp_path, list(lines), 64, 96, list(frames), 4, is_train=True, img_ext=ext)
+    return KITTIRAWDataset(tmp_path, list(lines), 64, 96, list(frames), 4, is_train=True,
+                           img_ext=ext)
 
 
 def test_only_what_is_read_is_made(tmp_path):
@@ -191,7 +192,7 @@ def test_a_missing_image_is_named_with_its_line_and_cure(tmp_path):
 
 def test_a_line_without_a_side_is_named(tmp_path):
     write_images(tmp_path, ["0000000001.jpg"])
-    with pytest.raises(DataError, match="the side is missing.*split line 'drive 1'"):
+    with pytest.raises(DataError, match=r"the side is missing.*split line 'drive 1'"):
         raw(tmp_path, ["drive 1"], (0,))[0]
 
 
@@ -235,8 +236,21 @@ def test_a_frame_without_a_scan_has_no_ground_truth(tmp_path):
     assert not dataset.get_depth("drive", 0, "l", False).any()
 
 
+@pytest.mark.parametrize("shape", [(370, 1226), (374, 1238), (376, 1241), (375, 1242)])
+def test_ground_truth_of_kittis_other_sizes_is_brought_to_one(shape):
+    depth = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    resized = raw("nowhere")._to_full_res(depth, False)
+    assert resized.shape == (375, 1242)
+    rows, columns = resized[:, 0] // shape[1], resized[0]
+    for found, size in ((rows, shape[0]), (columns, shape[1])):
+        exact = (np.arange(len(found)) + 0.5) * size / len(found) - 0.5
+        assert np.abs(found - exact).max() <= 0.5
+    np.testing.assert_array_equal(raw("nowhere")._to_full_res(depth, True), resized[:, ::-1])
+
+
 def test_calibration_without_its_keys_is_named(tmp_path):
-    (tmp_path / "calib_cam_to_cam.txt").write_text("calib_time: 09-Jan-2012 13:57:47\nS_rect_02: 3 4\n")
+    (tmp_path / "calib_cam_to_cam.txt").write_text(
+        "calib_time: 09-Jan-2012 13:57:47\nS_rect_02: 3 4\n")
     assert list(read_calib_file(tmp_path / "calib_cam_to_cam.txt")) == ["S_rect_02"]
     with pytest.raises(DataError, match=r"calib_cam_to_cam\.txt has no R_rect_00 of 9 numbers"):
         generate_depth_map(tmp_path, tmp_path / "scan.bin")

@@ -1,4 +1,4 @@
-"""datasets/ground_truth.py: gt_depths.npz without pickles, the original's file read, a bad one refused."""
+"""gt_depths.npz: written without pickles, the original's file read, a bad one refused."""
 import pickle
 import shutil
 

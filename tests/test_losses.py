@@ -52,8 +52,8 @@ def lookup(name, outputs, views):
     kind, *key = name.split("/")
     key = tuple(k if k == "s" else int(k) for k in key)
     if kind == "identity_selection":
-        return views["automask", *key]
-    return outputs[kind, *key] if (kind, *key) in outputs else views[kind, *key]
+        return views[("automask", *key)]
+    return (outputs | views)[(kind, *key)]
 
 
 def objective_of(**arguments):
@@ -117,7 +117,8 @@ def test_smoothness_halves_from_scale_to_scale_and_the_total_is_their_mean():
     outputs = {("disp", s): torch.rand(2, 1, 64 >> s, 96 >> s) for s in range(4)}
     for f in (-1, 1):
         outputs["cam_T_cam", 0, f] = torch.eye(4).expand(2, 4, 4)
-    losses, _ = ReprojectionObjective([0, -1, 1], range(4), disparity_smoothness=0.5)(inputs, outputs)
+    objective = ReprojectionObjective([0, -1, 1], range(4), disparity_smoothness=0.5)
+    losses, _ = objective(inputs, outputs)
     for s in range(4):
         expected = losses[f"photometric/{s}"] + 0.5 / 2**s * losses[f"smoothness/{s}"]
         assert_close(losses[f"loss/{s}"], expected)

@@ -185,7 +185,8 @@ def test_pairs_enter_in_temporal_order_and_poses_to_the_past_are_inverted():
 def test_all_frames_enter_in_the_order_given_and_poses_are_used_as_they_are():
     # Faithful 12
     frame_ids = [0, 1, -1]
-    model, batch = Monodepth2(frame_ids=frame_ids, pose_model_input="all").eval(), inputs([0, -1, 1])
+    model = Monodepth2(frame_ids=frame_ids, pose_model_input="all").eval()
+    batch = inputs([0, -1, 1])
     stacked = torch.cat([batch["color_aug", f, 0] for f in frame_ids], 1)
     axisangle, _ = model.pose([model.pose_encoder(stacked)])
     outputs = model(batch)

@@ -8,7 +8,7 @@ from conftest import ROOT
 RANKS = {"options": 0, "utils": 0, "layers": 0, "metrics": 0,
          "networks": 1, "losses": 1, "datasets": 1, "checkpoints": 2, "trainer": 3,
          "train": 4, "test_simple": 4, "evaluate_depth": 4, "evaluate_pose": 4,
-         "export_gt_depth": 4}
+         "export_gt_depth": 4, "demo": 4}
 FILES = sorted([*ROOT.glob("*.py"), *ROOT.glob("networks/*.py"), *ROOT.glob("datasets/*.py")])
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
@@ -56,13 +56,15 @@ def test_what_is_public_has_a_docstring(path):
     (1, "layers.py", "align_corners=True"), (1, "layers.py", "align_corners=False"),
     (2, "trainer.py", "after the epoch"), (2, "checkpoints.py", "--learning_rate wins"),
     (3, "datasets/augment.py", "one draw a sample"), (4, "datasets/mono_dataset.py", "LANCZOS"),
-    (5, "datasets/mono_dataset.py", "one normalised K"), (6, "datasets/mono_dataset.py", "baseline"),
+    (5, "datasets/mono_dataset.py", "one normalised K"),
+    (6, "datasets/mono_dataset.py", "baseline"),
     (6, "metrics.py", "0.54 m"), (7, "layers.py", "0.1 to 100"), (8, "layers.py", "C1 = 0.01^2"),
     (8, "losses.py", "0.85 SSIM"), (9, "losses.py", "--v1_multiscale"),
     (10, "losses.py", "minimum over source frames"), (10, "losses.py", "noise against ties"),
     (11, "losses.py", "mean-normalised"), (11, "losses.py", "halves"),
     (12, "networks/monodepth2.py", "temporal order"), (12, "losses.py", "mean inverse depth"),
-    (12, "networks/pose_decoder.py", "0.01"), (13, "networks/resnet_encoder.py", "repeated weights"),
+    (12, "networks/pose_decoder.py", "0.01"),
+    (13, "networks/resnet_encoder.py", "repeated weights"),
     (14, "metrics.py", "np.median"), (14, "datasets/kitti_utils.py", "forward distance"),
     (15, "datasets/kitti_utils.py", "minus 1"), (16, "metrics.py", "root of the sum"),
     (17, "checkpoints.py", "published keys")])

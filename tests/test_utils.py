@@ -1,4 +1,4 @@
-"""utils.py: one-line errors, atomic writing, pictures, and downloads from a real server on loopback."""
+"""utils.py: one-line errors, atomic writing, pictures, downloads from a server on loopback."""
 import hashlib
 import http.server
 import io

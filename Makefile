@@ -1,0 +1,27 @@
+# make demo   from a fresh clone to a picture: install, render a drive, train, evaluate, predict
+# make test   ruff and pytest
+#
+# PYTHON       the interpreter that makes .venv (3.10 or newer)
+# TORCH_INDEX  the package index to take torch and torchvision from; PyTorch's own index of CPU
+#              wheels saves several GB on a machine without a GPU (the default brings CUDA)
+PYTHON ?= python3
+TORCH_INDEX ?=
+BIN := .venv/bin
+
+.PHONY: demo test clean
+
+demo: .venv/installed
+	$(BIN)/python demo.py demo
+
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+.venv/installed: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
+	$(BIN)/pip install -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf .venv demo

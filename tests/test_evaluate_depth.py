@@ -1,0 +1,208 @@
+"""evaluate_depth.py and export_gt_depth.py from the command line, on real and rendered frames."""
+import re
+
+import numpy as np
+import pytest
+import recipe
+import torch
+from conftest import HEIGHT, SHARED, WIDTH, figures, needs_shared, one_line
+from PIL import Image
+
+from checkpoints import InputFormat, save_weights
+from datasets.splits import eigen_to_benchmark_ids
+from evaluate_depth import STEREO_SCALE_FACTOR, batch_post_process_disparity, compute_errors
+from networks import Monodepth2
+
+
+def table(out):
+    """Return the seven numbers of a printed table."""
+    assert re.search(r"abs_rel \| +sq_rel \| +rmse \| +rmse_log \| +a1 \| +a2 \| +a3 \|", out)
+    (row,) = [line for line in out.splitlines() if line.startswith("&")]
+    return [float(number) for number in row.strip("&\\ ").split("&")]
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """Weights of the published figures, and a split of the 12 true Eigen frames."""
+    folder = tmp_path_factory.mktemp("filled")
+    model = Monodepth2(frame_ids=[0])
+    for tag, network in (("encoder18", model.encoder), ("depth18", model.depth)):
+        network.load_state_dict(recipe.filled_state_dict(network.state_dict(), tag))
+    save_weights(folder / "weights", model, torch.optim.Adam(model.parameters()),
+                 InputFormat(192, 640, False))
+    (folder / "eigen_12").mkdir()
+    lines = figures("evaluate_real.json")["lines"]
+    (folder / "eigen_12" / "test_files.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@needs_shared
+@pytest.mark.parametrize("flags", ["--eval_mono", "--eval_stereo", "--eval_mono --post_process"])
+def test_real_eigen_frames_give_the_published_figures(filled, script, flags):
+    # Faithful 6, 14
+    expected = figures("evaluate_real.json")["evaluate_depth"][flags]
+    outcome = script("evaluate_depth", "--data_path", SHARED / "real/kitti_raw", "--png",
+                     "--eval_split", filled / "eigen_12", "--num_workers", 0, "--no_cuda",
+                     "--load_weights_folder", filled / "weights", "--save_pred_disps",
+                     *flags.split())
+    assert outcome.status == 0, outcome.err
+    assert table(outcome.out) == pytest.approx(expected["metrics"], abs=1e-3, rel=1e-3)
+    ratios = re.search(r"Scaling ratios \| med: (\S+) \| std: (\S+)", outcome.out)
+    if expected["ratio_med_std"] is None:
+        assert ratios is None
+    else:
+        found = [float(number) for number in ratios.groups()]
+        assert found == pytest.approx(expected["ratio_med_std"], abs=1e-3)
+    disps = np.load(filled / "weights" / "disps_eigen_12_split.npy")
+    assert list(disps.shape) == expected["disp_shape"]
+    assert disps.mean() == pytest.approx(expected["disp_mean"], rel=1e-3)
+    np.testing.assert_allclose(disps[0, ::24, ::80].ravel(), expected["disp_samples"], rtol=1e-3)
+
+
+def write_gt(folder, key, lines):
+    """Write the figures' ground truths as the ground truth of a split of four images."""
+    folder.mkdir()
+    (folder / "test_files.txt").write_text(lines)
+    inputs = figures("eval_depth_inputs.npz")
+    np.savez(folder / "gt_depths.npz", **{f"depth_{i:06d}": inputs[f"gt_{i}"] for i in range(4)})
+    np.save(folder / "disps.npy", inputs["disps"])
+    return figures("eval_depth.json")[key]
+
+
+@pytest.mark.parametrize(("key", "flags"), [
+    ("eigen/mono", ["--eval_mono"]), ("eigen/stereo", ["--eval_stereo"]),
+    ("eigen/mono_no_median",
+     ["--eval_mono", "--disable_median_scaling", "--pred_depth_scale_factor", 1.4])])
+def test_precomputed_disparities_give_the_published_table(tmp_path, script, key, flags):
+    expected = write_gt(tmp_path / "four", key, "drive l: 0-3\n")
+    outcome = script("evaluate_depth", "--eval_split", tmp_path / "four", "--ext_disp_to_eval",
+                     tmp_path / "four" / "disps.npy", *flags)
+    assert table(outcome.out) == pytest.approx(expected["metrics"], abs=5.1e-4)
+    if expected["scaling_ratio"]:
+        assert " Scaling ratios | med: {:.3f} | std: {:.3f}\n".format(
+            *expected["scaling_ratio"]) in outcome.out
+
+
+@pytest.fixture(scope="module")
+def exported(drive):
+    return drive / "splits" / "tiny"
+
+
+def test_export_writes_ground_truth_that_evaluation_reads(drive, exported, weights, script):
+    outcome = script("export_gt_depth", "--data_path", drive, "--split", exported)
+    assert outcome.status == 0, outcome.err
+    assert f"wrote {exported / 'gt_depths.npz'}" in outcome.out
+    with np.load(exported / "gt_depths.npz", allow_pickle=False) as maps:
+        assert len(maps.files) == 4
+        assert maps["depth_000000"].shape == (HEIGHT, WIDTH)
+    outcome = evaluate(script, drive, weights, "--eval_mono")
+    assert 0 < table(outcome.out)[0] < 2
+
+
+def evaluate(script, drive, weights, *flags):
+    return script("evaluate_depth", "--data_path", drive, "--eval_split", drive / "splits/tiny",
+                  "--load_weights_folder", weights, "--num_workers", 0, "--no_cuda", *flags)
+
+
+def test_ground_truth_is_made_when_it_is_missing(drive, exported, weights, script):
+    (exported / "gt_depths.npz").unlink(missing_ok=True)
+    outcome = evaluate(script, drive, weights, "--eval_stereo")
+    assert "gt_depths.npz does not exist yet; making it from" in outcome.out
+    assert len(table(outcome.out)) == 7
+    assert (exported / "gt_depths.npz").is_file()
+
+
+def test_no_eval_only_saves(drive, weights, tmp_path, script):
+    outcome = evaluate(script, drive, weights, "--eval_mono", "--no_eval", "--save_pred_disps",
+                       "--eval_out_dir", tmp_path)
+    assert outcome.status == 0
+    assert "abs_rel" not in outcome.out
+    assert np.load(tmp_path / "disps_tiny_split.npy").shape == (4, HEIGHT, WIDTH)
+
+
+def test_saved_disparities_evaluate_as_the_network_does(drive, exported, weights, tmp_path, script):
+    direct = evaluate(script, drive, weights, "--eval_mono", "--save_pred_disps",
+                      "--eval_out_dir", tmp_path)
+    again = script("evaluate_depth", "--data_path", drive, "--eval_split", exported, "--eval_mono",
+                   "--ext_disp_to_eval", tmp_path / "disps_tiny_split.npy")
+    assert table(again.out) == table(direct.out)
+
+
+def test_the_benchmark_gets_500_pngs_of_metres_times_256(weights, tmp_path, script):
+    (tmp_path / "image").mkdir()
+    for i in range(500):
+        color = (i % 256, 80, 255 - i % 256)
+        Image.new("RGB", (121, 35), color).save(tmp_path / "image" / f"{i:010d}.png")
+    outcome = script("evaluate_depth", "--data_path", tmp_path, "--dataset", "kitti_test",
+                     "--eval_split", "benchmark", "--eval_stereo", "--load_weights_folder", weights,
+                     "--save_pred_disps", "--eval_out_dir", tmp_path, "--num_workers", 0,
+                     "--batch_size", 50, "--no_cuda")
+    assert outcome.status == 0, outcome.err
+    pngs = sorted((tmp_path / "benchmark_predictions").iterdir())
+    assert [path.name for path in pngs] == [f"{i:010d}.png" for i in range(500)]
+    disps = np.load(tmp_path / "disps_benchmark_split.npy")
+    for i in (0, 499):
+        with Image.open(pngs[i]) as image:
+            png = np.array(image)
+        assert png.shape == (352, 1216)
+        assert png.dtype == np.uint16
+        metres = (STEREO_SCALE_FACTOR / disps[i]).clip(0, 80)
+        assert metres.min() - 0.01 <= png.min() / 256 <= png.max() / 256 <= metres.max() + 0.01
+
+
+def test_eigens_disparities_are_evaluated_on_eigen_benchmark(tmp_path, script, monkeypatch):
+    # the ground truth of image i of eigen is constant 5 + i / 100 m, and so is its prediction
+    ids = eigen_to_benchmark_ids()
+    np.save(tmp_path / "disps.npy", np.broadcast_to(
+        (1 / (5 + np.arange(697) / 100)).astype(np.float32)[:, None, None], (697, 4, 8)))
+    split = tmp_path / "eigen_benchmark"
+    monkeypatch.setattr("datasets.ground_truth.gt_path", lambda _: split / "gt_depths.npz")
+    split.mkdir()
+    np.savez(split / "gt_depths.npz", **{
+        f"depth_{n:06d}": np.full((8, 16), 5 + i / 100, np.float32) for n, i in enumerate(ids)})
+    outcome = script("evaluate_depth", "--eval_split", "eigen_benchmark", "--eval_mono",
+                     "--eval_eigen_to_benchmark", "--ext_disp_to_eval", tmp_path / "disps.npy",
+                     "--disable_median_scaling")
+    assert table(outcome.out) == [0, 0, 0, 0, 1, 1, 1]
+
+
+def test_public_names_are_where_monodepth2_has_them():
+    assert STEREO_SCALE_FACTOR == 5.4
+    assert callable(batch_post_process_disparity)
+    assert len(compute_errors(np.ones(3), np.ones(3))) == 7
+
+
+def test_bad_weights_data_and_splits_get_one_line_and_status_1(drive, weights, tmp_path, script):
+    assert "nowhere does not exist" in one_line(
+        evaluate(script, drive, "nowhere", "--eval_mono"), status=1)
+    assert "is missing (" in one_line(
+        evaluate(script, "nowhere", weights, "--eval_mono"), status=1)
+    assert "found no split and no folder" in one_line(
+        evaluate(script, drive, weights, "--eval_mono", "--eval_split", "nowhere"), status=1)
+
+
+@pytest.mark.parametrize(("make", "found"), [
+    (lambda path: np.save(path, np.ones((3, 4, 8), np.float32)), "shape (3, 4, 8)"),
+    (lambda path: np.save(path, np.ones((4, 8), np.float32)), "shape (4, 8)"),
+    (lambda path: np.save(path, np.ones((4, 4, 8), np.int64)), "int64"),
+    (lambda path: np.save(path, np.array([{}] * 4)), "can't be read as a .npy"),
+    (lambda path: path.write_bytes(b"no array"), "can't be read as a .npy"),
+    (lambda path: path.write_bytes(b""), "can't be read as a .npy"),
+    (lambda path: None, "does not exist")])
+def test_a_wrong_npy_is_refused(drive, tmp_path, script, make, found):
+    make(tmp_path / "disps.npy")
+    outcome = script("evaluate_depth", "--data_path", drive, "--eval_split", drive / "splits/tiny",
+                     "--eval_mono", "--ext_disp_to_eval", tmp_path / "disps.npy")
+    assert found in one_line(outcome, status=1)
+
+
+def test_a_scan_that_is_missing_stops_the_export_and_nothing_is_written(tmp_path, script):
+    (tmp_path / "test_files.txt").write_text("day/drive 3 l\n")
+    (tmp_path / "day").mkdir()
+    (tmp_path / "day" / "calib_cam_to_cam.txt").write_text(
+        f"S_rect_02: 8 4\nR_rect_00:{' 1' * 9}\nP_rect_02:{' 1' * 12}\n")
+    (tmp_path / "day" / "calib_velo_to_cam.txt").write_text(f"R:{' 1' * 9}\nT: 0 0 0\n")
+    outcome = script("export_gt_depth", "--data_path", tmp_path, "--split", tmp_path)
+    assert "0000000003.bin is missing" in one_line(outcome, status=1)
+    assert "test_files.txt, line 1" in outcome.err
+    assert not (tmp_path / "gt_depths.npz").exists()

@@ -1,0 +1,196 @@
+"""trainer.py and train.py: every mode trains, weights and logs are written, bad data is named."""
+import json
+import shutil
+import struct
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import HEIGHT, ROOT, WIDTH, one_line, train_flags
+from tensorboardX.proto.event_pb2 import Event
+
+from checkpoints import load_model
+from datasets.synthetic import TRAIN
+from options import MonodepthOptions
+from trainer import Trainer
+
+
+def events(folder):
+    """Return {tag: values} of TensorBoard's record files: scalars, and PNG sizes of pictures."""
+    found = {}
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            event = Event.FromString(content[12:12 + length])
+            content = content[16 + length:]
+            for value in event.summary.value:
+                size = (value.image.height, value.image.width)
+                found.setdefault(value.tag, []).append(
+                    size if value.HasField("image") else value.simple_value)
+    return found
+
+
+def trainer(drive, *flags):
+    return Trainer(MonodepthOptions().parse(train_flags(drive, *flags)))
+
+
+@pytest.mark.parametrize("flags", [
+    "", "--frame_ids 0 --use_stereo", "--use_stereo", "--predictive_mask --disable_automasking",
+    "--v1_multiscale --disable_automasking --avg_reprojection", "--no_ssim --scales 0 2",
+    "--pose_model_type posecnn --use_stereo", "--pose_model_type shared --use_stereo",
+    "--frame_ids 0 -2 -1 1 2 --pose_model_input all", "--num_layers 34",
+    "--pose_model_type posecnn --pose_model_input all"])
+def test_every_mode_trains_and_its_weights_load(drive, tmp_path, flags):
+    run = trainer(drive, "--log_dir", tmp_path, "--model_name", "m", *flags.split())
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    run.train()
+    assert run.step == 3
+    for name, parameter in run.model.named_parameters():
+        assert parameter.isfinite().all(), name
+        moved = not torch.equal(parameter, before[name])
+        assert moved == parameter.requires_grad, name
+    model, form = load_model(tmp_path / "m/models/weights_0", with_pose="0 --use" not in flags)
+    assert form == (HEIGHT, WIDTH, "--use_stereo" in flags)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, run.model.state_dict()[name])
+
+
+def test_the_public_parts_give_losses_and_views(drive):
+    run = trainer(drive)
+    inputs = run.augment(next(iter(run.train_loader)))
+    losses, views = run.objective(inputs, run.model(inputs))
+    assert {"loss", "loss/0", "loss/3", "photometric/0", "smoothness/0"} <= losses.keys()
+    assert ("color", -1, 0) in views
+    assert run.scheduler.get_last_lr() == [1e-4]
+
+
+def test_the_loss_falls(drive):
+    torch.manual_seed(1)
+    run = trainer(drive, "--use_stereo", "--learning_rate", "1e-3", "--batch_size", 4)
+    batch = next(iter(run.train_loader))
+    losses = []
+    for _ in range(15):
+        inputs = run.augment.eval()(batch)
+        loss = run.objective(inputs, run.model(inputs))[0]["loss"]
+        run.optimizer.zero_grad()
+        loss.backward()
+        run.optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_learning_rate_drops_after_whole_epochs(drive, tmp_path):
+    # Faithful 2: with a step size of 2, both of the first epochs have the full rate
+    run = trainer(drive, "--num_epochs", 3, "--scheduler_step_size", 2, "--log_dir", tmp_path,
+                  "--save_frequency", 9)
+    rates = []
+    run.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
+    run.train()
+    assert rates == pytest.approx([1e-4] * 6 + [1e-5] * 3)
+
+
+def test_weights_are_saved_every_save_frequency_and_at_the_end(drive, tmp_path):
+    trainer(drive, "--num_epochs", 3, "--save_frequency", 2, "--log_dir", tmp_path,
+            "--model_name", "m").train()
+    models = tmp_path / "m" / "models"
+    assert sorted(path.name for path in models.iterdir()) == ["opt.json", "weights_1", "weights_2"]
+    assert json.loads((models / "opt.json").read_text())["save_frequency"] == 2
+
+
+def test_tensorboard_has_the_originals_scalars_and_pictures(drive, weights):
+    logs = weights.parent.parent
+    train, val = events(logs / "train"), events(logs / "val")
+    scalars = {"loss", "loss/0", "loss/1", "loss/2", "loss/3"}
+    pictures = {"color_0_0/0", "color_0_3/1", "color_-1_0/0", "color_s_0/0", "color_pred_-1_0/0",
+                "color_pred_1_0/1", "color_pred_s_0/0", "disp_0/0", "disp_3/1", "automask_0/0"}
+    depth = {"de/abs_rel", "de/sq_rel", "de/rms", "de/log_rms", "da/a1", "da/a2", "da/a3"}
+    assert scalars | pictures <= train.keys() & val.keys()
+    assert depth <= val.keys()
+    assert not depth & train.keys()
+    assert train["disp_3/1"] == [(HEIGHT // 8, WIDTH // 8)]
+    assert 0 < val["de/abs_rel"][0] < 2
+
+
+def test_fine_tuning_starts_from_the_weights(drive, weights, tmp_path, capsys):
+    run = trainer(drive, "--load_weights_folder", weights, "--learning_rate", "3e-5")
+    expected = torch.load(weights / "depth.pth", weights_only=True)
+    assert all(torch.equal(value, expected[name])
+               for name, value in run.model.depth.state_dict().items())
+    assert "loaded depth\n" in capsys.readouterr().out
+    assert run.optimizer.state_dict()["state"]
+    assert run.scheduler.get_last_lr() == [3e-5]
+
+
+def test_mono_weights_fine_tune_in_stereo_and_say_what_was_skipped(drive, weights, capsys):
+    trainer(drive, "--load_weights_folder", weights, "--frame_ids", 0, "--use_stereo")
+    out = capsys.readouterr().out
+    assert "loaded encoder\nloaded depth\nskipped pose_encoder: " in out
+    assert "skipped Adam's state" in out
+
+
+def test_train_py_trains_on_odometry_in_worker_processes(drive, tmp_path):
+    split = tmp_path / "split"
+    split.mkdir()
+    for name in ("train", "val"):
+        (split / f"{name}_files.txt").write_text("9 l: 1-4\n")
+    flags = train_flags(drive, "--dataset", "kitti_odom", "--split", split, "--num_workers", 2,
+                        "--log_dir", tmp_path, "--model_name", "odom")
+    done = subprocess.run([sys.executable, ROOT / "train.py", *flags], cwd=tmp_path, text=True,
+                          capture_output=True, check=True)
+    weights = tmp_path / "odom/models/weights_0"
+    assert f"weights: {weights}\nnext: python evaluate_pose.py" in done.stdout
+    assert load_model(weights, with_pose=True)[1] == (HEIGHT, WIDTH, False)
+    assert "examples/s" in done.stderr
+    assert "waiting for data" in done.stderr
+
+
+@pytest.mark.parametrize(("flags", "found"), [
+    (["--data_path", "nowhere"], "--data_path nowhere does not exist"),
+    (["--split", "nowhere"], "found no split and no folder named 'nowhere'"),
+    (["--png"], "leave out --png"),
+    (["--batch_size", "100"], "train_files.txt has 6 lines, fewer than a batch"),
+    (["--load_weights_folder", "nowhere"], "nowhere does not exist"),
+    (["--dataset", "kitti_odom"], "odometry lists name a sequence")])
+def test_bad_data_gets_one_line_and_status_1(drive, tmp_path, script, flags, found):
+    outcome = script("train", *train_flags(drive, "--log_dir", tmp_path), *flags)
+    assert found in one_line(outcome, status=1)
+    assert not list(tmp_path.glob("**/weights_*"))
+
+
+def test_a_malformed_split_line_is_named(drive, tmp_path, script):
+    shutil.copytree(drive / "splits/tiny", tmp_path / "split")
+    (tmp_path / "split/train_files.txt").write_text(f"{TRAIN} 10 l\n{TRAIN} ten l\n")
+    outcome = script("train", *train_flags(drive, "--split", tmp_path / "split"))
+    assert "train_files.txt, line 2: found 'ten' for a frame" in one_line(outcome, status=1)
+
+
+def test_a_corrupt_image_stops_a_run_with_its_name(drive, tmp_path, script):
+    data = tmp_path / "data"
+    shutil.copytree(drive, data)
+    image = data / TRAIN / "image_02/data/0000000012.jpg"
+    image.write_bytes(image.read_bytes()[:300])
+    outcome = script("train", *train_flags(data, "--num_workers", 1, "--log_dir", tmp_path))
+    assert "image_02/data/0000000012.jpg cannot be read" in one_line(outcome, status=1)
+    assert not list(tmp_path.glob("**/weights_*"))
+
+
+def test_a_missing_frame_stops_a_run_with_its_line(drive, tmp_path, script):
+    split = tmp_path / "split"
+    shutil.copytree(drive / "splits/tiny", split)
+    (split / "train_files.txt").write_text(f"# my list\n{TRAIN} l: 0 0\n")
+    outcome = script("train", *train_flags(drive, "--split", split, "--log_dir", tmp_path))
+    assert "train_files.txt, line 2" in one_line(outcome, status=1)
+    assert "-000000001.jpg is missing" in outcome.err
+
+
+def test_without_imagenets_weights_the_error_says_where_to_put_them(drive, tmp_path, script,
+                                                                   monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
+    outcome = script("train", *train_flags(drive, "--weights_init", "pretrained"))
+    error = one_line(outcome, status=1)
+    assert f"at {tmp_path}/hub/checkpoints/resnet18-f37072fd.pth" in error
+    assert "--weights_init scratch" in error
