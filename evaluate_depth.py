@@ -25,7 +25,7 @@ from metrics import (
     eigen_mask,
 )
 from options import DEPTH, MonodepthOptions
-from utils import DataError, get_device, run, save_array, write_atomically
+from utils import DataError, check_data_path, get_device, run, save_array, write_atomically
 
 __all__ = ["STEREO_SCALE_FACTOR", "batch_post_process_disparity", "compute_errors", "evaluate"]
 
@@ -36,6 +36,7 @@ DEPTH_PNG_SCALE = 256         # KITTI's depth PNGs hold metres x 256
 @torch.no_grad()
 def predict(opts: Namespace) -> np.ndarray:
     """Return the (N, h, w) scaled disparities of the split's test images, at network size."""
+    check_data_path(opts.data_path)
     device = get_device(opts.no_cuda)
     model, (height, width, _) = load_model(opts.load_weights_folder, device=device)
     kind = "kitti_test" if opts.eval_split == "benchmark" else opts.dataset

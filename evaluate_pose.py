@@ -15,7 +15,7 @@ from datasets.kitti_utils import read_poses
 from datasets.splits import parse_line, read_split, split_path
 from metrics import compute_ate, dump_xyz, trajectory_errors
 from options import POSE, MonodepthOptions
-from utils import DataError, get_device, run, save_array
+from utils import DataError, check_data_path, get_device, run, save_array
 
 __all__ = ["compute_ate", "dump_xyz", "evaluate"]
 
@@ -76,6 +76,7 @@ def evaluate(gt_poses: np.ndarray, motions: np.ndarray) -> tuple[float, float]:
 def main() -> None:
     """Evaluate as the command line says."""
     opts = MonodepthOptions(POSE).parse()
+    check_data_path(opts.data_path)
     lines, sequence, first = read_sequence(opts.eval_split)
     poses_path = Path(opts.data_path, "poses", f"{sequence:02d}.txt")
     gt_poses = read_poses(poses_path)[first:first + len(lines) + 1]

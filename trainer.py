@@ -21,7 +21,14 @@ from layers import disp_to_depth
 from losses import ReprojectionObjective
 from metrics import depth_errors, eigen_mask
 from networks import Monodepth2
-from utils import DataError, get_device, normalize_image, sec_to_hm_str, write_atomically
+from utils import (
+    DataError,
+    check_data_path,
+    get_device,
+    normalize_image,
+    sec_to_hm_str,
+    write_atomically,
+)
 
 EARLY_STEPS = 2000    # until then logs come every --log_frequency batches, later every 2000 steps
 IMAGES_PER_LOG = 4    # samples of a batch whose pictures are logged
@@ -68,9 +75,7 @@ class Trainer:
         opts = self.opts
         list_path = split_path(opts.split, f"{name}_files.txt")
         lines = read_split(list_path)
-        if not Path(opts.data_path).is_dir():
-            raise DataError(f"--data_path {opts.data_path} does not exist; give the folder of the "
-                            "data (README, 'KITTI data')")
+        check_data_path(opts.data_path)
         if is_train and len(lines) < opts.batch_size:
             raise DataError(f"{list_path} has {len(lines)} lines, fewer than a batch; choose "
                             f"--batch_size {len(lines)} or less")

@@ -76,6 +76,13 @@ def readlines(filename: str | Path) -> list[str]:
         raise DataError(f"{filename} cannot be read as text: {error}") from None
 
 
+def check_data_path(path: str | Path) -> None:
+    """Raise a DataError where --data_path is no folder."""
+    if not Path(path).is_dir():
+        raise DataError(f"--data_path {path} does not exist; give the folder of the data (README, "
+                        "'KITTI data')")
+
+
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write a file as a whole or not at all.
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from datasets.kitti_dataset import KITTIDataset, read_depth_png
 from datasets.kitti_utils import generate_depth_map
 from datasets.splits import parse_line, read_split, split_path
-from utils import DataError, write_atomically
+from utils import DataError, check_data_path, write_atomically
 
 FILE_NAME = "gt_depths.npz"
 
@@ -35,6 +35,7 @@ def export_gt_depths(data_path: str | Path, split: str) -> Path:
     Raises:
         DataError: a file is missing; nothing is written then.
     """
+    check_data_path(data_path)
     lines = read_split(split_path(split, "test_files.txt"))
     read = _read_annotated if split == "eigen_benchmark" else _project_scan
     depths = {}

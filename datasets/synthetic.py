@@ -41,6 +41,7 @@ REFLECTANCE = 0.3
 
 
 def numbers(values: np.ndarray) -> str:
+    """Write an array's numbers as KITTI's text files do."""
     return " ".join(f"{value:.9e}" for value in np.ravel(values))
 
 
@@ -140,6 +141,7 @@ def write(out: Path, frames: int, height: int, width: int, seed: int, workers: i
 
 
 def parse() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         description="Render a street drive with known depth and motion, in KITTI's folders.")
     parser.add_argument("out", type=Path, help="folder to write; must be new or empty")
@@ -158,6 +160,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Render as the command line says; a folder is written as a whole or not at all."""
     args = parse()
     out = args.out.resolve()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):

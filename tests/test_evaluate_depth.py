@@ -56,7 +56,7 @@ def test_real_eigen_frames_give_the_published_figures(filled, script, flags):
     disps = np.load(filled / "weights" / "disps_eigen_12_split.npy")
     assert list(disps.shape) == expected["disp_shape"]
     assert disps.mean() == pytest.approx(expected["disp_mean"], rel=1e-3)
-    np.testing.assert_allclose(disps[0, ::24, ::80].ravel(), expected["disp_samples"], rtol=1e-3)
+    np.testing.assert_allclose(disps[:2, ::48, ::80].ravel(), expected["disp_samples"], rtol=1e-3)
 
 
 def write_gt(folder, key, lines):
@@ -175,8 +175,10 @@ def test_public_names_are_where_monodepth2_has_them():
 def test_bad_weights_data_and_splits_get_one_line_and_status_1(drive, weights, tmp_path, script):
     assert "nowhere does not exist" in one_line(
         evaluate(script, drive, "nowhere", "--eval_mono"), status=1)
-    assert "is missing (" in one_line(
-        evaluate(script, "nowhere", weights, "--eval_mono"), status=1)
+    assert "--data_path nowhere does not exist" in one_line(
+        evaluate(script, drive, weights, "--eval_mono", "--data_path", "nowhere"), status=1)
+    assert "0000000005.png is missing (" in one_line(
+        evaluate(script, drive, weights, "--eval_mono", "--png"), status=1)
     assert "found no split and no folder" in one_line(
         evaluate(script, drive, weights, "--eval_mono", "--eval_split", "nowhere"), status=1)
 
@@ -194,6 +196,13 @@ def test_a_wrong_npy_is_refused(drive, tmp_path, script, make, found):
     outcome = script("evaluate_depth", "--data_path", drive, "--eval_split", drive / "splits/tiny",
                      "--eval_mono", "--ext_disp_to_eval", tmp_path / "disps.npy")
     assert found in one_line(outcome, status=1)
+
+
+def test_an_export_without_its_data_or_split_is_refused(drive, tmp_path, script):
+    for data, split, found in ((tmp_path / "no", "eigen", "no does not exist"),
+                               (drive, tmp_path / "no", "found no split")):
+        outcome = script("export_gt_depth", "--data_path", data, "--split", split)
+        assert found in one_line(outcome, status=1)
 
 
 def test_a_scan_that_is_missing_stops_the_export_and_nothing_is_written(tmp_path, script):

@@ -74,6 +74,11 @@ def test_a_wrong_list_is_named(drive, weights, tmp_path, script, text, found):
     assert not (tmp_path / "poses.npy").exists()
 
 
+def test_a_missing_data_path_is_named(drive, weights, script):
+    outcome = call(script, "nowhere", weights, drive / "splits/odom/test_files_09.txt")
+    assert "--data_path nowhere does not exist" in one_line(outcome, status=1)
+
+
 def test_the_published_lists_are_found_by_name(drive, weights, script):
     # the drive plays sequence 09 but has only its first frames
     assert "has 12 poses from frame 0 on; the list asks for 1591" in one_line(

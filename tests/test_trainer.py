@@ -71,7 +71,7 @@ def test_the_loss_falls(drive):
     run = trainer(drive, "--use_stereo", "--learning_rate", "1e-3", "--batch_size", 4)
     batch = next(iter(run.train_loader))
     losses = []
-    for _ in range(15):
+    for _ in range(30):
         inputs = run.augment.eval()(batch)
         loss = run.objective(inputs, run.model(inputs))[0]["loss"]
         run.optimizer.zero_grad()
