@@ -134,7 +134,8 @@ def main() -> None:
     opts = MonodepthOptions(DEPTH).parse()
     disps = load_disparities(opts) if opts.ext_disp_to_eval else predict(opts)
     name = Path(opts.eval_split).name
-    out_dir = Path(opts.eval_out_dir or opts.load_weights_folder or ".")
+    beside = opts.load_weights_folder or Path(opts.ext_disp_to_eval).parent
+    out_dir = Path(opts.eval_out_dir or beside)
     if opts.save_pred_disps:
         path = out_dir / f"disps_{name}_split.npy"
         save_array(path, disps)
@@ -142,6 +143,8 @@ def main() -> None:
     if opts.no_eval:
         return
     if opts.eval_split == "benchmark":
+        if opts.eval_mono:
+            print("warning: KITTI's server wants metres, and monocular depth has no known scale")
         write_benchmark(disps, out_dir / "benchmark_predictions")
         return
     gt_depths = load_or_export_gt_depths(opts.data_path, opts.eval_split)
@@ -150,7 +153,7 @@ def main() -> None:
     if opts.eval_stereo:
         # Faithful: stereo depth is metric, x 5.4, and is not scaled by the median
         factor *= STEREO_SCALE_FACTOR
-    errors, ratios = evaluate(disps, gt_depths, eigen=opts.eval_split != "eigen_benchmark",
+    errors, ratios = evaluate(disps, gt_depths, eigen=name != "eigen_benchmark",
                               scale_factor=factor, median_scaling=median_scaling)
     if median_scaling:
         med = np.median(ratios)

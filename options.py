@@ -198,6 +198,9 @@ class MonodepthOptions:
                 opts.ext_disp_to_eval and opts.eval_split == "eigen_benchmark"):
             error("--eval_eigen_to_benchmark goes with --ext_disp_to_eval FILE and "
                   "--eval_split eigen_benchmark")
+        if opts.ext_disp_to_eval and opts.save_pred_disps:
+            error("--save_pred_disps saves predictions, and --ext_disp_to_eval makes none; "
+                  "leave one out")
         if opts.eval_split.startswith("odom_"):
             error(f"--eval_split {opts.eval_split} is odometry's; run evaluate_pose.py")
         self._check_common(opts)

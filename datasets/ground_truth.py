@@ -37,7 +37,7 @@ def export_gt_depths(data_path: str | Path, split: str) -> Path:
     """
     check_data_path(data_path)
     lines = read_split(split_path(split, "test_files.txt"))
-    read = _read_annotated if split == "eigen_benchmark" else _project_scan
+    read = _read_annotated if Path(split).name == "eigen_benchmark" else _project_scan
     depths = {}
     for i, line in enumerate(tqdm(lines, desc=f"ground truth of {split}", dynamic_ncols=True)):
         folder, frame, side = parse_line(line)

@@ -90,6 +90,19 @@ def test_the_nearest_return_wins_and_pixels_count_from_1():
     np.testing.assert_array_equal(_nearest_returns(pixels, depth, (3, 4)), expected)
 
 
+def test_eigens_depth_is_the_scanners_forward_distance(tmp_path):
+    # Faithful 14: a point 10 m ahead of a scanner that stands 0.27 m behind the camera
+    (tmp_path / "calib_cam_to_cam.txt").write_text(
+        "S_rect_02: 8 4\nR_rect_00: 1 0 0 0 1 0 0 0 1\nP_rect_02: 4 0 4 0 0 4 2 0 0 0 1 0\n")
+    (tmp_path / "calib_velo_to_cam.txt").write_text(
+        "R: 0 -1 0 0 0 -1 1 0 0\nT: 0 0 -0.27\n")
+    np.array([10, 0, 0, 0.5, -10, 0, 0, 0.5], np.float32).tofile(tmp_path / "scan.bin")
+    for vel_depth, expected in ((True, 10), (False, 9.73)):
+        depth = generate_depth_map(tmp_path, tmp_path / "scan.bin", 2, vel_depth)
+        assert depth[1, 3] == pytest.approx(expected)  # (4, 2), counted from 1
+        assert (depth > 0).sum() == 1
+
+
 def write_images(tmp_path, names, size=(96, 64)):
     folder = tmp_path / "drive" / "image_02" / "data"
     folder.mkdir(parents=True)

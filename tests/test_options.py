@@ -63,6 +63,8 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("evaluate_depth", [*WEIGHTS, "--eval_mono", "--eval_stereo"], "both of --eval_mono"),
     ("evaluate_depth", ["--eval_mono"], "give one of --load_weights_folder"),
     ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--ext_disp_to_eval", "x.npy"], "give one of"),
+    ("evaluate_depth", ["--eval_mono", "--ext_disp_to_eval", "x.npy", "--save_pred_disps"],
+     "--save_pred_disps saves predictions"),
     ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--eval_split", "odom_9"], "evaluate_pose.py"),
     ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--eval_eigen_to_benchmark"],
      "--eval_eigen_to_benchmark goes with"),
