@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
+import re
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from networks import Monodepth2
+from networks import ENCODERS, Monodepth2
 from networks.depth_decoder import NUM_CH_DEC
 from utils import DataError, write_atomically
 
@@ -32,12 +34,12 @@ class InputFormat(NamedTuple):
 
 def save_weights(folder: str | Path, model: Monodepth2, optimizer: torch.optim.Optimizer,
                  input_format: InputFormat) -> None:
-    """Write a model's children and the optimizer's state, each file as a whole or not at all.
+    """Write a model's children and its optimizer's state, each file whole or not at all.
 
     Raises:
-        DataError: a file can't be written.
+        DataError: a file cannot be written.
     """
-    # Faithful: one state dict a network, with the published keys; encoder.pth has the input's size
+    # Faithful: one state dict per network, of the published keys; encoder.pth has the input's size
     for name, network in model.named_children():
         extra = input_format._asdict() if name == "encoder" else {}
         _save(Path(folder, f"{name}.pth"), {**network.state_dict(), **extra})
@@ -65,7 +67,7 @@ def read_state(path: str | Path) -> dict:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except LOAD_ERRORS as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} can't be read as weights: {first_line[:200]}") from None
+        raise DataError(f"{path} cannot be read as weights: {first_line[:200]}") from None
     if not isinstance(state, dict):
         raise DataError(f"{path} holds a {type(state).__name__}, expected a state dict")
     return state
@@ -73,7 +75,7 @@ def read_state(path: str | Path) -> dict:
 
 def load_model(folder: str | Path, *, with_pose: bool = False,
                device: torch.device | str = "cpu") -> tuple[Monodepth2, InputFormat]:
-    """Build the model that a weights folder was written by, for prediction.
+    """Build the model whose weights a folder holds, for prediction.
 
     The architecture is read off the weights themselves, so a published folder loads as it is.
 
@@ -109,36 +111,46 @@ def load_model(folder: str | Path, *, with_pose: bool = False,
 def _architecture(states: dict[str, dict], folder: Path) -> dict:
     """Return the arguments of `Monodepth2` that give networks of these states' shapes."""
     heads = [value.shape[1] for key, value in states["depth"].items()
-             if key.startswith("decoder.") and key.endswith("conv.weight")
-             and int(key.split(".")[1]) >= 10]
-    architecture = {"num_layers": _num_layers(states["encoder"], folder / "encoder.pth"),
+             if re.fullmatch(r"decoder\.\d+\.conv\.weight", key) and value.ndim == 4]
+    architecture = {"num_layers": _num_layers(states["encoder"], folder),
                     "scales": [NUM_CH_DEC.index(channels) for channels in heads
                                if channels in NUM_CH_DEC] or list(range(4)),
                     "frame_ids": [0]}
-    if "pose" not in states:
-        return architecture
-    pose = states["pose"]
+    if "pose" in states:
+        kind, frames = _pose_network(states, folder)
+        architecture |= {"pose_model_type": kind, "frame_ids": list(range(frames)),
+                         "pose_model_input": "pairs" if frames == 2 else "all"}
+    return architecture
+
+
+def _pose_network(states: dict[str, dict], folder: Path) -> tuple[str, int]:
+    """Return the type of a pose network, and how many frames it takes."""
+    convs = {name: [value for value in state.values() if getattr(value, "ndim", 0) == 4]
+             for name, state in states.items()}
+    if len(convs["pose"]) < 2 or not convs.get("pose_encoder", [...]):
+        raise DataError(f"{folder} holds no pose network of a known kind; expected pose.pth, and "
+                        "pose_encoder.pth if it has one, as train.py writes them")
     if "pose_encoder" in states:
-        kind, key, unit = "separate_resnet", "encoder.conv1.weight", 3
-        pose = states["pose_encoder"]
-    elif "pose_conv.weight" in pose:
-        kind, key, unit = "posecnn", "net.0.weight", 3
-    else:
-        kind, key, unit = "shared", "net.1.weight", 256
-    if key not in pose:
-        raise DataError(f"{folder} holds no pose network of a known kind: {key} is missing")
-    frames = pose[key].shape[1] // unit
-    return architecture | {"pose_model_type": kind, "frame_ids": list(range(max(2, frames))),
-                           "pose_model_input": "pairs" if frames == 2 else "all"}
+        return "separate_resnet", max(2, convs["pose_encoder"][0].shape[1] // 3)
+    if "pose_conv.weight" in states["pose"]:
+        return "posecnn", max(2, convs["pose"][0].shape[1] // 3)
+    return "shared", max(2, convs["pose"][1].shape[1] // convs["pose"][0].shape[0])
 
 
-def _num_layers(encoder: dict, path: Path) -> int:
+def _num_layers(encoder: dict, folder: Path) -> int:
+    """Return the key of `ENCODERS`: a ResNet's is counted, another's stands in opt.json."""
     bottleneck = "encoder.layer1.0.conv3.weight" in encoder
     blocks = {key.split(".")[2] for key in encoder if key.startswith("encoder.layer3.")}
-    if (bottleneck, len(blocks)) not in RESNETS:
-        raise DataError(f"{path} is no ResNet of 18, 34, 50, 101 or 152 layers: its third stage "
-                        f"has {len(blocks)} blocks")
-    return RESNETS[bottleneck, len(blocks)]
+    if (bottleneck, len(blocks)) in RESNETS:
+        return RESNETS[bottleneck, len(blocks)]
+    try:
+        num_layers = json.loads((folder.parent / "opt.json").read_text())["num_layers"]
+    except (OSError, ValueError, KeyError, TypeError):
+        num_layers = None
+    if num_layers not in ENCODERS or num_layers in RESNETS.values():
+        raise DataError(f"{folder / 'encoder.pth'} is no ResNet of 18, 34, 50, 101 or 152 layers: "
+                        f"its third stage has {len(blocks)} blocks")
+    return num_layers
 
 
 def load_strictly(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
@@ -164,7 +176,7 @@ def load_weights(folder: str | Path, model: Monodepth2, names: Iterable[str]) ->
     """Load those of a model's children that a folder has, to train on.
 
     Returns:
-        A line a name: what was loaded, and what was skipped and why.
+        One line per name: what was loaded, and what was skipped and why.
 
     Raises:
         DataError: the folder is missing, or a file of it does not fit the model.

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from checkpoints import load_model
-from datasets import DATASETS
+from datasets import KITTIOdomDataset, as_float
 from datasets.kitti_utils import read_poses
 from datasets.splits import parse_line, read_split, split_path
 from metrics import compute_ate, dump_xyz, trajectory_errors
@@ -52,12 +52,12 @@ def predict(opts: Namespace, lines: list[str]) -> np.ndarray:
         raise DataError(f"the pose network in {opts.load_weights_folder} takes "
                         f"{len(model.frame_ids)} frames at once; the 5-frame error needs one that "
                         "was trained with --pose_model_input pairs")
-    dataset = DATASETS["kitti_odom"](opts.data_path, lines, height, width, [0, 1], 1,
-                                     img_ext=".png" if opts.png else ".jpg")
+    dataset = KITTIOdomDataset(opts.data_path, lines, height, width, [0, 1], 1,
+                               img_ext=".png" if opts.png else ".jpg")
     loader = DataLoader(dataset, opts.batch_size, num_workers=opts.num_workers)
     motions = []
     for batch in tqdm(loader, desc=f"predicting at {width}x{height}", dynamic_ncols=True):
-        now, later = (batch["color", f, 0].to(device).float() / 255 for f in (0, 1))
+        now, later = (as_float(batch["color", f, 0].to(device)) for f in (0, 1))
         motions.append(model.motion(now, later).cpu().numpy())
     return np.concatenate(motions)
 

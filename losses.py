@@ -92,7 +92,8 @@ class ReprojectionObjective(nn.Module):
         losses["loss"] = sum(losses[f"loss/{s}"] for s in self.scales) / len(self.scales)
         return losses, views
 
-    def _photometric(self, size: int, scales: list[int], inputs: dict, outputs: dict):
+    def _photometric(self, size: int, scales: list[int], inputs: dict,
+                     outputs: dict) -> tuple[Tensor, Tensor | None, dict[tuple, Tensor]]:
         """Return (S,) errors, (S,) mask terms and views of the `scales` compared at one `size`."""
         target = inputs["color", 0, size]
         height, width = target.shape[2:]
@@ -154,7 +155,8 @@ class ReprojectionObjective(nn.Module):
             return l1
         return SSIM_WEIGHT * self.ssim(image, target).mean(-3) + (1 - SSIM_WEIGHT) * l1
 
-    def _minimum(self, errors: Tensor, sources: Tensor, target: Tensor):
+    def _minimum(self, errors: Tensor, sources: Tensor,
+                 target: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the (B, S, H, W) error that counts, and where it is a warped frame's."""
         if not self.automasking:
             return errors.min(0).values, None

@@ -1,6 +1,8 @@
 """Errors of depth and of trajectories: one definition, for evaluation and for training's logs."""
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import cv2
 import numpy as np
 import torch
@@ -12,10 +14,11 @@ STEREO_SCALE_FACTOR = 5.4
 CROP_ROWS = (0.40810811, 0.99189189)
 CROP_COLUMNS = (0.03594771, 0.96405229)
 DEPTH_METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")
+EDGE = 0.05  # of the columns, at a side that is out of the other stereo view; blended over as much
 TRACK_LENGTH = 5  # frames of a window of the odometry error
 
 
-def compute_errors(gt, pred):
+def compute_errors(gt: np.ndarray | torch.Tensor, pred: np.ndarray | torch.Tensor) -> tuple:
     """Compare depths at N pixels.
 
     Args:
@@ -84,18 +87,18 @@ def batch_post_process_disparity(l_disp: np.ndarray, r_disp: np.ndarray) -> np.n
         r_disp: (B, H, W).
 
     Returns:
-        (B, H, W): the mean, but at the left and right edges the map that saw further.
+        (B, H, W): the mean, but `r_disp` at the left edge and `l_disp` at the right one.
 
     Source: Godard et al. 2017 (arXiv:1609.03677), Sec. 4.2.
     """
     left = np.linspace(0, 1, l_disp.shape[2])
-    l_mask = (1 - np.clip(20 * (left - 0.05), 0, 1))[None, None]  # 1 over the first 5 % of columns
+    l_mask = (1 - np.clip((left - EDGE) / EDGE, 0, 1))[None, None]
     r_mask = l_mask[..., ::-1]
     middle = 1 - l_mask - r_mask
     return r_mask * l_disp + l_mask * r_disp + middle * (l_disp + r_disp) / 2
 
 
-def dump_xyz(source_to_target_transformations) -> np.ndarray:
+def dump_xyz(source_to_target_transformations: Iterable[np.ndarray]) -> np.ndarray:
     """Return the (N + 1, 3) positions along N relative poses (4, 4), from the origin on."""
     pose, centres = np.eye(4), [np.zeros(3)]
     for T in source_to_target_transformations:

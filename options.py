@@ -2,16 +2,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent
 SIZE_STEP = 32  # the encoder halves the image five times
+MIN_SIZE = 64   # the coarsest map is padded by reflection, for which it needs two pixels
+MIN_DEPTH, MAX_DEPTH = 0.1, 100.0  # what disparity 1 and 0 mean, in the network's unit of length
 TRAIN, DEPTH, POSE = "train", "evaluate_depth", "evaluate_pose"
 
 
-def positive(kind: type):
+def positive(kind: type) -> Callable[[str], int | float]:
     """Return an argparse type: a number of `kind` that is larger than 0."""
-    def parse(text: str):
+    def parse(text: str) -> int | float:
         value = kind(text)
         if not value > 0:
             raise argparse.ArgumentTypeError(f"{text} is not larger than 0")
@@ -32,7 +35,7 @@ class MonodepthOptions:
             description={TRAIN: "Train depth from video or stereo pairs.",
                          DEPTH: "Evaluate depth against ground truth.",
                          POSE: "Evaluate odometry: the 5-frame error."}[script])
-        for add_group in (self._data, self._model, self._training, self._depth_range,
+        for add_group in (self._data, self._layout, self._model, self._training, self._depth_range,
                           self._ablations, self._system, self._loading, self._fine_tuning,
                           self._logging, self._split, self._evaluation):
             add_group()
@@ -50,21 +53,22 @@ class MonodepthOptions:
 
     def _group(self, title: str, description: str, *scripts: str):
         """Return an `add_argument` whose flags only these scripts show."""
-        group = self.parser.add_argument_group(title, description)
+        if self.script in scripts:
+            return self.parser.add_argument_group(title, description).add_argument
 
         def add(flag: str, **kwargs):
-            if self.script not in scripts:
-                kwargs["help"] = argparse.SUPPRESS
-            group.add_argument(flag, **kwargs)
+            self.parser.add_argument(flag, **{**kwargs, "help": argparse.SUPPRESS})
         return add
 
     def _data(self):
         add = self._group("data", "where the images are", TRAIN, DEPTH, POSE)
         add("--data_path", default=str(PROJECT / "kitti_data"), help="KITTI's folder (%(default)s)")
-        add("--dataset", default="kitti",
-            choices=["kitti", "kitti_odom", "kitti_depth", "kitti_test"],
-            help="layout of the folder (%(default)s)")
         add("--png", action="store_true", help="read .png, as KITTI ships (default: .jpg)")
+
+    def _layout(self):
+        add = self._group("layout", "how the images lie there", TRAIN, DEPTH)
+        add("--dataset", default="kitti",
+            help="kitti, kitti_odom, kitti_depth, kitti_test, or one you added (%(default)s)")
 
     def _model(self):
         add = self._group("model", "what is trained, and on which images", TRAIN)
@@ -73,8 +77,8 @@ class MonodepthOptions:
         add("--split", default="eigen_zhou",
             help="a folder of splits/, or a path to one: its train_files.txt and val_files.txt "
                  "(%(default)s)")
-        add("--num_layers", type=int, default=18, choices=[18, 34, 50, 101, 152],
-            help="of the ResNets (%(default)s)")
+        add("--num_layers", type=int, default=18,
+            help="of the ResNets: 18, 34, 50, 101 or 152 (%(default)s)")
         add("--height", type=int, default=192, help="of the input (%(default)s)")
         add("--width", type=int, default=640, help="of the input (%(default)s)")
         add("--scales", nargs="+", type=int, default=[0, 1, 2, 3],
@@ -94,8 +98,8 @@ class MonodepthOptions:
 
     def _depth_range(self):
         add = self._group("depth range", "what disparity 1 and 0 mean", TRAIN, DEPTH)
-        add("--min_depth", type=positive(float), default=0.1, help="(%(default)s)")
-        add("--max_depth", type=positive(float), default=100.0, help="(%(default)s)")
+        add("--min_depth", type=positive(float), default=MIN_DEPTH, help="(%(default)s)")
+        add("--max_depth", type=positive(float), default=MAX_DEPTH, help="(%(default)s)")
 
     def _ablations(self):
         add = self._group("ablations", "each switches off one contribution of the paper", TRAIN)
@@ -142,7 +146,8 @@ class MonodepthOptions:
         add = self._group("evaluation", "what to compare with", DEPTH, POSE)
         add("--eval_split", default="eigen",
             help="depth: eigen, eigen_benchmark, benchmark, or a path to a split folder; "
-                 "odometry: odom_9, odom_10, or a path to a list (%(default)s)")
+                 "odometry: odom_9, odom_10, or a path to a list")
+        add("--eval_out_dir", help="folder for what is written (default: the weights folder)")
 
     def _evaluation(self):
         add = self._group("depth evaluation", "how", DEPTH)
@@ -158,17 +163,15 @@ class MonodepthOptions:
             help="average with the prediction for the flipped image")
         add("--save_pred_disps", action="store_true", help="write disps_<split>_split.npy")
         add("--no_eval", action="store_true", help="predict only")
-        add("--eval_out_dir",
-            help="folder for what is written (default: the weights folder)")
 
     def _check_training(self, opts: argparse.Namespace):
         error = self.parser.error
         for name in ("height", "width"):
             size = getattr(opts, name)
-            if size <= 0 or size % SIZE_STEP:
-                near = max(SIZE_STEP, round(size / SIZE_STEP) * SIZE_STEP)
-                error(f"--{name} is {size}; it must be a multiple of {SIZE_STEP}, "
-                      f"for example --{name} {near}")
+            if size < MIN_SIZE or size % SIZE_STEP:
+                near = max(MIN_SIZE, round(size / SIZE_STEP) * SIZE_STEP)
+                error(f"--{name} is {size}; it must be a multiple of {SIZE_STEP}, from {MIN_SIZE} "
+                      f"on, for example --{name} {near}")
         if opts.frame_ids[0] != 0 or len(set(opts.frame_ids)) < len(opts.frame_ids):
             error(f"--frame_ids is {_words(opts.frame_ids)}; it must start with 0, the target, "
                   "and name each source frame once, for example --frame_ids 0 -1 1")
@@ -195,7 +198,7 @@ class MonodepthOptions:
             error("give one of --load_weights_folder (predict) and --ext_disp_to_eval (a .npy of "
                   "disparities)")
         if opts.eval_eigen_to_benchmark and not (
-                opts.ext_disp_to_eval and opts.eval_split == "eigen_benchmark"):
+                opts.ext_disp_to_eval and Path(opts.eval_split).name == "eigen_benchmark"):
             error("--eval_eigen_to_benchmark goes with --ext_disp_to_eval FILE and "
                   "--eval_split eigen_benchmark")
         if opts.ext_disp_to_eval and opts.save_pred_disps:

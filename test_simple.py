@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 
 from checkpoints import load_model
+from datasets import as_float
 from layers import disp_to_depth, resize_disp
 from metrics import STEREO_SCALE_FACTOR
 from networks import Monodepth2
+from options import MAX_DEPTH, MIN_DEPTH, positive
 from utils import (
     PRETRAINED_MODELS,
     DataError,
@@ -23,8 +25,6 @@ from utils import (
     save_array,
     write_atomically,
 )
-
-MIN_DEPTH, MAX_DEPTH = 0.1, 100.0  # what the published models were trained with
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,12 +38,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--ext", default="jpg",
                         help="extension of the images in a folder (%(default)s)")
     parser.add_argument("--no_cuda", action="store_true", help="use the CPU")
-    parser.add_argument("--min_depth", type=float, default=MIN_DEPTH, help="(%(default)s)")
-    parser.add_argument("--max_depth", type=float, default=MAX_DEPTH, help="(%(default)s)")
+    parser.add_argument("--min_depth", type=positive(float), default=MIN_DEPTH,
+                        help="as in training (%(default)s)")
+    parser.add_argument("--max_depth", type=positive(float), default=MAX_DEPTH,
+                        help="as in training (%(default)s)")
     parser.add_argument("--pred_metric_depth", action="store_true",
                         help="write metres instead of disparity; for models trained with KITTI's "
                              "stereo pairs")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.min_depth >= args.max_depth:
+        parser.error(f"--min_depth {args.min_depth} is not below --max_depth {args.max_depth}")
+    return args
 
 
 def find_images(path: Path, ext: str) -> list[Path]:
@@ -72,7 +77,7 @@ def read_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} can't be read as an image: {error}") from None
+        raise DataError(f"{path} cannot be read as an image: {error}") from None
 
 
 @torch.no_grad()
@@ -80,8 +85,8 @@ def predict(model: Monodepth2, image: Image.Image, height: int, width: int) -> t
     """Return the (1, 1, height, width) disparity in (0, 1) of an image of any size."""
     resized = np.array(image.resize((width, height), Image.Resampling.LANCZOS))
     device = next(model.parameters()).device
-    tensor = torch.from_numpy(resized).to(device).permute(2, 0, 1)[None].float() / 255
-    return model.disparity(tensor).cpu()
+    tensor = torch.from_numpy(resized).to(device).permute(2, 0, 1)[None]
+    return model.disparity(as_float(tensor)).cpu()
 
 
 def main() -> None:

@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
+from functools import cached_property
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +17,17 @@ from torch.utils.data import DataLoader
 from torchvision.models import get_model_weights
 from tqdm import tqdm
 
-from checkpoints import InputFormat, load_adam, load_weights, save_weights
-from datasets import DATASETS, Augment
+from checkpoints import LOAD_ERRORS, InputFormat, load_adam, load_weights, save_weights
+from datasets import Augment, dataset_class
 from datasets.splits import read_split, split_path
 from layers import disp_to_depth
 from losses import ReprojectionObjective
 from metrics import depth_errors, eigen_mask
-from networks import Monodepth2
+from networks import ENCODERS, Monodepth2
+from options import MAX_DEPTH, MIN_DEPTH
 from utils import (
     DataError,
+    UsageError,
     check_data_path,
     get_device,
     normalize_image,
@@ -32,6 +37,7 @@ from utils import (
 
 EARLY_STEPS = 2000    # until then logs come every --log_frequency batches, later every 2000 steps
 IMAGES_PER_LOG = 4    # samples of a batch whose pictures are logged
+BAR = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 BAR_SECONDS = 1.0     # between looks at the loss for the progress bar
 DROP = 0.1            # of the learning rate, after --scheduler_step_size epochs
 # The names under which TensorBoard shows metrics.DEPTH_METRICS
@@ -61,7 +67,7 @@ class Trainer:
         self.val_loader = self._make_loader("val", is_train=False)
         self.model = self._make_model().to(self.device)
         self.objective = self._make_objective()
-        self.augment = Augment(self.device, self._frames_seen())
+        self.augment = Augment(self.device, self.model.frames_read)
         # Faithful: Adam at 1e-4 for 15 whole epochs, then at a tenth
         self.optimizer = torch.optim.Adam(self.model.parameters(), options.learning_rate)
         if options.load_weights_folder is not None:
@@ -69,7 +75,7 @@ class Trainer:
         self.scheduler = torch.optim.lr_scheduler.StepLR(
             self.optimizer, options.scheduler_step_size, DROP)
         self.step = self.epoch = 0
-        self.waited = 0.0
+        self._looked, self._seen, self._waited = time.monotonic(), 0, 0.0
 
     def _make_loader(self, name: str, is_train: bool) -> DataLoader:
         opts = self.opts
@@ -79,7 +85,7 @@ class Trainer:
         if is_train and len(lines) < opts.batch_size:
             raise DataError(f"{list_path} has {len(lines)} lines, fewer than a batch; choose "
                             f"--batch_size {len(lines)} or less")
-        dataset = DATASETS[opts.dataset](
+        dataset = dataset_class(opts.dataset)(
             opts.data_path, lines, opts.height, opts.width, self.frames, max(opts.scales) + 1,
             is_train=is_train, img_ext=".png" if opts.png else ".jpg", pyramids=opts.v1_multiscale)
         return DataLoader(dataset, opts.batch_size, shuffle=True, num_workers=opts.num_workers,
@@ -88,15 +94,20 @@ class Trainer:
 
     def _make_model(self) -> Monodepth2:
         opts = self.opts
+        if opts.num_layers not in ENCODERS:
+            raise UsageError(f"--num_layers {opts.num_layers} does not exist; choose one of "
+                             f"{', '.join(map(str, ENCODERS))}")
         try:
             return Monodepth2(opts.num_layers, opts.weights_init == "pretrained", self.frames,
                               opts.scales, opts.pose_model_type, opts.pose_model_input,
                               opts.predictive_mask)
-        except (OSError, RuntimeError) as error:
+        except LOAD_ERRORS as error:
+            if opts.weights_init != "pretrained":
+                raise
             url = get_model_weights(f"resnet{opts.num_layers}").IMAGENET1K_V1.url
             place = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
-            raise DataError(f"ImageNet's weights can't be had ({error}); put {url} at {place}, or "
-                            "pass --weights_init scratch") from None
+            raise DataError(f"ImageNet's weights cannot be loaded ({error}); put {url} at {place}, "
+                            "or pass --weights_init scratch") from None
 
     def _make_objective(self) -> ReprojectionObjective:
         opts = self.opts
@@ -106,12 +117,6 @@ class Trainer:
             automasking=not opts.disable_automasking, predictive_mask=opts.predictive_mask,
             ssim=not opts.no_ssim, scale_translation=opts.pose_model_type == "posecnn")
 
-    def _frames_seen(self) -> list[int | str]:
-        """Return the frames that a network reads."""
-        if len(self.opts.frame_ids) == 1:
-            return [0]
-        return self.frames if self.opts.pose_model_type == "shared" else self.opts.frame_ids
-
     def _load_weights(self) -> None:
         folder = Path(self.opts.load_weights_folder).expanduser()
         for line in load_weights(folder, self.model, self.opts.models_to_load):
@@ -120,19 +125,25 @@ class Trainer:
 
     def train(self) -> None:
         """Train for --num_epochs, saving weights on the way."""
-        self._start()
-        for epoch in range(self.opts.num_epochs):
+        opts, started = self.opts, time.monotonic()
+        print(f"training {opts.model_name} on {self.device}: "
+              f"{len(self.train_loader.dataset)} items of {opts.split}, "
+              f"{len(self.val_loader.dataset)} to validate; logs in {self.log_path}")
+        for epoch in range(opts.num_epochs):
             self.epoch = epoch
             self.run_epoch()
-            if (self.epoch + 1) % self.opts.save_frequency == 0 or self._is_last_epoch():
+            if (epoch + 1) % opts.save_frequency == 0 or epoch + 1 == opts.num_epochs:
                 self.save_model()
-        self._finish()
+        for writer in self.writers.values():
+            writer.close()
+        print(f"trained {self.step} steps in {sec_to_hm_str(time.monotonic() - started)}; "
+              f"weights: {self.weights_folder()}\nnext: {self.next_command()}")
 
     def run_epoch(self) -> None:
         """Train on every batch once."""
         self._set_training(True)
         progress = tqdm(self._timed(self.train_loader), total=len(self.train_loader),
-                        desc=f"epoch {self.epoch + 1}/{self.opts.num_epochs}", dynamic_ncols=True)
+                        desc=f"epoch {self.epoch + 1}/{self.opts.num_epochs}", bar_format=BAR)
         for i, batch in enumerate(progress):
             inputs = self.augment(batch)
             outputs = self.model(inputs)
@@ -141,7 +152,7 @@ class Trainer:
             losses["loss"].backward()
             self.optimizer.step()
 
-            self._show(progress, losses["loss"])
+            self._show(progress, losses["loss"], is_last=i + 1 == len(self.train_loader))
             if self._logs_now(i):
                 self.log("train", inputs, outputs, losses, views)
                 self.val()
@@ -158,7 +169,7 @@ class Trainer:
         outputs = self.model(inputs)
         losses, views = self.objective(inputs, outputs)
         if "depth_gt" in inputs:
-            losses |= self.compute_depth_losses(inputs, outputs)
+            losses = losses | self.compute_depth_losses(inputs, outputs)
         self.log("val", inputs, outputs, losses, views)
         self._set_training(True)
 
@@ -184,7 +195,8 @@ class Trainer:
                 writer.add_image(f"{name}/{j}", picture.detach().float().cpu().numpy(), self.step)
         writer.flush()
 
-    def _pictures(self, inputs: dict, outputs: dict, views: dict, j: int):
+    def _pictures(self, inputs: dict, outputs: dict, views: dict,
+                  j: int) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the (name, (C, H, W) tensor in [0, 1]) that show sample j."""
         for key in inputs:
             if key[0] == "color":
@@ -200,7 +212,9 @@ class Trainer:
                 yield f"automask_{s}", views["automask", s][j][None]
 
     def save_model(self) -> None:
-        """Write the epoch's weights folder."""
+        """Write the epoch's weights folder, and the options beside it."""
+        options = json.dumps(vars(self.opts), indent=2)
+        write_atomically(self.log_path / "models" / "opt.json", options.encode())
         form = InputFormat(self.opts.height, self.opts.width, self.opts.use_stereo)
         save_weights(self.weights_folder(), self.model, self.optimizer, form)
 
@@ -208,33 +222,32 @@ class Trainer:
         """Return the folder of the current epoch's weights."""
         return self.log_path / "models" / f"weights_{self.epoch}"
 
-    def _start(self) -> None:
-        options = json.dumps(vars(self.opts), indent=2)
-        write_atomically(self.log_path / "models" / "opt.json", options.encode())
-        self.writers = {mode: SummaryWriter(str(self.log_path / mode)) for mode in ("train", "val")}
-        self._val_batches = _forever(self.val_loader)
-        self._started = self._looked = time.monotonic()
-        self._seen = 0
-        print(f"training {self.opts.model_name} on {self.device}: "
-              f"{len(self.train_loader.dataset)} items of {self.opts.split}, "
-              f"{len(self.val_loader.dataset)} to validate; logs in {self.log_path}")
-
-    def _finish(self) -> None:
-        for writer in self.writers.values():
-            writer.close()
+    def next_command(self) -> str:
+        """Return the command line that evaluates what was trained."""
         opts = self.opts
-        print(f"trained {self.step} steps in {sec_to_hm_str(time.monotonic() - self._started)}; "
-              f"weights: {self.weights_folder()}")
-        script, mode = "evaluate_depth.py", "--eval_mono"
-        if opts.dataset == "kitti_odom":
-            script, mode = "evaluate_pose.py", "--eval_split odom_9"
-        elif opts.use_stereo:
-            mode = "--eval_stereo"
-        print(f"next: python {script} --data_path {opts.data_path} "
-              f"--load_weights_folder {self.weights_folder()} {mode}{' --png' * opts.png}")
+        words = ["--data_path", opts.data_path, "--load_weights_folder", self.weights_folder()]
+        words += ["--png"] * opts.png
+        if opts.dataset == "kitti_odom" and self.model.pose is not None:
+            return shlex.join(map(str, ["python", "evaluate_pose.py", *words, "--eval_split",
+                                        "odom_9"]))
+        words += ["--eval_stereo" if opts.use_stereo else "--eval_mono"]
+        if opts.dataset != "kitti":
+            words += ["--dataset", opts.dataset]
+        if Path(opts.split, "test_files.txt").is_file():
+            words += ["--eval_split", opts.split]
+        if (opts.min_depth, opts.max_depth) != (MIN_DEPTH, MAX_DEPTH):
+            words += ["--min_depth", opts.min_depth, "--max_depth", opts.max_depth]
+        return shlex.join(map(str, ["python", "evaluate_depth.py", *words]))
 
-    def _is_last_epoch(self) -> bool:
-        return self.epoch + 1 == self.opts.num_epochs
+    @cached_property
+    def writers(self) -> dict[str, SummaryWriter]:
+        """TensorBoard's two runs, "train" and "val"."""
+        return {mode: SummaryWriter(str(self.log_path / mode)) for mode in ("train", "val")}
+
+    @cached_property
+    def _val_batches(self) -> Iterator[dict]:
+        """The validation batches, over and over."""
+        return chain.from_iterable(repeat(self.val_loader))
 
     def _logs_now(self, batch: int) -> bool:
         early = self.step < EARLY_STEPS and batch % self.opts.log_frequency == 0
@@ -250,21 +263,16 @@ class Trainer:
         while True:
             asked = time.monotonic()
             batch = next(batches, done)
-            self.waited += time.monotonic() - asked
+            self._waited += time.monotonic() - asked
             if batch is done:
                 return
             yield batch
 
-    def _show(self, progress: tqdm, loss: torch.Tensor) -> None:
+    def _show(self, progress: tqdm, loss: torch.Tensor, is_last: bool) -> None:
         """Refresh the bar about once a second: looking at the loss makes the device stop."""
         self._seen += self.opts.batch_size
         passed = time.monotonic() - self._looked
-        if passed >= BAR_SECONDS:
+        if passed >= BAR_SECONDS or is_last:
             progress.set_postfix_str(f"loss {loss.item():.4f}, {self._seen / passed:.1f} examples/s"
-                                     f", {self.waited / passed:.0%} waiting for data")
-            self._looked, self._seen, self.waited = time.monotonic(), 0, 0.0
-
-
-def _forever(loader: DataLoader) -> Iterator:
-    while True:
-        yield from loader
+                                     f", {self._waited / passed:.0%} waiting for data")
+            self._looked, self._seen, self._waited = time.monotonic(), 0, 0.0

@@ -2,15 +2,16 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import os
 import shutil
 import stat
 import sys
-import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +39,11 @@ PRETRAINED_MODELS = {  # name: md5 of its zip, where one is published
     "mono_resnet50_no_pt_640x192": None,
 }
 TIMEOUT = 30  # seconds without an answer from a server
-CHUNK = 1 << 16
+CHUNK = 1 << 16  # bytes read at once
+BRIGHTEST = 95  # percentile of a disparity map from which on it is painted white
+# What a download or an archive that is broken, cut off or encrypted raises
+TRANSFER_ERRORS = (OSError, http.client.HTTPException, zipfile.BadZipFile, zlib.error, EOFError,
+                   RuntimeError, NotImplementedError)
 
 
 class DataError(Exception):
@@ -48,18 +53,26 @@ class DataError(Exception):
     also after a loader's worker has wrapped it in its own traceback.
     """
 
+    status = 1  # of the script that ends with it
+
     def __str__(self) -> str:
-        last_line = super().__str__().strip().splitlines()[-1]
-        return last_line.removeprefix("utils.").removeprefix("DataError: ")
+        own_words = super().__str__().rpartition("DataError: ")[2]
+        return " ".join(own_words.split())
+
+
+class UsageError(DataError):
+    """A flag has a value that does not exist, which only the part that reads it can know."""
+
+    status = 2
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a script's `main`; a `DataError` becomes one line on stderr and exit status 1."""
+    """Call a script's `main`; a `DataError` becomes one line on stderr and its exit status."""
     try:
         main()
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(error.status)
 
 
 def readlines(filename: str | Path) -> list[str]:
@@ -87,7 +100,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     """Write a file as a whole or not at all.
 
     Raises:
-        DataError: it can't be written; what was there before is still there.
+        DataError: it cannot be written; what was there before is still there.
     """
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
@@ -97,8 +110,8 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise DataError(f"{path} can't be written: {error.strerror}; free some space, or choose "
-                        "another folder") from None
+        raise DataError(f"{path} cannot be written: {error.strerror}; free some space, or "
+                        "choose another folder") from None
 
 
 def save_array(path: str | Path, array: np.ndarray) -> None:
@@ -119,19 +132,16 @@ def normalize_image(x: Tensor) -> Tensor:
     return (x - low) / (high - low).clamp(min=1e-12)
 
 
-def colorize(disp: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
-    """Paint a disparity map: near is bright, in matplotlib's magma.
+def colorize(disp: np.ndarray) -> np.ndarray:
+    """Paint a disparity map in matplotlib's magma, near is bright.
 
     Args:
-        disp: (H, W).
-        low: value painted black (default: the minimum).
-        high: value painted white (default: the 95th percentile).
+        disp: (H, W); its minimum is painted black, all from `BRIGHTEST` on white.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    low = disp.min() if low is None else low
-    high = np.percentile(disp, 95) if high is None else high
+    low, high = disp.min(), np.percentile(disp, BRIGHTEST)
     level = np.clip((disp - low) / max(high - low, 1e-12), 0, 1)
     painted = cv2.applyColorMap((255 * level).astype(np.uint8), cv2.COLORMAP_MAGMA)
     return cv2.cvtColor(painted, cv2.COLOR_BGR2RGB)
@@ -144,20 +154,19 @@ def sec_to_hm_str(t: float) -> str:
     return f"{hours:02d}h{minutes:02d}m{seconds:02d}s"
 
 
-def download_model_if_doesnt_exist(model_name: str, models_dir: str | Path = MODELS_DIR,
-                                   root_url: str = MODELS_URL) -> Path:
-    """Return the folder of a published model, downloaded on first use.
+def download_model_if_doesnt_exist(model_name: str) -> Path:
+    """Return the folder of a published model, downloaded from `MODELS_URL` on first use.
 
     Raises:
-        DataError: the name is unknown; or the model can't be had, and nothing is left of it.
+        DataError: the name is unknown, or the download failed; nothing is left of it then.
     """
     if model_name not in PRETRAINED_MODELS:
         raise DataError(f"{model_name!r} is not a published model; choose one of "
                         f"{', '.join(PRETRAINED_MODELS)}")
-    folder = Path(models_dir) / model_name
+    folder = MODELS_DIR / model_name
     if (folder / "encoder.pth").is_file():
         return folder
-    url = f"{root_url}/{urllib.parse.quote(model_name)}.zip"
+    url = f"{MODELS_URL}/{urllib.parse.quote(model_name)}.zip"
     archive, unpacked = folder.with_name(model_name + ".zip"), folder.with_name(model_name + ".tmp")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -166,9 +175,9 @@ def download_model_if_doesnt_exist(model_name: str, models_dir: str | Path = MOD
         if not (unpacked / "encoder.pth").is_file():
             raise DataError(f"{url} holds no encoder.pth; it is no model of Monodepth2")
         os.replace(unpacked, folder)
-    except (OSError, zipfile.BadZipFile) as error:
+    except TRANSFER_ERRORS as error:
         reason = getattr(error, "reason", None) or error
-        raise DataError(f"{url} can't be downloaded ({reason}); download it by hand and unpack it "
+        raise DataError(f"{url} cannot be downloaded ({reason}); download it by hand and unpack it "
                         f"into {folder}, so that {folder / 'encoder.pth'} exists") from None
     finally:
         archive.unlink(missing_ok=True)
@@ -185,8 +194,9 @@ def _download(url: str, path: Path, md5: str | None) -> None:
                 file.write(chunk)
                 digest.update(chunk)
                 bar.update(len(chunk))
-    if total and path.stat().st_size != total:
-        raise OSError(f"it broke off after {path.stat().st_size} of {total} bytes")
+    size = path.stat().st_size
+    if size < total:
+        raise OSError(f"it broke off after {size} of {total} bytes")
     if md5 and digest.hexdigest() != md5:
         raise OSError(f"its md5 is {digest.hexdigest()}, expected {md5}")
 

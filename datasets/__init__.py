@@ -1,5 +1,5 @@
 """Datasets: a line in `DATASETS` makes one a value of --dataset."""
-from datasets.augment import Augment
+from datasets.augment import Augment, as_float
 from datasets.kitti_dataset import (
     KITTIDepthDataset,
     KITTIOdomDataset,
@@ -7,6 +7,7 @@ from datasets.kitti_dataset import (
     KITTITestDataset,
 )
 from datasets.mono_dataset import MonoDataset
+from utils import UsageError
 
 DATASETS = {
     "kitti": KITTIRAWDataset,
@@ -15,5 +16,18 @@ DATASETS = {
     "kitti_test": KITTITestDataset,
 }
 
+
+
+def dataset_class(name: str) -> type[MonoDataset]:
+    """Return the class that --dataset names.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in DATASETS:
+        raise UsageError(f"--dataset {name} does not exist; choose one of {', '.join(DATASETS)}")
+    return DATASETS[name]
+
+
 __all__ = ["DATASETS", "Augment", "KITTIDepthDataset", "KITTIOdomDataset", "KITTIRAWDataset",
-           "KITTITestDataset", "MonoDataset"]
+           "KITTITestDataset", "MonoDataset", "as_float", "dataset_class"]

@@ -39,7 +39,7 @@ class Augment(nn.Module):
         inputs = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
         for key, value in inputs.items():
             if value.dtype == torch.uint8:
-                inputs[key] = value.float() / 255
+                inputs[key] = as_float(value)
         # Faithful: one draw a sample for all its frames; the loss compares the plain images
         B = len(inputs["color", 0, 0])
         if self.training:
@@ -52,6 +52,11 @@ class Augment(nn.Module):
         return inputs
 
 
+def as_float(images: Tensor) -> Tensor:
+    """Bring uint8 images of any shape to float32 in [0, 1]."""
+    return images.float() / 255
+
+
 def flip(inputs: dict, chosen: Tensor) -> dict:
     """Mirror the chosen samples: images, ground truth, principal points and the stereo baseline.
 
@@ -62,11 +67,12 @@ def flip(inputs: dict, chosen: Tensor) -> dict:
     flipped = dict(inputs)
     here = chosen[:, None, None, None]
     for key, value in inputs.items():
-        if key == "depth_gt" or key[0] in ("color", "color_aug"):
+        if key == "depth_gt" or key[0] == "color":
             flipped[key] = torch.where(here, value.flip(3), value)
         elif key[0] == "K":
             width = inputs["color", 0, 0].shape[3] // 2 ** key[1]
             K, inv_K = value.clone(), inputs["inv_K", key[1]].clone()
+            # Faithful: mirrored about width / 2, which leaves the published principal point alone
             K[:, 0, 2] = torch.where(chosen, width - K[:, 0, 2], K[:, 0, 2])
             inv_K[:, 0, 2] = torch.where(chosen, -K[:, 0, 2] * inv_K[:, 0, 0], inv_K[:, 0, 2])
             flipped[key], flipped["inv_K", key[1]] = K, inv_K

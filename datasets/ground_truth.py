@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +90,8 @@ def load_gt_depths(path: str | Path) -> list[np.ndarray]:
             else:
                 depths = [_read_array(archive.read(name)) for name in names]
     except (OSError, ValueError, EOFError, KeyError, TypeError, IndexError, AttributeError,
-            pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} can't be read as ground truth ({error}); delete it and run "
+            RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} cannot be read as ground truth ({error}); delete it and run "
                         "export_gt_depth.py") from None
     if not all(isinstance(d, np.ndarray) and d.ndim == 2 and d.dtype.kind == "f" for d in depths):
         raise DataError(f"{path} holds other things than depth maps; delete it and run "
@@ -105,11 +106,13 @@ def _read_array(content: bytes) -> np.ndarray:
 class _FloatArrayUnpickler(pickle.Unpickler):
     """Builds numpy arrays and refuses everything else that a pickle can call."""
 
-    ALLOWED = frozenset({("_reconstruct", "multiarray"), ("ndarray", "numpy"), ("dtype", "numpy")})
+    ALLOWED = frozenset({("multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"),
+                         ("_codecs", "encode")})  # the last as numpy's oldest pickles write bytes
 
     def find_class(self, module: str, name: str):
         """Return what a pickle names, if an array needs it."""
-        if module.split(".")[0] == "numpy" and (name, module.split(".")[-1]) in self.ALLOWED:
+        package, last = module.partition(".")[0], module.rpartition(".")[2]
+        if package in ("numpy", "_codecs") and (last, name) in self.ALLOWED:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which float arrays don't need")
 

@@ -33,7 +33,7 @@ class KITTIDataset(MonoDataset):
             raise DataError("the side is missing; expected `folder frame side` with side l or r")
         return self.side_map[side]
 
-    def _to_full_res(self, depth: np.ndarray, do_flip: bool) -> np.ndarray:
+    def to_full_res(self, depth: np.ndarray, do_flip: bool) -> np.ndarray:
         """Bring a depth map to `full_res_shape` by its nearest pixels, so that batches stack."""
         (height, width), (to_width, to_height) = depth.shape, self.full_res_shape
         rows = ((np.arange(to_height) + 0.5) * height / to_height).astype(int)
@@ -65,7 +65,7 @@ class KITTIRAWDataset(KITTIDataset):
         scan = self._scan_path(folder, frame_index)
         if not scan.is_file():  # a few of KITTI's frames have none
             return np.zeros(self.full_res_shape[::-1], np.float32)
-        return self._to_full_res(generate_depth_map(calib_dir, scan, self.camera(side)), do_flip)
+        return self.to_full_res(generate_depth_map(calib_dir, scan, self.camera(side)), do_flip)
 
 
 class KITTIOdomDataset(KITTIDataset):
@@ -96,8 +96,10 @@ class KITTIDepthDataset(KITTIDataset):
     def get_depth(self, folder: str, frame_index: int, side: str | None,
                   do_flip: bool) -> np.ndarray:
         """Return the improved ground truth, (H, W) metres, 0 = none."""
-        depth = read_depth_png(self._depth_path(folder, frame_index, side))
-        return self._to_full_res(depth, do_flip)
+        path = self._depth_path(folder, frame_index, side)
+        if not path.is_file():  # the first and last frames of a drive have none
+            return np.zeros(self.full_res_shape[::-1], np.float32)
+        return self.to_full_res(read_depth_png(path), do_flip)
 
 
 class KITTITestDataset(KITTIDataset):

@@ -47,6 +47,8 @@ def load_velodyne_points(filename: str | Path) -> np.ndarray:
     except FileNotFoundError:
         raise DataError(f"{filename} is missing; extract the drive's velodyne_points "
                         "(<drive>_sync.zip)") from None
+    except OSError as error:
+        raise DataError(f"{filename} cannot be read: {error}") from None
     if values.size == 0 or values.size % 4:
         raise DataError(f"{filename} has {values.size} numbers, not a multiple of 4; "
                         "extract it again")
@@ -87,10 +89,10 @@ def generate_depth_map(calib_dir: str | Path, velo_filename: str | Path, cam: in
     pixels = np.stack([v[in_front], u[in_front]]) / z[in_front]
     # Faithful: eigen's ground truth is the scanner's forward distance, not the camera's z
     depth = (points[:, 0] if vel_depth else z)[in_front]
-    return _nearest_returns(pixels, depth, tuple(size[::-1].astype(int)))
+    return nearest_returns(pixels, depth, tuple(size[::-1].astype(int)))
 
 
-def _nearest_returns(pixels: np.ndarray, depth: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def nearest_returns(pixels: np.ndarray, depth: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Return a map of `shape` with the smallest of the `depth` (N,) at each of `pixels` (2, N)."""
     # Faithful: rounded, then minus 1, since KITTI's matlab code counts pixels from 1
     rows, columns = np.round(pixels) - 1
@@ -108,10 +110,12 @@ def read_poses(path: str | Path) -> np.ndarray:
         (N, 4, 4) float64, metres.
 
     Raises:
-        DataError: the file is missing, or a line (named) has not 12 numbers.
+        DataError: the file is missing, or a line (named) does not have 12 numbers.
     """
     poses = []
     for number, line in enumerate(readlines(path), 1):
+        if not line.strip():
+            continue
         try:
             poses.append(np.array([float(v) for v in line.split()]).reshape(3, 4))
         except ValueError:

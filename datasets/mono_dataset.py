@@ -33,21 +33,23 @@ class MonoDataset(Dataset):
         is_train: no ground truth is loaded for training.
         img_ext: extension of the image files.
         pyramids: make the pyramid for every frame (--v1_multiscale).
+        load_depth: load ground truth where there is some.
 
     Attributes:
-        K: (4, 4) float32 intrinsics, in units of the image's width and height.
+        K: (4, 4) intrinsics, in units of the image's width and height; a principal point of 0.5 is
+            the middle of the image and stays where it is when the image is mirrored.
     """
 
     K: np.ndarray
 
     def __init__(self, data_path: str | Path, filenames: Sequence[str], height: int, width: int,
                  frame_idxs: Sequence[int | str], num_scales: int, is_train: bool = False,
-                 img_ext: str = ".jpg", pyramids: bool = False):
+                 img_ext: str = ".jpg", pyramids: bool = False, load_depth: bool = True):
         super().__init__()
         self.data_path, self.filenames, self.img_ext = data_path, filenames, img_ext
         self.height, self.width, self.num_scales = height, width, num_scales
         self.frame_idxs, self.is_train, self.pyramids = frame_idxs, is_train, pyramids
-        self.load_depth = not is_train and self.check_depth()
+        self.load_depth = load_depth and not is_train and self.check_depth()
 
     def __len__(self) -> int:
         return len(self.filenames)
@@ -66,14 +68,22 @@ class MonoDataset(Dataset):
         """
         line = self.filenames[index]
         folder, frame, side = parse_line(line)
-        item = {}
+        try:
+            return self._load(folder, frame, side)
+        except DataError as error:
+            where = getattr(line, "where", "") or f"split line {line!r}"
+            raise DataError(f"{error} ({where})") from None
+
+    def _load(self, folder: str, frame: int, side: str | None) -> dict:
+        if "s" in self.frame_idxs and side not in OTHER_SIDE:
+            raise DataError("the side is missing; expected `folder frame side` with side l or r")
+        item = self._intrinsics()
         for f in self.frame_idxs:
-            at, view = (frame, OTHER_SIDE.get(side)) if f == "s" else (frame + f, side)
-            image = self._read(line, folder, at, view)
+            at, view = (frame, OTHER_SIDE[side]) if f == "s" else (frame + f, side)
+            image = self._read(folder, at, view)
             levels = self.num_scales if f == 0 or self.pyramids else 1
             for s, level in enumerate(pyramid(image, self.height, self.width, levels)):
                 item["color", f, s] = level
-        item |= self._intrinsics()
         if "s" in self.frame_idxs:
             item["stereo_T"] = stereo_pose(side)
         if self.load_depth:
@@ -81,29 +91,26 @@ class MonoDataset(Dataset):
             item["depth_gt"] = torch.from_numpy(depth.astype(np.float32))[None]
         return item
 
-    def _read(self, line: str, folder: str, frame: int, side: str | None) -> Image.Image:
-        asked = getattr(line, "where", "") or f"split line {line!r}"
+    def _read(self, folder: str, frame: int, side: str | None) -> Image.Image:
         try:
             return self.get_color(folder, frame, side, False)
-        except DataError as error:
-            raise DataError(f"{error} ({asked})") from None
         except FileNotFoundError as error:
             other = ".png" if self.img_ext == ".jpg" else ".jpg"
             path = Path(error.filename or self.get_image_path(folder, frame, side))
             cure = "extract the drive again, or take the line out of the list"
             if path.with_suffix(other).exists():
                 cure = "pass --png" if other == ".png" else "leave out --png"
-            raise DataError(f"{path} is missing ({asked}); {cure}") from None
+            raise DataError(f"{path} is missing; {cure}") from None
         except (OSError, SyntaxError, ValueError) as error:
             path = self.get_image_path(folder, frame, side)
-            raise DataError(f"{path} cannot be read as an image ({asked}): {error}; "
-                            "extract or convert it again") from None
+            raise DataError(f"{path} cannot be read as an image: {error}; extract or convert it "
+                            "again") from None
 
     def _intrinsics(self) -> dict[tuple[str, int], torch.Tensor]:
         matrices = {}
         for s in range(self.num_scales):
             # Faithful: one normalised K for every drive, times the size of each scale
-            K = self.K.copy()
+            K = self.K.astype(np.float32)
             K[0] *= self.width // 2**s
             K[1] *= self.height // 2**s
             matrices["K", s] = torch.from_numpy(K)

@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from datasets.kitti_dataset import KITTIDataset
 from datasets.paint import Surface, bodywork, cabin, facade, plain, sky, street
 
-FOCAL = (0.58, 1.92)  # in image widths and heights: Monodepth2's K for all of KITTI
-CENTRE = 0.5          # principal point, likewise
 BASELINE = 0.54       # m, between KITTI's colour cameras
 CAMERA_HEIGHT = 1.65  # m, KITTI's sensor setup
 
@@ -164,10 +163,8 @@ def furnish(road: Road, end: float, rng: np.random.Generator) -> Iterator[Box]:
 
 
 def intrinsics(height: int, width: int) -> np.ndarray:
-    """Return K (3, 3) in pixels; the middle of the first pixel is (0, 0)."""
-    return np.array([[FOCAL[0] * width, 0, CENTRE * width],
-                     [0, FOCAL[1] * height, CENTRE * height],
-                     [0, 0, 1]])
+    """Return KITTI's K (3, 3) in pixels; the middle of the first pixel is (0, 0)."""
+    return KITTIDataset.K[:3, :3].astype(float) * [[width], [height], [1]]
 
 
 def look(pose: np.ndarray, height: int, width: int) -> View:

@@ -59,6 +59,13 @@ class Monodepth2(nn.Module):
         if predictive_mask:
             self.predictive_mask = DepthDecoder(channels, scales, len(self.frame_ids) - 1)
 
+    @property
+    def frames_read(self) -> list[int | str]:
+        """The frames whose "color_aug" the networks read."""
+        if self.pose is None:
+            return [0]
+        return self.frame_ids if self.pose_model_type == "shared" else self.times
+
     def forward(self, inputs: dict) -> dict[tuple, Tensor]:
         """Predict all that the objective compares.
 
@@ -100,7 +107,7 @@ class Monodepth2(nn.Module):
 
     def _features(self, inputs: dict) -> dict[int | str, list[Tensor]]:
         """Encode the target, or with a shared encoder every frame in one batch."""
-        frames = self.frame_ids if self.pose_model_type == "shared" and self.pose else [0]
+        frames = self.frames_read if self.pose_model_type == "shared" else [0]
         images = torch.cat([inputs["color_aug", f, 0] for f in frames])
         per_map = [feature.chunk(len(frames)) for feature in self.encoder(images)]
         return dict(zip(frames, (list(maps) for maps in zip(*per_map, strict=True)), strict=True))
@@ -122,7 +129,8 @@ class Monodepth2(nn.Module):
                 axisangle, translation, invert=backward)
         return outputs
 
-    def _predict_poses(self, frames: list[int], images: dict, features: dict):
+    def _predict_poses(self, frames: list[int], images: dict,
+                       features: dict) -> tuple[Tensor, Tensor]:
         """Return (axisangle, translation), each (B, poses, 1, 3), for frames in this order."""
         if self.pose_model_type == "shared":
             return self.pose([features[f] for f in frames])

@@ -22,7 +22,9 @@ DATA = ROOT / "tests" / "data"
 SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(DATA))  # recipe.py makes the inputs and weights behind the figures
 
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs real KITTI in ../shared")
+needs_shared = pytest.mark.skipif(
+    not all((SHARED / name).is_dir() for name in ("real", "parity")),
+    reason="needs real KITTI and its figures in ../shared")
 
 
 def figures(name: str):

@@ -4,10 +4,11 @@ import pickle
 import pytest
 import torch
 from conftest import figures
+from torch import nn
 from torch.testing import assert_close
 
 from checkpoints import InputFormat, load_adam, load_model, load_weights, save_weights
-from networks import Monodepth2
+from networks import ENCODERS, Monodepth2
 from utils import DataError
 
 FORM = InputFormat(64, 96, True)
@@ -114,7 +115,9 @@ def test_a_missing_folder_is_named(tmp_path):
     ("encoder", lambda s: s.pop("height"), "does not say its height"),
     ("encoder", lambda s: s.pop("encoder.bn1.bias"), "misses 1 keys"),
     ("encoder", lambda s: s.pop("encoder.layer3.1.conv1.weight"), "misses 1 keys"),
-    ("encoder", lambda s: [s.pop(k) for k in list(s) if "layer3" in k], "is no ResNet")])
+    ("encoder", lambda s: [s.pop(k) for k in list(s) if "layer3" in k], "is no ResNet"),
+    ("depth", lambda s: s.update({"decoder.conv.weight": torch.zeros(1)}), "has unknown 1 keys"),
+    ("depth", lambda s: s.update({"decoder.10.conv.weight": torch.zeros(9)}), "has")])
 def test_a_checkpoint_of_other_keys_is_refused(saved, tmp_path, file, change, found):
     for name in ("encoder", "depth"):
         state = raw(saved[0] / f"{name}.pth")
@@ -132,6 +135,32 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
         load_model(tmp_path)
 
 
+def test_a_backbone_of_ones_own_is_found_in_opt_json(tmp_path, monkeypatch):
+    class Half(nn.Module):
+        """Five features of 8 channels, one line in ENCODERS."""
+
+        def __init__(self, pretrained, num_input_images=1):
+            super().__init__()
+            self.num_ch_enc = [8] * 5
+            self.convs = nn.ModuleList(nn.Conv2d(8 if i else 3 * num_input_images, 8, 3, 2, 1)
+                                       for i in range(5))
+
+        def forward(self, x):
+            features = []
+            for conv in self.convs:
+                x = conv(x)
+                features.append(x)
+            return features
+
+    monkeypatch.setitem(ENCODERS, 7, Half)
+    save_weights(tmp_path / "weights_0", *trained(num_layers=7), FORM)
+    with pytest.raises(DataError, match="is no ResNet"):
+        load_model(tmp_path / "weights_0")
+    (tmp_path / "opt.json").write_text('{"num_layers": 7}')
+    model, _ = load_model(tmp_path / "weights_0", with_pose=True)
+    assert model.disparity(torch.rand(1, 3, 64, 96)).shape == (1, 1, 64, 96)
+
+
 class Malicious:
     """Unpickled anywhere, it would make a file."""
 
@@ -145,7 +174,7 @@ class Malicious:
 def test_a_malicious_checkpoint_is_refused_and_nothing_runs(tmp_path):
     trap = tmp_path / "trap"
     torch.save({"encoder.conv1.weight": Malicious(trap)}, tmp_path / "encoder.pth")
-    with pytest.raises(DataError, match=r"encoder\.pth can't be read"):
+    with pytest.raises(DataError, match=r"encoder\.pth cannot be read"):
         load_model(tmp_path)
     assert not trap.exists()
 
@@ -183,6 +212,21 @@ def test_adam_goes_on_and_the_flags_learning_rate_wins(saved):
     fresh.step()
     scheduler.step()
     assert fresh.param_groups[0]["lr"] == pytest.approx(3e-6)
+
+
+def test_adams_state_as_pytorch_0_4_wrote_it_is_loaded(saved, tmp_path):
+    state = raw(saved[0] / "adam.pth")
+    for moments in state["state"].values():
+        moments["step"] = int(moments["step"])
+    old = {"lr", "betas", "eps", "weight_decay", "amsgrad", "params", "initial_lr"}
+    state["param_groups"] = [{"initial_lr": 1e-4, **{k: v for k, v in group.items() if k in old}}
+                             for group in state["param_groups"]]
+    torch.save(state, tmp_path / "adam.pth", _use_new_zipfile_serialization=False)
+    model = Monodepth2()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-4)
+    assert load_adam(tmp_path, optimizer) == "loaded Adam's state"
+    next(model.parameters()).grad = torch.ones_like(next(model.parameters()))
+    optimizer.step()
 
 
 def test_adams_state_of_other_networks_is_skipped_and_said(saved, tmp_path):

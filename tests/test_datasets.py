@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, needs_shared
+from conftest import SHARED, figures, needs_shared
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -15,9 +15,9 @@ from datasets import (
     MonoDataset,
 )
 from datasets.kitti_utils import (
-    _nearest_returns,
     generate_depth_map,
     load_velodyne_points,
+    nearest_returns,
     read_calib_file,
     read_poses,
 )
@@ -56,7 +56,6 @@ def test_items_are_the_published_ones(item):
 @pytest.mark.parametrize("name", ["map_0", "map_1", "map_2", "cam_z_02", "cam_z_03"])
 def test_depth_maps_are_the_published_ones(name):
     # Faithful 14, 15: eigen's maps are the scanner's forward distance, the others the camera's z
-    from conftest import figures
     if name.startswith("map"):
         folder, frame, _ = figures("evaluate_real.json")["lines"][int(name[-1])].split()
         arguments = {"cam": 2, "vel_depth": True}
@@ -87,7 +86,7 @@ def test_the_nearest_return_wins_and_pixels_count_from_1():
     depth = np.array([7.0, 5.0, 9.0, 1.0, 1.0])
     expected = np.zeros((3, 4))
     expected[0, 0], expected[2, 2] = 5, 9
-    np.testing.assert_array_equal(_nearest_returns(pixels, depth, (3, 4)), expected)
+    np.testing.assert_array_equal(nearest_returns(pixels, depth, (3, 4)), expected)
 
 
 def test_eigens_depth_is_the_scanners_forward_distance(tmp_path):
@@ -161,7 +160,7 @@ def test_the_sign_of_the_nominal_baseline_is_set_by_the_side(tmp_path):
 
 def test_a_custom_dataset_needs_k_and_a_path(tmp_path):
     class Mine(MonoDataset):
-        K = np.array([[1, 0, 0.4, 0], [0, 2, 0.5, 0], [0, 0, 1, 0], [0, 0, 0, 1]], np.float32)
+        K = np.array([[1, 0, 0.4, 0], [0, 2, 0.5, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 
         def get_image_path(self, folder, frame_index, side):
             return str(tmp_path / folder / f"{frame_index}{self.img_ext}")
@@ -171,6 +170,7 @@ def test_a_custom_dataset_needs_k_and_a_path(tmp_path):
     item = Mine(tmp_path, ["clip 7"], 64, 96, [0], 2, img_ext=".png")[0]
     assert item["color", 0, 0][:, 5, 5].tolist() == [10, 200, 30]
     assert item["K", 1][0, 0] == 48
+    assert item["K", 1].dtype == torch.float32
 
 
 def test_a_dataset_that_overrides_get_color_as_monodepth2_names_it_works():
@@ -207,6 +207,25 @@ def test_a_line_without_a_side_is_named(tmp_path):
     write_images(tmp_path, ["0000000001.jpg"])
     with pytest.raises(DataError, match=r"the side is missing.*split line 'drive 1'"):
         raw(tmp_path, ["drive 1"], (0,))[0]
+
+
+def test_stereo_without_sides_is_refused(tmp_path):
+    write_images(tmp_path, ["0000000001.jpg"])
+    with pytest.raises(DataError, match="the side is missing"):
+        raw(tmp_path, ["drive 1"], (0, "s"))[0]
+
+
+def test_a_broken_scan_is_named_with_its_line(tmp_path):
+    write_images(tmp_path, ["0000000001.jpg"])
+    scans = tmp_path / "drive/velodyne_points/data"
+    scans.mkdir(parents=True)
+    (scans / "0000000001.bin").write_bytes(b"12")
+    (tmp_path / "calib_cam_to_cam.txt").write_text(
+        f"S_rect_02: 8 4\nR_rect_00:{' 1' * 9}\nP_rect_02:{' 1' * 12}\n")
+    (tmp_path / "calib_velo_to_cam.txt").write_text(f"R:{' 1' * 9}\nT: 0 0 0\n")
+    dataset = KITTIRAWDataset(tmp_path, ["drive 1 l"], 64, 96, [0], 1)
+    with pytest.raises(DataError, match=r"0000000001\.bin has 0 numbers.*'drive 1 l'"):
+        dataset[0]
 
 
 def test_images_of_the_other_extension_name_the_flag(tmp_path):
@@ -247,18 +266,20 @@ def test_a_frame_without_a_scan_has_no_ground_truth(tmp_path):
     dataset = raw(tmp_path, ["drive 0 l"], (0,))
     assert not dataset.check_depth()
     assert not dataset.get_depth("drive", 0, "l", False).any()
+    annotated = KITTIDepthDataset(tmp_path, ["drive 0 l"], 64, 96, [0], 1)
+    assert not annotated.get_depth("drive", 0, "l", False).any()
 
 
 @pytest.mark.parametrize("shape", [(370, 1226), (374, 1238), (376, 1241), (375, 1242)])
 def test_ground_truth_of_kittis_other_sizes_is_brought_to_one(shape):
     depth = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    resized = raw("nowhere")._to_full_res(depth, False)
+    resized = raw("nowhere").to_full_res(depth, False)
     assert resized.shape == (375, 1242)
     rows, columns = resized[:, 0] // shape[1], resized[0]
     for found, size in ((rows, shape[0]), (columns, shape[1])):
         exact = (np.arange(len(found)) + 0.5) * size / len(found) - 0.5
         assert np.abs(found - exact).max() <= 0.5
-    np.testing.assert_array_equal(raw("nowhere")._to_full_res(depth, True), resized[:, ::-1])
+    np.testing.assert_array_equal(raw("nowhere").to_full_res(depth, True), resized[:, ::-1])
 
 
 def test_calibration_without_its_keys_is_named(tmp_path):
@@ -282,7 +303,12 @@ def test_poses_are_read_as_matrices(tmp_path):
                                   [[[1, 0, 0, 5], [0, 1, 0, 6], [0, 0, 1, 7], [0, 0, 0, 1]]])
 
 
-@pytest.mark.parametrize("text", ["", "1 2 3\n", "1 0 0 5 0 1 0 6 0 0 1 x\n"])
+def test_blank_lines_between_poses_do_not_count(tmp_path):
+    (tmp_path / "09.txt").write_text("1 0 0 5 0 1 0 6 0 0 1 7\n\n1 0 0 5 0 1 0 6 0 0 1 7\n\n")
+    assert read_poses(tmp_path / "09.txt").shape == (2, 4, 4)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "1 2 3\n", "1 0 0 5 0 1 0 6 0 0 1 x\n"])
 def test_malformed_poses_are_named(tmp_path, text):
     (tmp_path / "09.txt").write_text(text)
     with pytest.raises(DataError, match=r"09\.txt"):

@@ -1,16 +1,21 @@
 """evaluate_depth.py and export_gt_depth.py from the command line, on real and rendered frames."""
 import re
+import shutil
 
+import cv2
 import numpy as np
 import pytest
 import recipe
 import torch
-from conftest import HEIGHT, SHARED, WIDTH, figures, needs_shared, one_line
+from conftest import HEIGHT, ROOT, SHARED, WIDTH, figures, needs_shared, one_line
 from PIL import Image
 
-from checkpoints import InputFormat, save_weights
-from datasets.splits import eigen_to_benchmark_ids
+from checkpoints import InputFormat, load_model, save_weights
+from datasets import KITTIRAWDataset
+from datasets.splits import eigen_to_benchmark_ids, read_split
 from evaluate_depth import STEREO_SCALE_FACTOR, batch_post_process_disparity, compute_errors
+from evaluate_depth import evaluate as evaluate_disparities
+from layers import disp_to_depth
 from networks import Monodepth2
 
 
@@ -83,12 +88,8 @@ def test_precomputed_disparities_give_the_published_table(tmp_path, script, key,
             *expected["scaling_ratio"]) in outcome.out
 
 
-@pytest.fixture(scope="module")
-def exported(drive):
-    return drive / "splits" / "tiny"
-
-
-def test_export_writes_ground_truth_that_evaluation_reads(drive, exported, weights, script):
+def test_export_writes_ground_truth_that_evaluation_reads(drive, weights, script):
+    exported = drive / "splits" / "tiny"
     outcome = script("export_gt_depth", "--data_path", drive, "--split", exported)
     assert outcome.status == 0, outcome.err
     assert f"wrote {exported / 'gt_depths.npz'}" in outcome.out
@@ -104,7 +105,8 @@ def evaluate(script, drive, weights, *flags):
                   "--load_weights_folder", weights, "--num_workers", 0, "--no_cuda", *flags)
 
 
-def test_ground_truth_is_made_when_it_is_missing(drive, exported, weights, script):
+def test_ground_truth_is_made_when_it_is_missing(drive, weights, script):
+    exported = drive / "splits" / "tiny"
     (exported / "gt_depths.npz").unlink(missing_ok=True)
     outcome = evaluate(script, drive, weights, "--eval_stereo")
     assert "gt_depths.npz does not exist yet; making it from" in outcome.out
@@ -120,10 +122,11 @@ def test_no_eval_only_saves(drive, weights, tmp_path, script):
     assert np.load(tmp_path / "disps_tiny_split.npy").shape == (4, HEIGHT, WIDTH)
 
 
-def test_saved_disparities_evaluate_as_the_network_does(drive, exported, weights, tmp_path, script):
+def test_saved_disparities_evaluate_as_the_network_does(drive, weights, tmp_path, script):
     direct = evaluate(script, drive, weights, "--eval_mono", "--save_pred_disps",
                       "--eval_out_dir", tmp_path)
-    again = script("evaluate_depth", "--data_path", drive, "--eval_split", exported, "--eval_mono",
+    again = script("evaluate_depth", "--data_path", drive, "--eval_split",
+                   drive / "splits" / "tiny", "--eval_mono",
                    "--ext_disp_to_eval", tmp_path / "disps_tiny_split.npy")
     assert table(again.out) == table(direct.out)
 
@@ -142,28 +145,86 @@ def test_the_benchmark_gets_500_pngs_of_metres_times_256(weights, tmp_path, scri
     assert [path.name for path in pngs] == [f"{i:010d}.png" for i in range(500)]
     disps = np.load(tmp_path / "disps_benchmark_split.npy")
     for i in (0, 499):
-        with Image.open(pngs[i]) as image:
-            png = np.array(image)
+        png = cv2.imread(str(pngs[i]), cv2.IMREAD_UNCHANGED)
         assert png.shape == (352, 1216)
         assert png.dtype == np.uint16
         metres = (STEREO_SCALE_FACTOR / disps[i]).clip(0, 80)
         assert metres.min() - 0.01 <= png.min() / 256 <= png.max() / 256 <= metres.max() + 0.01
 
 
-def test_eigens_disparities_are_evaluated_on_eigen_benchmark(tmp_path, script, monkeypatch):
+def test_precomputed_disparities_are_written_for_the_benchmark(tmp_path, script):
+    disps = np.full((500, 2, 4), 0.5, np.float32)
+    np.save(tmp_path / "disps.npy", disps)
+    outcome = script("evaluate_depth", "--eval_split", "benchmark", "--eval_mono",
+                     "--ext_disp_to_eval", tmp_path / "disps.npy", "--pred_depth_scale_factor", 2)
+    assert "monocular depth has no known scale" in outcome.out
+    png = cv2.imread(str(tmp_path / "benchmark_predictions/0000000499.png"), cv2.IMREAD_UNCHANGED)
+    assert (png == int(2 * 5.4 / 0.5 * 256)).all()
+
+
+def test_eigens_disparities_are_evaluated_on_eigen_benchmark(tmp_path, script):
     # the ground truth of image i of eigen is constant 5 + i / 100 m, and so is its prediction
     ids = eigen_to_benchmark_ids()
     np.save(tmp_path / "disps.npy", np.broadcast_to(
         (1 / (5 + np.arange(697) / 100)).astype(np.float32)[:, None, None], (697, 4, 8)))
     split = tmp_path / "eigen_benchmark"
-    monkeypatch.setattr("datasets.ground_truth.gt_path", lambda _: split / "gt_depths.npz")
     split.mkdir()
+    shutil.copy(ROOT / "splits/eigen_benchmark/test_files.txt", split)
     np.savez(split / "gt_depths.npz", **{
         f"depth_{n:06d}": np.full((8, 16), 5 + i / 100, np.float32) for n, i in enumerate(ids)})
-    outcome = script("evaluate_depth", "--eval_split", "eigen_benchmark", "--eval_mono",
+    outcome = script("evaluate_depth", "--eval_split", split, "--eval_mono",
                      "--eval_eigen_to_benchmark", "--ext_disp_to_eval", tmp_path / "disps.npy",
                      "--disable_median_scaling")
     assert table(outcome.out) == [0, 0, 0, 0, 1, 1, 1]
+
+
+def test_post_processing_averages_with_the_mirrored_image(drive, weights, tmp_path, script):
+    disps = {}
+    for flags in ([], ["--post_process"]):
+        evaluate(script, drive, weights, "--eval_mono", "--no_eval", "--save_pred_disps",
+                 "--eval_out_dir", tmp_path, *flags)
+        disps[len(flags)] = np.load(tmp_path / "disps_tiny_split.npy")
+    model, _ = load_model(weights)
+    frames = KITTIRAWDataset(drive, read_split(drive / "splits/tiny/test_files.txt"), HEIGHT, WIDTH,
+                             [0], 1, load_depth=False)
+    images = torch.stack([frames[i]["color", 0, 0].float() / 255 for i in range(4)])
+    with torch.no_grad():
+        mirrored = disp_to_depth(model.disparity(images.flip(3)), 0.1, 100)[0][:, 0].flip(2).numpy()
+    expected = batch_post_process_disparity(disps[0], mirrored)
+    np.testing.assert_allclose(disps[1], expected, rtol=1e-4)
+
+
+def test_another_depth_range_and_dataset_are_used(drive, weights, tmp_path, script):
+    outcome = evaluate(script, drive, weights, "--eval_mono", "--no_eval", "--save_pred_disps",
+                       "--eval_out_dir", tmp_path, "--min_depth", 1, "--max_depth", 50,
+                       "--dataset", "kitti_depth")
+    assert outcome.status == 0, outcome.err
+    disps = np.load(tmp_path / "disps_tiny_split.npy")
+    assert 1 / 50 < disps.min() < disps.max() < 1
+    outcome = evaluate(script, drive, weights, "--eval_mono", "--dataset", "nuscenes")
+    assert "--dataset nuscenes does not exist; choose one of kitti, kitti_odom" in one_line(
+        outcome, status=2)
+
+
+def test_weights_that_miss_keys_stop_an_evaluation(drive, weights, tmp_path, script):
+    shutil.copytree(weights, tmp_path / "weights")
+    state = torch.load(tmp_path / "weights/depth.pth", weights_only=True)
+    del state["decoder.0.conv.conv.bias"]
+    torch.save(state, tmp_path / "weights/depth.pth")
+    outcome = evaluate(script, drive, tmp_path / "weights", "--eval_mono")
+    assert "depth.pth misses 1 keys (decoder.0.conv.conv.bias" in one_line(outcome, status=1)
+
+
+@pytest.mark.parametrize("key", ["eigen/mono", "eigen_benchmark/mono", "eigen_benchmark/stereo"])
+def test_images_are_evaluated_as_their_split_is(key):
+    inputs, expected = figures("eval_depth_inputs.npz"), figures("eval_depth.json")[key]
+    stereo = key.endswith("stereo")
+    errors, ratios = evaluate_disparities(
+        inputs["disps"], [inputs[f"gt_{i}"] for i in range(4)], eigen=key.startswith("eigen/"),
+        scale_factor=5.4 if stereo else 1, median_scaling=not stereo)
+    np.testing.assert_allclose(errors, expected["per_image"], rtol=1e-5, atol=1e-5)
+    if not stereo:
+        assert np.median(ratios) == pytest.approx(expected["scaling_ratio"][0], abs=5.1e-4)
 
 
 def test_public_names_are_where_monodepth2_has_them():
@@ -177,7 +238,7 @@ def test_bad_weights_data_and_splits_get_one_line_and_status_1(drive, weights, t
         evaluate(script, drive, "nowhere", "--eval_mono"), status=1)
     assert "--data_path nowhere does not exist" in one_line(
         evaluate(script, drive, weights, "--eval_mono", "--data_path", "nowhere"), status=1)
-    assert "0000000005.png is missing (" in one_line(
+    assert "0000000005.png is missing; leave out --png" in one_line(
         evaluate(script, drive, weights, "--eval_mono", "--png"), status=1)
     assert "found no split and no folder" in one_line(
         evaluate(script, drive, weights, "--eval_mono", "--eval_split", "nowhere"), status=1)
@@ -187,9 +248,11 @@ def test_bad_weights_data_and_splits_get_one_line_and_status_1(drive, weights, t
     (lambda path: np.save(path, np.ones((3, 4, 8), np.float32)), "shape (3, 4, 8)"),
     (lambda path: np.save(path, np.ones((4, 8), np.float32)), "shape (4, 8)"),
     (lambda path: np.save(path, np.ones((4, 4, 8), np.int64)), "int64"),
-    (lambda path: np.save(path, np.array([{}] * 4)), "can't be read as a .npy"),
-    (lambda path: path.write_bytes(b"no array"), "can't be read as a .npy"),
-    (lambda path: path.write_bytes(b""), "can't be read as a .npy"),
+    (lambda path: np.save(path, np.array([{}] * 4)), "cannot be read as a .npy"),
+    (lambda path: path.write_bytes(b"no array"), "cannot be read as a .npy"),
+    (lambda path: path.write_bytes(b""), "cannot be read as a .npy"),
+    (lambda path: path.write_bytes(b"PK\x03\x04"), "cannot be read as a .npy"),
+    (lambda path: np.save(path, np.ones((4, 0, 8), np.float32)), "shape (4, 0, 8)"),
     (lambda path: None, "does not exist")])
 def test_a_wrong_npy_is_refused(drive, tmp_path, script, make, found):
     make(tmp_path / "disps.npy")

@@ -24,6 +24,7 @@ def test_disp_to_depth_is_the_published_one(parity):
 
 
 def test_disp_1_is_the_nearest_and_disp_0_the_farthest_depth():
+    # Faithful 7
     _, depth = layers.disp_to_depth(torch.tensor([1.0, 0.0, 0.5]), 0.1, 100)
     assert_close(depth, torch.tensor([0.1, 100, 1 / (0.01 + 9.99 * 0.5)]))
 

@@ -5,6 +5,7 @@ import torch
 from conftest import figures
 from torch.testing import assert_close
 
+from layers import disp_to_depth
 from losses import ReprojectionObjective
 from networks import Monodepth2
 from options import MonodepthOptions
@@ -71,12 +72,15 @@ def still_scene():
     return inputs, outputs
 
 
-def test_the_photometric_error_is_085_ssim_and_015_l1():
-    # Faithful 8: for constant images, by hand
-    objective = objective_of(automasking=False)
-    error = objective._error(torch.full((1, 3, 8, 8), 0.2), torch.full((1, 3, 8, 8), 0.6))
-    ssim = (1 - (2 * 0.12 + 1e-4) / (0.04 + 0.36 + 1e-4)) / 2
-    assert_close(error, torch.full((1, 8, 8), 0.85 * ssim + 0.15 * 0.4), atol=1e-3, rtol=0)
+@pytest.mark.parametrize(("ssim", "expected"), [
+    (True, 0.85 * (1 - (2 * 0.12 + 1e-4) / (0.04 + 0.36 + 1e-4)) / 2 + 0.15 * 0.4), (False, 0.4)])
+def test_the_photometric_error_is_085_ssim_and_015_l1(ssim, expected):
+    # Faithful 8: of constant images, by hand; --no_ssim leaves L1 alone
+    inputs, outputs = still_scene()
+    for f, grey in ((0, 0.6), (-1, 0.2), (1, 0.2)):
+        inputs["color", f, 0] = torch.full((2, 3, 64, 96), grey)
+    losses, _ = objective_of(automasking=False, ssim=ssim)(inputs, outputs)
+    assert losses["photometric/0"].item() == pytest.approx(expected, abs=1e-3)
 
 
 def test_the_better_source_frame_counts_alone():
@@ -138,15 +142,21 @@ def test_disparities_are_compared_at_full_size_unless_v1_multiscale():
 
 def test_posecnn_translations_are_multiplied_by_the_mean_inverse_depth_but_stereos_are_not():
     # Faithful 12
-    objective = ReprojectionObjective([0, 1, "s"], [0], scale_translation=True)
+    inputs, outputs = still_scene()
+    inputs["color", "s", 0] = inputs["color", -1, 0]
+    outputs["disp", 0] = torch.rand(2, 1, 64, 96)
     T = torch.eye(4).repeat(2, 1, 1)
     T[:, 0, 3] = 0.1
-    outputs = {("cam_T_cam", 0, 1): T, ("cam_T_cam", 0, "s"): T}
-    depth = torch.full((2, 1, 8, 8), 4.0)
-    depth[:, :, 4:] = 2.0
-    poses = objective._poses(outputs, depth)
-    assert_close(poses[0, :, 0, 0, 3], torch.full((2,), 0.1 * (1 / 4 + 1 / 2) / 2))
-    assert_close(poses[1, :, 0], T)
+    inverse_depth, _ = disp_to_depth(outputs["disp", 0], 0.1, 100)
+    scaled = T.clone()
+    scaled[:, 0, 3] *= inverse_depth.mean((1, 2, 3))
+    sources = [0, 1, "s"]
+    poses = {("cam_T_cam", 0, 1): T, ("cam_T_cam", 0, "s"): T}
+    _, found = ReprojectionObjective(sources, [0], scale_translation=True)(inputs, outputs | poses)
+    poses["cam_T_cam", 0, 1] = scaled
+    _, expected = ReprojectionObjective(sources, [0])(inputs, outputs | poses)
+    for f in (1, "s"):
+        assert_close(found["color", f, 0], expected["color", f, 0])
 
 
 def test_the_objective_computes_in_float32_whatever_the_networks_precision():

@@ -1,4 +1,5 @@
 """options.py: Monodepth2's flags and defaults, -h by script, usage errors with status 2."""
+import re
 from pathlib import Path
 
 import pytest
@@ -27,17 +28,30 @@ def test_flags_and_defaults_are_monodepth2s():
     assert vars(MonodepthOptions().parse([])) == DEFAULTS
 
 
+GROUPS = {
+    TRAIN: {"options", "data", "layout", "model", "optimization", "depth range", "ablations",
+            "system", "loading", "fine-tuning", "logging"},
+    DEPTH: {"options", "data", "layout", "depth range", "system", "loading", "evaluation",
+            "depth evaluation"},
+    POSE: {"options", "data", "system", "loading", "evaluation"},
+}
+
+
 @pytest.mark.parametrize(("script", "shown", "hidden"), [
     (TRAIN, "--frame_ids --learning_rate --v1_multiscale --models_to_load --data_path",
      "--eval_mono --eval_split --post_process"),
     (DEPTH, "--eval_mono --post_process --data_path --png --min_depth --batch_size",
      "--frame_ids --learning_rate --v1_multiscale --models_to_load"),
-    (POSE, "--eval_split --load_weights_folder --num_workers",
-     "--eval_mono --learning_rate --post_process --split SPLIT")])
+    (POSE, "--eval_split --load_weights_folder --num_workers --eval_out_dir",
+     "--eval_mono --learning_rate --post_process --split --dataset --min_depth")])
 def test_help_shows_only_the_groups_a_script_uses(script, shown, hidden):
     words = MonodepthOptions(script).parser.format_help()
-    assert [flag for flag in shown.split() if flag + " " not in words.replace("\n", " ")] == []
-    assert [flag for flag in hidden.split("  ") if flag in words] == []
+    def is_shown(flag):
+        return re.search(rf"{flag}(?![_\w])", words)
+    assert [flag for flag in shown.split() if not is_shown(flag)] == []
+    assert [flag for flag in hidden.split() if is_shown(flag)] == []
+    titles = re.findall(r"^(\w[\w -]+):$", words, re.MULTILINE)
+    assert set(titles) == GROUPS[script]
 
 
 WEIGHTS = ["--load_weights_folder", "somewhere"]
@@ -45,6 +59,7 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
 
 @pytest.mark.parametrize(("name", "words", "found"), [
     ("train", ["--height", "190"], "--height is 190; it must be a multiple of 32"),
+    ("train", ["--width", "32"], "a multiple of 32, from 64 on, for example --width 64"),
     ("train", ["--width", "0"], "--width is 0"),
     ("train", ["--frame_ids", "-1", "0", "1"], "--frame_ids is -1 0 1; it must start with 0"),
     ("train", ["--frame_ids", "0", "1", "1"], "--frame_ids is 0 1 1"),
@@ -56,7 +71,7 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("train", ["--learning_rate", "-1"], "--learning_rate"),
     ("train", ["--num_workers", "-1"], "it must be 0 or more"),
     ("train", ["--min_depth", "100"], "--min_depth 100.0 is not below"),
-    ("train", ["--num_layers", "20"], "invalid choice: 20"),
+    ("train", ["--num_layers", "18.5"], "invalid int value"),
     ("train", ["--dataset", "kitti_test"], "no neighbouring frames"),
     ("train", ["--no_such_flag"], "--no_such_flag"),
     ("evaluate_depth", WEIGHTS, "neither of --eval_mono and --eval_stereo"),
@@ -71,6 +86,8 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("evaluate_pose", ["--eval_split", "odom_9"], "--load_weights_folder is missing"),
     ("evaluate_pose", WEIGHTS, "odometry has odom_9 and odom_10"),
     ("test_simple", ["--image_path", "x.jpg"], "--model_name"),
+    ("test_simple", ["--image_path", "x", *WEIGHTS, "--min_depth", "0"], "0 is not larger than 0"),
+    ("test_simple", ["--image_path", "x", *WEIGHTS, "--max_depth", "0.01"], "is not below"),
     ("export_gt_depth", ["--split", "eigen"], "--data_path")])
 def test_a_wrong_command_line_gets_one_line_and_status_2(script, name, words, found):
     assert found in one_line(script(name, *words), status=2)

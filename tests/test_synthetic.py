@@ -1,126 +1,239 @@
-"""The rendered drive through KITTI's dataset classes: truth has the lowest objective."""
+import os
+import re
+
+import cv2
 import numpy as np
 import pytest
-import torch
+from PIL import Image
 
-from datasets import Augment, KITTIRAWDataset
-from datasets.augment import flip
-from datasets.street import Drive
-from datasets.synthetic import TRAIN, write
-from layers import get_translation_matrix, rot_from_axisangle
-from losses import ReprojectionObjective
-from metrics import STEREO_SCALE_FACTOR
+from datasets import synthetic
+from datasets.splits import read_split
+from datasets.synthetic import Drive
+from utils import run
 
 HEIGHT, WIDTH = 96, 320
-FRAMES, SEED, MOVING, STATIC = 40, 3, 20, 1
+FRAME = 30
+K = np.array([[0.58 * WIDTH, 0, 0.5 * WIDTH], [0, 1.92 * HEIGHT, 0.5 * HEIGHT], [0, 0, 1]])
+SMALL = {"frames": 20, "height": 32, "width": 96, "seed": 5, "workers": 2}
+KINDS = {"image_02": "jpg", "image_03": "jpg", "velodyne_points": "bin"}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("truth")
-    write(out / "drive", FRAMES, HEIGHT, WIDTH, SEED, workers=2)
-    return out / "drive"
+def drive():
+    return Drive(seed=1, frames=40)
 
 
 @pytest.fixture(scope="module")
-def street():
-    return Drive(2 * SEED, round(0.75 * FRAMES))
+def target(drive):
+    return drive.render(FRAME, "l", HEIGHT, WIDTH)
 
 
-def true_outputs(street, frame, side, sources):
-    """Return what a perfect network predicts, in its unit of length (a baseline of 0.1)."""
-    _, depth = street.render(frame, side, HEIGHT, WIDTH)
-    depth = torch.from_numpy(np.minimum(depth, 500)) / STEREO_SCALE_FACTOR
-    outputs = {("disp", 0): ((1 / depth - 1 / 100) / (1 / 0.1 - 1 / 100))[None, None]}
-    shift = np.eye(4)
-    shift[0, 3] = 0.54 * (side == "r")
-    for f in sources:
-        T = np.linalg.inv(street.pose(frame + f) @ shift) @ street.pose(frame) @ shift
-        T[:3, 3] /= STEREO_SCALE_FACTOR
-        outputs["cam_T_cam", 0, f] = torch.from_numpy(T).float()[None]
-    return outputs
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drive") / "out"
+    synthetic.write(folder, **SMALL)
+    return folder
 
 
-def batch_of(folder, frame, side, frames):
-    dataset = KITTIRAWDataset(folder, [f"{TRAIN} {frame} {side}"], HEIGHT, WIDTH, frames, 1,
-                              is_train=True)
-    batch = {key: value[None] for key, value in dataset[0].items()}
-    return Augment("cpu", [0]).eval()(batch)
+def sources(drive):
+    """Yield images from beside the target, each with the target's camera-to-camera matrix."""
+    yield drive.render(FRAME, "r", HEIGHT, WIDTH)[0], shifted(-0.54)
+    previous = drive.render(FRAME - 1, "l", HEIGHT, WIDTH)[0]
+    yield previous, np.linalg.inv(drive.pose(FRAME - 1)) @ drive.pose(FRAME)
 
 
-def objective(frames, inputs, outputs, **flags):
-    outputs = dict(outputs)
-    if "s" in frames:
-        outputs["cam_T_cam", 0, "s"] = inputs["stereo_T"]
-    losses, views = ReprojectionObjective(frames, [0], disparity_smoothness=0, **flags)(
-        inputs, outputs)
-    return losses["loss"].item(), views
+def shifted(x):
+    matrix = np.eye(4)
+    matrix[0, 3] = x
+    return matrix
 
 
-def moved(outputs, f, T):
-    return {**outputs, ("cam_T_cam", 0, f): T @ outputs["cam_T_cam", 0, f]}
+def warp_error(image, source, depth, source_from_target):
+    """Return the median difference, in grey levels, of an image and a source warped onto it."""
+    v, u = np.indices(depth.shape)
+    points = np.minimum(depth, 1e6) * np.tensordot(np.linalg.inv(K), [u, v, np.ones_like(u)], 1)
+    rotation, translation = source_from_target[:3, :3], source_from_target[:3, 3]
+    x, y, z = np.tensordot(K @ rotation, points, 1) + (K @ translation)[:, None, None]
+    u, v = (x / z).astype(np.float32), (y / z).astype(np.float32)
+    warped = cv2.remap(source, u, v, cv2.INTER_LINEAR)
+    inside = (u >= 0) & (u <= WIDTH - 1) & (v >= 0) & (v <= HEIGHT - 1)
+    return np.median(np.abs(warped.astype(float) - image).mean(2)[inside])
 
 
-def perturbed(outputs, sources):
-    """Yield (name, outputs) with depth or one pose a little off the truth."""
-    disp, columns = outputs["disp", 0], torch.linspace(-1, 1, WIDTH)
-    for name, factor in (("nearer", 1.2), ("farther", 0.8), ("right nearer", 1 + 0.2 * columns),
-                         ("left nearer", 1 - 0.2 * columns)):
-        yield name, {**outputs, ("disp", 0): (disp * factor).clamp(1e-4, 1)}
-    for f in sources:
-        for axis in range(3):
-            for sign in (-1, 1):
-                vec = torch.zeros(1, 1, 3)
-                vec[0, 0, axis] = sign
-                yield f"{f} turned about {axis}", moved(outputs, f, rot_from_axisangle(0.02 * vec))
-                yield f"{f} shifted along {axis}", moved(
-                    outputs, f, get_translation_matrix(0.03 * vec))
-        T = outputs["cam_T_cam", 0, f]
-        yield f"{f} inverted", {**outputs, ("cam_T_cam", 0, f): torch.linalg.inv(T)}
+def test_true_depth_and_motion_bring_the_other_views_onto_the_target(drive, target):
+    image, depth = target
+    for source, motion in sources(drive):
+        error = warp_error(image, source, depth, motion)
+        assert error < 2
+        assert error < 0.2 * warp_error(image, source, depth, np.eye(4))
 
 
-@pytest.mark.parametrize("side", ["l", "r"])
-@pytest.mark.parametrize("source", [-1, 1])
-def test_the_objective_in_time_is_lowest_at_the_true_depth_and_pose(folder, street, side, source):
-    inputs = batch_of(folder, MOVING, side, [0, source])
-    truth = true_outputs(street, MOVING, side, [source])
-    best, _ = objective([0, source], inputs, truth, automasking=False)
-    for name, outputs in perturbed(truth, [source]):
-        assert objective([0, source], inputs, outputs, automasking=False)[0] > 1.05 * best, name
+@pytest.mark.parametrize("scale", [0.85, 1.15])
+def test_wrong_depth_or_motion_warp_worse(drive, target, scale):
+    image, depth = target
+    for source, motion in sources(drive):
+        error = warp_error(image, source, depth, motion)
+        wrong = motion.copy()
+        wrong[:3, 3] *= scale
+        assert error < 0.8 * warp_error(image, source, scale * depth, motion)
+        assert error < 0.8 * warp_error(image, source, depth, wrong)
+        assert error < 0.8 * warp_error(image, source, depth, shifted(scale - 1) @ motion)
 
 
-@pytest.mark.parametrize("flipped", [False, True])
-@pytest.mark.parametrize("side", ["l", "r"])
-def test_the_objective_in_stereo_is_lowest_at_the_true_depth_and_baseline(folder, street, side,
-                                                                         flipped):
-    # Faithful 6: the baseline's sign is set by the side and by the flip
-    inputs = batch_of(folder, MOVING, side, [0, "s"])
-    truth = true_outputs(street, MOVING, side, [])
-    if flipped:
-        inputs = flip(inputs, torch.tensor([True]))
-        truth = {("disp", 0): truth["disp", 0].flip(3)}
-    best, _ = objective([0, "s"], inputs, truth, automasking=False)
-    for name, outputs in perturbed(truth, []):
-        assert objective([0, "s"], inputs, outputs, automasking=False)[0] > 1.05 * best, name
-    wrong = {**inputs, "stereo_T": torch.linalg.inv(inputs["stereo_T"])}
-    assert objective([0, "s"], wrong, truth, automasking=False)[0] > 1.5 * best
+def test_depth_is_that_of_the_pixel_middles(drive, target):
+    # The lane before the camera is bare ground, whose depth along a pixel's ray is known.
+    v, u = np.mgrid[HEIGHT - 12:HEIGHT, WIDTH // 2 - 12:WIDTH // 2 + 12]
+    rays = np.tensordot(drive.pose(FRAME)[:3, :3] @ np.linalg.inv(K), [u, v, np.ones_like(u)], 1)
+    np.testing.assert_allclose(target[1][v, u], -drive.pose(FRAME)[1, 3] / rays[1], rtol=1e-4)
 
 
-def test_the_full_objective_is_lowest_at_the_truth_too(folder, street):
-    frames = [0, -1, 1, "s"]
-    inputs = batch_of(folder, MOVING, "l", frames)
-    truth = true_outputs(street, MOVING, "l", [-1, 1])
-    best, views = objective(frames, inputs, truth)
-    for name, outputs in perturbed(truth, []):
-        assert objective(frames, inputs, outputs)[0] > best, name
-    assert views["automask", 0].mean() > 0.7
+def test_the_sky_is_at_infinity_and_all_else_in_front(target):
+    depth = target[1]
+    assert np.isinf(depth).any()
+    assert np.isfinite(depth).mean() > 0.8
+    assert depth.min() > 1
 
 
-def test_static_frames_are_masked_out(folder, street):
-    inputs = batch_of(folder, STATIC, "l", [0, -1, 1])
-    truth = true_outputs(street, STATIC, "l", [-1, 1])
-    assert torch.equal(truth["cam_T_cam", 0, 1], truth["cam_T_cam", 0, -1])
-    driving = true_outputs(street, MOVING, "l", [-1, 1])
-    believed = {**truth, **{key: driving[key] for key in driving if key[0] == "cam_T_cam"}}
-    _, views = objective([0, -1, 1], inputs, believed)
-    assert views["automask", 0].mean() < 0.1
+def test_views_have_texture_almost_everywhere(target):
+    grey = target[0].astype(float).mean(2)
+    blocks = grey.reshape(HEIGHT // 16, 16, WIDTH // 16, 16).std((1, 3))
+    assert (blocks > 2).mean() > 0.95
+
+
+def test_while_the_camera_stands_only_the_traffic_changes(drive):
+    np.testing.assert_array_equal(drive.pose(0), drive.pose(3))
+    (first, first_depth), (last, last_depth) = (drive.render(i, "l", HEIGHT, WIDTH) for i in (0, 3))
+    moved = (first_depth != last_depth).astype(np.uint8)
+    near_it = cv2.dilate(moved, np.ones((3, 3))) > 0
+    changed = (first != last).any(2)
+    assert 0 < changed.mean() < 0.1
+    assert not (changed & ~near_it).any()
+    assert not np.array_equal(drive.pose(3), drive.pose(4))
+
+
+def test_a_seed_gives_the_same_pictures_and_another_seed_other_ones(target):
+    image, depth = Drive(seed=1, frames=40).render(FRAME, "l", HEIGHT, WIDTH)
+    np.testing.assert_array_equal(image, target[0])
+    np.testing.assert_array_equal(depth, target[1])
+    other = Drive(seed=2, frames=40).render(FRAME, "l", HEIGHT, WIDTH)[0]
+    assert np.abs(other.astype(float) - target[0]).mean() > 10
+
+
+def test_a_drive_has_the_same_bytes_each_time_it_is_written(out, tmp_path):
+    synthetic.write(tmp_path / "again", **{**SMALL, "workers": 1})
+    files = {path.relative_to(out) for path in out.rglob("*") if path.is_file()}
+    again = tmp_path / "again"
+    assert files == {path.relative_to(again) for path in again.rglob("*") if path.is_file()}
+    assert all((out / file).read_bytes() == (again / file).read_bytes() for file in files)
+
+
+def calibration(path):
+    pairs = (line.split(":", 1) for line in path.read_text().splitlines())
+    return {key: np.array(value.split(), float) for key, value in pairs if key != "calib_time"}
+
+
+@pytest.mark.parametrize(("camera", "side"), [("02", "l"), ("03", "r")])
+def test_scans_projected_as_kitti_does_hit_the_true_depth(out, camera, side):
+    cameras = calibration(out / "2011_01_01" / "calib_cam_to_cam.txt")
+    velodyne = calibration(out / "2011_01_01" / "calib_velo_to_cam.txt")
+    np.testing.assert_array_equal(cameras[f"S_rect_{camera}"], [96, 32])
+    to_camera = np.eye(4)
+    to_camera[:3] = np.column_stack([velodyne["R"].reshape(3, 3), velodyne["T"]])
+    rectify = np.eye(4)
+    rectify[:3, :3] = cameras["R_rect_00"].reshape(3, 3)
+    scan = np.fromfile(out / synthetic.TRAIN / "velodyne_points/data/0000000007.bin", np.float32)
+    points = scan.reshape(-1, 4).astype(float)
+    forward = points[:, 0].copy()
+    points[:, 3] = 1
+    x, y, z = cameras[f"P_rect_{camera}"].reshape(3, 4) @ rectify @ to_camera @ points.T
+    u, v = np.rint(x / z).astype(int) - 1, np.rint(y / z).astype(int) - 1
+    inside = (u >= 0) & (u < 96) & (v >= 0) & (v < 32)
+    depth = Drive(2 * SMALL["seed"], 15).render(7, side, 32, 96)[1]
+    off = np.abs(depth[v[inside], u[inside]] / forward[inside] - 1)
+    np.testing.assert_allclose(forward, z, atol=1e-5)
+    if side == "l":
+        assert inside.all()
+        assert off.max() < 1e-4
+        assert 0.08 < len(points) / depth.size < 0.2
+    else:  # the right camera sees them between its pixels, and not those that are hidden from it
+        assert np.median(off) < 0.03
+
+
+def test_poses_file_holds_the_poses_from_the_first_frame(out):
+    held_out = Drive(2 * SMALL["seed"] + 1, 5)
+    rows = np.loadtxt(out / "poses" / "09.txt").reshape(-1, 3, 4)
+    assert len(rows) == 5
+    np.testing.assert_allclose(rows[0], np.eye(3, 4), atol=1e-9)
+    for i, row in enumerate(rows):
+        np.testing.assert_allclose(held_out.pose(0)[:3] @ np.vstack([row, [0, 0, 0, 1]]),
+                                   held_out.pose(i)[:3], atol=1e-6)
+
+
+def test_every_listed_frame_its_neighbours_and_its_scan_exist(out):
+    places = {}
+    for name in "train", "val", "test":
+        lines = read_split(out / "splits" / "drive" / f"{name}_files.txt")
+        assert lines
+        for folder, frame, side in map(str.split, lines):
+            assert side in ("l" if name == "test" else "lr")
+            for kind, ending in KINDS.items():
+                for i in range(int(frame) - 1, int(frame) + 2):
+                    assert (out / folder / kind / "data" / f"{i:010d}.{ending}").is_file()
+        places[name] = {tuple(line.split()[:2]) for line in lines}
+    assert not places["val"] & places["test"]
+    assert not {folder for folder, _ in places["train"]} & {
+        folder for folder, _ in places["val"] | places["test"]}
+
+
+def test_every_frame_but_the_last_of_the_odometry_sequence_is_listed(out):
+    lines = read_split(out / "splits" / "odom" / "test_files_09.txt")
+    assert lines == [f"9 {i} l" for i in range(4)]
+    for kind, source in ("image_2", "image_02"), ("image_3", "image_03"):
+        for i in range(5):
+            image = out / "sequences" / "09" / kind / f"{i:06d}.jpg"
+            raw = out / synthetic.HELD_OUT / source / "data" / f"{i:010d}.jpg"
+            assert image.read_bytes() == raw.read_bytes()
+    projection = calibration(out / "sequences" / "09" / "calib.txt")
+    np.testing.assert_allclose(projection["P3"][3], -0.54 * 0.58 * 96)
+
+
+def test_images_are_what_was_rendered(out):
+    image, _ = Drive(2 * SMALL["seed"], 15).render(7, "r", 32, 96)
+    read = Image.open(out / synthetic.TRAIN / "image_03" / "data" / "0000000007.jpg")
+    assert read.size == (96, 32)
+    assert np.abs(np.asarray(read, float) - image).mean() < 3
+
+
+def command(monkeypatch, *words):
+    monkeypatch.setattr("sys.argv", ["synthetic", *map(str, words)])
+    run(synthetic.main)
+
+
+def test_the_command_writes_a_whole_folder_and_says_what_comes_next(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "new" / "drive"
+    command(monkeypatch, out, "--frames", 16, "--height", 8, "--width", 16, "--workers", 1)
+    assert re.search(r"python train\.py --data_path \S+drive ", capsys.readouterr().out)
+    assert os.listdir(out.parent) == ["drive"]
+
+
+def test_a_folder_that_exists_is_left_alone(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(SystemExit) as exit_:
+        command(monkeypatch, tmp_path)
+    assert exit_.value.code == 1
+    assert "exists; remove it or choose another folder" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["mine.txt"]
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit):
+        command(monkeypatch, tmp_path / "file" / "out")
+    assert re.fullmatch(r"error: .*/out cannot be written: .+\n", capsys.readouterr().err)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_too_few_frames_are_refused(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        command(monkeypatch, tmp_path / "out", "--frames", 3)
+    assert "--frames is 3; it must be at least 16" in capsys.readouterr().err

@@ -79,15 +79,20 @@ def test_a_real_frame_is_predicted(tmp_path, weights, script):
         assert picture.size == (1242, 375)
 
 
-def test_a_published_model_is_found_where_it_was_downloaded(image, weights, tmp_path, script,
-                                                           monkeypatch):
-    monkeypatch.setattr(utils.download_model_if_doesnt_exist, "__defaults__",
-                        (tmp_path / "models", utils.MODELS_URL))
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "mono_640x192").symlink_to(weights)
+def test_a_published_model_is_taken_from_where_it_was_downloaded(image, weights, tmp_path, script,
+                                                                 monkeypatch):
+    monkeypatch.setattr(utils, "MODELS_DIR", tmp_path)
+    (tmp_path / "mono_640x192").symlink_to(weights)
     outcome = script("test_simple", "--image_path", image, "--model_name", "mono_640x192")
     assert outcome.status == 0, outcome.err
     assert image.with_name("street_disp.npy").exists()
+
+
+def test_another_depth_range_gives_other_disparities(image, weights, script):
+    script("test_simple", "--image_path", image, "--load_weights_folder", weights,
+           "--min_depth", 1, "--max_depth", 50)
+    disp = np.load(image.with_name("street_disp.npy"))
+    assert 1 / 50 < disp.min() < disp.max() < 1
 
 
 def test_bad_input_gets_one_line(image, weights, tmp_path, script):
@@ -100,5 +105,5 @@ def test_bad_input_gets_one_line(image, weights, tmp_path, script):
         call(image, "--load_weights_folder", "nowhere"), status=1)
     assert "invalid choice: 'mono'" in one_line(call(image, "--model_name", "mono"), status=2)
     image.write_bytes(b"no image")
-    assert "street.jpg can't be read as an image" in one_line(call(image, *loaded), status=1)
+    assert "street.jpg cannot be read as an image" in one_line(call(image, *loaded), status=1)
     assert [path.name for path in image.parent.iterdir()] == ["street.jpg"]

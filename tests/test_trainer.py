@@ -1,5 +1,7 @@
 """trainer.py and train.py: every mode trains, weights and logs are written, bad data is named."""
 import json
+import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -11,6 +13,7 @@ from conftest import HEIGHT, ROOT, WIDTH, one_line, train_flags
 from tensorboardX.proto.event_pb2 import Event
 
 from checkpoints import load_model
+from datasets import DATASETS, KITTIRAWDataset
 from datasets.synthetic import TRAIN
 from options import MonodepthOptions
 from trainer import Trainer
@@ -143,8 +146,8 @@ def test_train_py_trains_on_odometry_in_worker_processes(drive, tmp_path):
     weights = tmp_path / "odom/models/weights_0"
     assert f"weights: {weights}\nnext: python evaluate_pose.py" in done.stdout
     assert load_model(weights, with_pose=True)[1] == (HEIGHT, WIDTH, False)
-    assert "examples/s" in done.stderr
-    assert "waiting for data" in done.stderr
+    assert re.search(r"2/2 \[.*loss \d\.\d{4}, \d+\.\d examples/s, \d+% waiting for data\]",
+                     done.stderr)
 
 
 @pytest.mark.parametrize(("flags", "found"), [
@@ -158,6 +161,48 @@ def test_bad_data_gets_one_line_and_status_1(drive, tmp_path, script, flags, fou
     outcome = script("train", *train_flags(drive, "--log_dir", tmp_path), *flags)
     assert found in one_line(outcome, status=1)
     assert not list(tmp_path.glob("**/weights_*"))
+
+
+@pytest.mark.parametrize(("flags", "found"), [
+    (["--dataset", "mine"], "--dataset mine does not exist; choose one of kitti, "),
+    (["--num_layers", 20], "--num_layers 20 does not exist; choose one of 18, 34, ")])
+def test_a_name_that_does_not_exist_gets_one_line_and_status_2(drive, script, flags, found):
+    assert found in one_line(script("train", *train_flags(drive), *flags), status=2)
+
+
+def test_a_dataset_of_ones_own_is_known_by_its_line_in_datasets(drive, tmp_path, monkeypatch,
+                                                                script):
+    class Mine(KITTIRAWDataset):
+        """A newcomer's."""
+
+    monkeypatch.setitem(DATASETS, "mine", Mine)
+    outcome = script("train", *train_flags(drive, "--dataset", "mine", "--log_dir", tmp_path))
+    assert outcome.status == 0, outcome.err
+    assert "--dataset mine" in outcome.out
+
+
+@pytest.mark.parametrize(("flags", "found"), [
+    ("", "evaluate_depth.py {} --eval_mono --eval_split {split}"),
+    ("--use_stereo --min_depth 1", "evaluate_depth.py {} --eval_stereo --eval_split {split} "
+                                   "--min_depth 1.0 --max_depth 100.0"),
+    ("--dataset kitti_depth", "evaluate_depth.py {} --eval_mono --dataset kitti_depth "
+                              "--eval_split {split}")])
+def test_the_next_command_evaluates_what_was_trained(drive, tmp_path, script, flags, found):
+    split = tmp_path / "my split"
+    shutil.copytree(drive / "splits/tiny", split)
+    run = trainer(drive, "--log_dir", tmp_path, "--split", split, *flags.split())
+    common = f"--data_path {drive} --load_weights_folder {tmp_path}/mdp/models/weights_0"
+    assert run.next_command() == "python " + found.format(common, split=f"'{split}'")
+    run.train()
+    words = shlex.split(run.next_command())[1:]
+    outcome = script(words[0].removesuffix(".py"), *words[1:], "--num_workers", 0)
+    assert outcome.status == 0, outcome.err
+
+
+def test_only_the_models_to_load_are_loaded(drive, weights, capsys):
+    trainer(drive, "--load_weights_folder", weights, "--models_to_load", "depth")
+    assert [line for line in capsys.readouterr().out.splitlines() if "loaded" in line] == [
+        "loaded depth", "loaded Adam's state"]
 
 
 def test_a_malformed_split_line_is_named(drive, tmp_path, script):

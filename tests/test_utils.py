@@ -17,8 +17,8 @@ NAME = "mono_640x192"
 
 
 @pytest.fixture
-def server(tmp_path):
-    """Serve tmp_path/www on loopback; yields (its root URL, that folder, the paths asked for)."""
+def server(tmp_path, monkeypatch):
+    """Serve tmp_path/www on loopback as the source of models; yields (that folder, paths asked)."""
     root, asked = tmp_path / "www", []
     root.mkdir()
 
@@ -26,12 +26,20 @@ def server(tmp_path):
         def __init__(self, *args):
             super().__init__(*args, directory=str(root))
 
+        def end_headers(self):
+            if self.path == "/stereo_640x192.zip":  # promise more than there is
+                self._headers_buffer = [line.replace(b"Content-Length: ", b"Content-Length: 9")
+                                        for line in self._headers_buffer]
+            super().end_headers()
+
         def log_message(self, _format, *args):
             asked.append(args[0])
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
         threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{httpd.server_port}", root, asked
+        monkeypatch.setattr(utils, "MODELS_URL", f"http://127.0.0.1:{httpd.server_port}")
+        monkeypatch.setattr(utils, "MODELS_DIR", tmp_path / "models")
+        yield root, asked
         httpd.shutdown()
 
 
@@ -47,7 +55,7 @@ GOOD = {"encoder.pth": "e", "depth.pth": "d", "pose.pth": "p"}
 
 
 def serve(server, monkeypatch, content, name=NAME, md5=None):
-    (server[1] / f"{name}.zip").write_bytes(content)
+    (server[0] / f"{name}.zip").write_bytes(content)
     md5 = md5 or hashlib.md5(content).hexdigest()
     monkeypatch.setitem(utils.PRETRAINED_MODELS, name, md5)
 
@@ -55,16 +63,16 @@ def serve(server, monkeypatch, content, name=NAME, md5=None):
 def test_a_model_is_downloaded_once_checked_and_unpacked(server, monkeypatch, tmp_path):
     serve(server, monkeypatch, archive(GOOD))
     for _ in range(2):
-        folder = utils.download_model_if_doesnt_exist(NAME, tmp_path / "models", server[0])
+        folder = utils.download_model_if_doesnt_exist(NAME)
     assert {path.name: path.read_text() for path in folder.iterdir()} == GOOD
     assert [path.name for path in (tmp_path / "models").iterdir()] == [NAME]
-    assert len(server[2]) == 1
+    assert len(server[1]) == 1
 
 
 def test_a_plus_in_a_name_is_quoted(server, monkeypatch, tmp_path):
     serve(server, monkeypatch, archive(GOOD), "mono+stereo_640x192")
-    utils.download_model_if_doesnt_exist("mono+stereo_640x192", tmp_path / "models", server[0])
-    assert "/mono%2Bstereo_640x192.zip" in server[2][0]
+    utils.download_model_if_doesnt_exist("mono+stereo_640x192")
+    assert "/mono%2Bstereo_640x192.zip" in server[1][0]
 
 
 def link():
@@ -84,16 +92,46 @@ def test_a_bad_archive_is_refused_and_nothing_is_left(server, monkeypatch, tmp_p
                                                       found):
     serve(server, monkeypatch, content, md5=md5)
     with pytest.raises(DataError, match=found):
-        utils.download_model_if_doesnt_exist(NAME, tmp_path / "models", server[0])
+        utils.download_model_if_doesnt_exist(NAME)
     assert list((tmp_path / "models").iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "www"]
 
 
 def test_a_failed_download_says_what_to_do(server, tmp_path):
     with pytest.raises(DataError) as caught:
-        utils.download_model_if_doesnt_exist(NAME, tmp_path / "models", server[0])
+        utils.download_model_if_doesnt_exist(NAME)
     assert "download it by hand and unpack it into" in str(caught.value)
     assert str(tmp_path / "models" / NAME / "encoder.pth") in str(caught.value)
+
+
+def test_a_download_that_breaks_off_is_not_taken_for_whole(server, monkeypatch, tmp_path):
+    serve(server, monkeypatch, archive(GOOD), "stereo_640x192")
+    with pytest.raises(DataError, match="it broke off after"):
+        utils.download_model_if_doesnt_exist("stereo_640x192")
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_server_that_does_not_answer_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(utils, "MODELS_URL", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setattr(utils, "MODELS_DIR", tmp_path / "models")
+    with pytest.raises(DataError, match=r"127\.0\.0\.1:9.*refused"):
+        utils.download_model_if_doesnt_exist(NAME)
+
+
+def test_an_encrypted_archive_is_refused(server, monkeypatch, tmp_path):
+    content = archive(GOOD)
+    flags = content.index(b"PK\x01\x02") + 8
+    serve(server, monkeypatch, content[:flags] + b"\x01\x00" + content[flags + 2:])
+    with pytest.raises(DataError, match="cannot be downloaded"):
+        utils.download_model_if_doesnt_exist(NAME)
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_an_error_is_one_line_whatever_its_cause():
+    assert str(DataError("it failed (Error(s):\n\tkey x); do y")) == (
+        "it failed (Error(s): key x); do y")
+    wrapped = "Caught DataError in worker\nTraceback:\n  raise\nutils.DataError: a is missing\n"
+    assert str(DataError(wrapped)) == "a is missing"
 
 
 def test_an_unknown_model_is_refused_with_the_names():
@@ -103,7 +141,7 @@ def test_an_unknown_model_is_refused_with_the_names():
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(DataError, match="folder can't be written"):
+    with pytest.raises(DataError, match="folder cannot be written"):
         utils.write_atomically(tmp_path / "folder", b"content")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
@@ -124,10 +162,12 @@ def test_near_is_bright_and_far_is_dark():
     assert brightness[0, -1] > 600
 
 
-def test_magma_is_matplotlibs():
+def test_magma_is_matplotlibs_and_the_brightest_5_percent_are_white():
     # published values of the colour map at 0, 1/2 and 1
-    picture = utils.colorize(np.array([[0.0, 0.5, 1.0]]), 0, 1)[0]
-    np.testing.assert_allclose(picture, [[0, 0, 4], [183, 55, 121], [252, 253, 191]], atol=2)
+    picture = utils.colorize(np.append(np.linspace(0, 1, 96), [5, 6, 7, 8, 9])[None])[0]
+    white = [252, 253, 191]
+    np.testing.assert_allclose(picture[[0, 47, 95, 100]], [[0, 0, 4], [183, 55, 121], white, white],
+                               atol=4)
 
 
 def test_normalize_image_stretches_to_0_and_1_and_survives_a_constant():
