@@ -157,7 +157,7 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], path: Path) -> N
     """Load a state dict that must have exactly the network's keys and shapes.
 
     Raises:
-        DataError: it has not; names the file and the first keys.
+        DataError: it does not; names the file and the first keys.
     """
     own = network.state_dict()
     given = {key: value for key, value in state.items() if key not in InputFormat._fields}

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layers import (
@@ -109,7 +110,8 @@ class ReprojectionObjective(nn.Module):
             masks = torch.stack([resize_disp(outputs["predictive_mask", s].float(), height, width)
                                  for s in scales], 2).transpose(0, 1)       # (F, B, S, H, W)
             errors = errors * masks
-            mask_terms = -masks.log().clamp(min=-100).mean((0, 1, 3, 4))    # to 1, cross-entropy
+            to_open = F.binary_cross_entropy(masks, torch.ones_like(masks), reduction="none")
+            mask_terms = to_open.mean((0, 1, 3, 4))                         # (S,)
         # Faithful: the minimum over source frames, or their mean with --avg_reprojection
         errors = errors.mean(0, keepdim=True) if self.avg_reprojection else errors
         minimum, automask = self._minimum(errors, sources, target)

@@ -40,6 +40,16 @@ def seeded():
     np.random.seed(0)
 
 
+class Malicious:
+    """Unpickled anywhere, it would make a file at `path`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
 class Outcome(NamedTuple):
     """How a script ended: exit status, and what it printed."""
 

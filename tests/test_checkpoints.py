@@ -3,7 +3,7 @@ import pickle
 
 import pytest
 import torch
-from conftest import figures
+from conftest import Malicious, figures
 from torch import nn
 from torch.testing import assert_close
 
@@ -159,16 +159,6 @@ def test_a_backbone_of_ones_own_is_found_in_opt_json(tmp_path, monkeypatch):
     (tmp_path / "opt.json").write_text('{"num_layers": 7}')
     model, _ = load_model(tmp_path / "weights_0", with_pose=True)
     assert model.disparity(torch.rand(1, 3, 64, 96)).shape == (1, 1, 64, 96)
-
-
-class Malicious:
-    """Unpickled anywhere, it would make a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
 
 
 def test_a_malicious_checkpoint_is_refused_and_nothing_runs(tmp_path):

@@ -7,7 +7,7 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
-from conftest import SHARED, figures, needs_shared
+from conftest import SHARED, Malicious, figures, needs_shared
 
 from datasets.ground_truth import export_gt_depths, load_gt_depths
 from utils import DataError
@@ -89,16 +89,6 @@ def test_the_originals_file_is_read_as_numpy_writes_it_now(tmp_path):
                        ("floats", np.ones((2, 4, 3)))):
         np.savez_compressed(tmp_path / f"{name}.npz", data=data)
         assert len(load_gt_depths(tmp_path / f"{name}.npz")) == 2
-
-
-class Malicious:
-    """Unpickled anywhere, it would make a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
 
 
 def test_a_malicious_file_is_refused_and_nothing_runs(tmp_path):
