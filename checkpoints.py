@@ -65,9 +65,9 @@ def read_state(path: str | Path) -> dict:
                         "as train.py writes it to <log_dir>/<model_name>/models/weights_<epoch>")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except LOAD_ERRORS as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} cannot be read as weights: {first_line[:200]}") from None
+    except LOAD_ERRORS:
+        raise DataError(f"{path} cannot be read as weights: it is cut off, or holds other things "
+                        "than tensors and numbers; copy or download it again") from None
     if not isinstance(state, dict):
         raise DataError(f"{path} holds a {type(state).__name__}, expected a state dict")
     return state
@@ -179,7 +179,7 @@ def load_weights(folder: str | Path, model: Monodepth2, names: Iterable[str]) ->
         One line per name: what was loaded, and what was skipped and why.
 
     Raises:
-        DataError: the folder is missing, or a file of it does not fit the model.
+        DataError: the folder is missing or has none of them, or a file does not fit the model.
     """
     folder, lines = Path(folder), []
     if not folder.is_dir():
@@ -195,6 +195,9 @@ def load_weights(folder: str | Path, model: Monodepth2, names: Iterable[str]) ->
         else:
             load_strictly(children[name], read_state(path), path)
             lines.append(f"loaded {name}")
+    if not any(line.startswith("loaded") for line in lines):
+        raise DataError(f"nothing was loaded from {folder} ({'; '.join(lines)}); give a "
+                        "weights_<epoch> folder")
     return lines
 
 

@@ -39,7 +39,10 @@ def predict(opts: Namespace) -> np.ndarray:
     """Return the (N, h, w) scaled disparities of the split's test images, at network size."""
     check_data_path(opts.data_path)
     device = get_device(opts.no_cuda)
-    model, (height, width, _) = load_model(opts.load_weights_folder, device=device)
+    model, (height, width, use_stereo) = load_model(opts.load_weights_folder, device=device)
+    if opts.eval_stereo and not use_stereo:
+        print(f"warning: {opts.load_weights_folder} was trained without stereo, so its depth has "
+              "no known scale; --eval_mono finds one for each image")
     kind = "kitti_test" if Path(opts.eval_split).name == "benchmark" else opts.dataset
     lines = read_split(split_path(opts.eval_split, "test_files.txt"))
     dataset = dataset_class(kind)(opts.data_path, lines, height, width, [0], 1,
@@ -70,8 +73,9 @@ def load_disparities(opts: Namespace) -> np.ndarray:
         disps = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"--ext_disp_to_eval {path} does not exist") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as a .npy array: {error}") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise DataError(f"{path} cannot be read as a .npy array; expected what np.save writes of "
+                        "floats") from None
     split = "eigen" if opts.eval_eigen_to_benchmark else opts.eval_split
     expected = len(read_split(split_path(split, "test_files.txt")))
     shape = getattr(disps, "shape", ())

@@ -34,10 +34,14 @@ def read_sequence(eval_split: str) -> tuple[list[str], int, int]:
         path = split_path("odom", f"test_files_{number:0>2}.txt")
     else:
         path = Path(eval_split)
+        if not path.is_file():
+            raise DataError(f"--eval_split {eval_split} does not exist; give odom_9, odom_10, or "
+                            "a path to a list of frames, such as `9 l: 0-1589`")
     lines = read_split(path)
     sequences, frames, _ = zip(*map(parse_line, lines), strict=True)
     if len(set(sequences)) > 1 or list(frames) != list(range(frames[0], frames[0] + len(frames))):
-        raise DataError(f"{path} must list consecutive frames of one sequence, as `9: 0-1589` does")
+        raise DataError(f"{path} must list consecutive frames of one sequence, as "
+                        "`9 l: 0-1589` does")
     if not sequences[0].isdigit():
         raise DataError(f"{path} names {sequences[0]!r}; expected the number of a sequence")
     return lines, int(sequences[0]), frames[0]

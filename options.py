@@ -17,10 +17,18 @@ def positive(kind: type) -> Callable[[str], int | float]:
     def parse(text: str) -> int | float:
         value = kind(text)
         if not value > 0:
-            raise argparse.ArgumentTypeError(f"{text} is not larger than 0")
+            raise argparse.ArgumentTypeError(f"{text} is not larger than 0, as it must be")
         return value
     parse.__name__ = f"positive {kind.__name__}"
     return parse
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the list of all flags."""
+
+    def error(self, message: str):
+        """End the program with status 2 and the message."""
+        self.exit(2, f"{self.prog}: error: {message} (-h shows the flags)\n")
 
 
 class MonodepthOptions:
@@ -31,7 +39,7 @@ class MonodepthOptions:
 
     def __init__(self, script: str = TRAIN):
         self.script = script
-        self.parser = argparse.ArgumentParser(
+        self.parser = OneLineParser(
             description={TRAIN: "Train depth from video or stereo pairs.",
                          DEPTH: "Evaluate depth against ground truth.",
                          POSE: "Evaluate odometry: the 5-frame error."}[script])
@@ -145,8 +153,8 @@ class MonodepthOptions:
     def _split(self):
         add = self._group("evaluation", "what to compare with", DEPTH, POSE)
         add("--eval_split", default="eigen",
-            help="depth: eigen, eigen_benchmark, benchmark, or a path to a split folder; "
-                 "odometry: odom_9, odom_10, or a path to a list")
+            help="odom_9, odom_10, or a path to a list of frames" if self.script == POSE else
+            "eigen, eigen_benchmark, benchmark, or a path to a split folder (%(default)s)")
         add("--eval_out_dir", help="folder for what is written (default: the weights folder)")
 
     def _evaluation(self):
@@ -201,6 +209,8 @@ class MonodepthOptions:
                 opts.ext_disp_to_eval and Path(opts.eval_split).name == "eigen_benchmark"):
             error("--eval_eigen_to_benchmark goes with --ext_disp_to_eval FILE and "
                   "--eval_split eigen_benchmark")
+        if opts.no_eval and not opts.save_pred_disps:
+            error("--no_eval leaves nothing to do; add --save_pred_disps, or leave it out")
         if opts.ext_disp_to_eval and opts.save_pred_disps:
             error("--save_pred_disps saves predictions, and --ext_disp_to_eval makes none; "
                   "leave one out")
@@ -212,7 +222,8 @@ class MonodepthOptions:
         if opts.load_weights_folder is None:
             self.parser.error("--load_weights_folder is missing; give a weights_<epoch> folder")
         if opts.eval_split in ("eigen", "eigen_benchmark", "benchmark"):
-            self.parser.error(f"--eval_split is {opts.eval_split}; odometry has odom_9 and odom_10")
+            self.parser.error(f"--eval_split {opts.eval_split} is depth's; give odom_9, odom_10, "
+                              "or a path to a list of frames")
         self._check_common(opts)
 
     def _check_common(self, opts: argparse.Namespace):

@@ -14,7 +14,7 @@ from datasets import as_float
 from layers import disp_to_depth, resize_disp
 from metrics import STEREO_SCALE_FACTOR
 from networks import Monodepth2
-from options import MAX_DEPTH, MIN_DEPTH, positive
+from options import MAX_DEPTH, MIN_DEPTH, OneLineParser, positive
 from utils import (
     PRETRAINED_MODELS,
     DataError,
@@ -29,7 +29,7 @@ from utils import (
 
 def parse_args() -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = OneLineParser(description=__doc__)
     parser.add_argument("--image_path", required=True, help="an image, or a folder of images")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--model_name", choices=PRETRAINED_MODELS,

@@ -40,6 +40,7 @@ IMAGES_PER_LOG = 4    # samples of a batch whose pictures are logged
 BAR = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 BAR_SECONDS = 1.0     # between looks at the loss for the progress bar
 DROP = 0.1            # of the learning rate, after --scheduler_step_size epochs
+KITTI_SPLITS = ("eigen_zhou", "eigen_full", "benchmark")  # trained on these, eigen is the test
 # The names under which TensorBoard shows metrics.DEPTH_METRICS
 LOGGED_METRICS = ("de/abs_rel", "de/sq_rel", "de/rms", "de/log_rms", "da/a1", "da/a2", "da/a3")
 
@@ -97,17 +98,26 @@ class Trainer:
         if opts.num_layers not in ENCODERS:
             raise UsageError(f"--num_layers {opts.num_layers} does not exist; choose one of "
                              f"{', '.join(map(str, ENCODERS))}")
+        pretrained = opts.weights_init == "pretrained" and not self._encoders_are_loaded()
         try:
-            return Monodepth2(opts.num_layers, opts.weights_init == "pretrained", self.frames,
+            return Monodepth2(opts.num_layers, pretrained, self.frames,
                               opts.scales, opts.pose_model_type, opts.pose_model_input,
                               opts.predictive_mask)
         except LOAD_ERRORS as error:
-            if opts.weights_init != "pretrained":
+            if not pretrained:
                 raise
             url = get_model_weights(f"resnet{opts.num_layers}").IMAGENET1K_V1.url
             place = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
             raise DataError(f"ImageNet's weights cannot be loaded ({error}); put {url} at {place}, "
                             "or pass --weights_init scratch") from None
+
+    def _encoders_are_loaded(self) -> bool:
+        """Whether --load_weights_folder has every encoder, so that ImageNet's is not needed."""
+        opts = self.opts
+        has_pose_encoder = opts.pose_model_type == "separate_resnet" and len(opts.frame_ids) > 1
+        return opts.load_weights_folder is not None and all(
+            name in opts.models_to_load and Path(opts.load_weights_folder, f"{name}.pth").is_file()
+            for name in ["encoder"] + ["pose_encoder"] * has_pose_encoder)
 
     def _make_objective(self) -> ReprojectionObjective:
         opts = self.opts
@@ -118,7 +128,7 @@ class Trainer:
             ssim=not opts.no_ssim, scale_translation=opts.pose_model_type == "posecnn")
 
     def _load_weights(self) -> None:
-        folder = Path(self.opts.load_weights_folder).expanduser()
+        folder = self.opts.load_weights_folder
         for line in load_weights(folder, self.model, self.opts.models_to_load):
             print(line)
         print(load_adam(folder, self.optimizer))
@@ -128,7 +138,7 @@ class Trainer:
         opts, started = self.opts, time.monotonic()
         print(f"training {opts.model_name} on {self.device}: "
               f"{len(self.train_loader.dataset)} items of {opts.split}, "
-              f"{len(self.val_loader.dataset)} to validate; logs in {self.log_path}")
+              f"{len(self.val_loader.dataset)} to validate; logs in {self.log_path}", flush=True)
         for epoch in range(opts.num_epochs):
             self.epoch = epoch
             self.run_epoch()
@@ -225,24 +235,31 @@ class Trainer:
     def next_command(self) -> str:
         """Return the command line that evaluates what was trained."""
         opts = self.opts
-        words = ["--data_path", opts.data_path, "--load_weights_folder", self.weights_folder()]
-        words += ["--png"] * opts.png
-        if opts.dataset == "kitti_odom" and self.model.pose is not None:
-            return shlex.join(map(str, ["python", "evaluate_pose.py", *words, "--eval_split",
-                                        "odom_9"]))
-        words += ["--eval_stereo" if opts.use_stereo else "--eval_mono"]
-        if opts.dataset != "kitti":
-            words += ["--dataset", opts.dataset]
-        if Path(opts.split, "test_files.txt").is_file():
-            words += ["--eval_split", opts.split]
+        words = ["--data_path", opts.data_path] + ["--png"] * opts.png
+        if opts.split == "odom" and self.model.pose is not None:
+            words = ["evaluate_pose.py", *words, "--eval_split", "odom_9"]
+        elif opts.split in KITTI_SPLITS or Path(opts.split, "test_files.txt").is_file():
+            words = ["evaluate_depth.py", *words,
+                     "--eval_stereo" if opts.use_stereo else "--eval_mono"]
+            if opts.split not in KITTI_SPLITS:
+                words += ["--eval_split", opts.split]
+            if opts.dataset != "kitti":
+                words += ["--dataset", opts.dataset]
+        else:  # a list of one's own, without test frames
+            words = ["test_simple.py", "--image_path", "IMAGE"]
         if (opts.min_depth, opts.max_depth) != (MIN_DEPTH, MAX_DEPTH):
             words += ["--min_depth", opts.min_depth, "--max_depth", opts.max_depth]
-        return shlex.join(map(str, ["python", "evaluate_depth.py", *words]))
+        words += ["--load_weights_folder", self.weights_folder()]
+        return shlex.join(map(str, ["python", *words]))
 
     @cached_property
     def writers(self) -> dict[str, SummaryWriter]:
         """TensorBoard's two runs, "train" and "val"."""
-        return {mode: SummaryWriter(str(self.log_path / mode)) for mode in ("train", "val")}
+        try:
+            return {mode: SummaryWriter(str(self.log_path / mode)) for mode in ("train", "val")}
+        except OSError as error:
+            raise DataError(f"--log_dir: {self.log_path} cannot be written: {error.strerror}; "
+                            "choose another folder") from None
 
     @cached_property
     def _val_batches(self) -> Iterator[dict]:

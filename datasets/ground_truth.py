@@ -16,6 +16,7 @@ from datasets.splits import parse_line, read_split, split_path
 from utils import DataError, check_data_path, write_atomically
 
 FILE_NAME = "gt_depths.npz"
+LINES = "lines"  # the array of split lines beside the maps, which tells a file of another list
 
 
 def gt_path(split: str) -> Path:
@@ -36,10 +37,13 @@ def export_gt_depths(data_path: str | Path, split: str) -> Path:
     Raises:
         DataError: a file is missing; nothing is written then.
     """
+    if Path(split).name == "benchmark":
+        raise DataError("the ground truth of the benchmark split is on KITTI's server only; choose "
+                        "eigen or eigen_benchmark")
     check_data_path(data_path)
     lines = read_split(split_path(split, "test_files.txt"))
     read = _read_annotated if Path(split).name == "eigen_benchmark" else _project_scan
-    depths = {}
+    depths = {LINES: np.array(lines)}
     for i, line in enumerate(tqdm(lines, desc=f"ground truth of {split}", dynamic_ncols=True)):
         folder, frame, side = parse_line(line)
         try:
@@ -70,37 +74,40 @@ def load_or_export_gt_depths(data_path: str | Path, split: str) -> list[np.ndarr
     if not path.is_file():
         print(f"{path} does not exist yet; making it from {data_path}")
         export_gt_depths(data_path, split)
-    return load_gt_depths(path)
+    return load_gt_depths(path, read_split(split_path(split, "test_files.txt")))
 
 
-def load_gt_depths(path: str | Path) -> list[np.ndarray]:
+def load_gt_depths(path: str | Path, lines: list[str] | None = None) -> list[np.ndarray]:
     """Read ground truth: this project's file, or the original's with its pickled object array.
+
+    Args:
+        path: a gt_depths.npz.
+        lines: the split lines it must be of, if it says of which it is.
 
     Returns:
         Maps (H, W) float32, metres, 0 = none.
 
     Raises:
-        DataError: the file is broken, or its pickle asks for more than float arrays.
+        DataError: the file is broken or of another list, or its pickle asks for more than float
+            arrays.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = sorted(archive.namelist())
-            if names == ["data.npy"]:
-                depths = list(_read_data(io.BytesIO(archive.read("data.npy"))))
-            else:
-                depths = [_read_array(archive.read(name)) for name in names]
+            arrays = {name.removesuffix(".npy"): _read_array(archive.read(name))
+                      for name in sorted(archive.namelist())}
     except (OSError, ValueError, EOFError, KeyError, TypeError, IndexError, AttributeError,
             RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read as ground truth ({error}); delete it and run "
                         "export_gt_depth.py") from None
+    written_for = arrays.pop(LINES, None)
+    if lines is not None and written_for is not None and list(lines) != list(written_for):
+        raise DataError(f"{path} is of another list of frames than the split is now; run "
+                        "export_gt_depth.py again")
+    depths = list(arrays["data"]) if arrays.keys() == {"data"} else list(arrays.values())
     if not all(isinstance(d, np.ndarray) and d.ndim == 2 and d.dtype.kind == "f" for d in depths):
         raise DataError(f"{path} holds other things than depth maps; delete it and run "
                         "export_gt_depth.py")
     return depths
-
-
-def _read_array(content: bytes) -> np.ndarray:
-    return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
 
 
 class _FloatArrayUnpickler(pickle.Unpickler):
@@ -117,13 +124,14 @@ class _FloatArrayUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which float arrays don't need")
 
 
-def _read_data(stream: io.BytesIO) -> np.ndarray:
-    """Read the one array of the original's file: of floats, or of objects that are arrays."""
+def _read_array(content: bytes) -> np.ndarray:
+    """Read a .npy: of plain values, or as the original's of objects that are arrays."""
+    stream = io.BytesIO(content)
     version = np.lib.format.read_magic(stream)
     read_header = (np.lib.format.read_array_header_1_0 if version == (1, 0)
                    else np.lib.format.read_array_header_2_0)
     _, _, dtype = read_header(stream)
-    if not dtype.hasobject:
-        stream.seek(0)
-        return np.lib.format.read_array(stream, allow_pickle=False)
-    return _FloatArrayUnpickler(stream, encoding="latin1").load()
+    if dtype.hasobject:
+        return _FloatArrayUnpickler(stream, encoding="latin1").load()
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False)

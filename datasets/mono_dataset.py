@@ -80,7 +80,7 @@ class MonoDataset(Dataset):
         item = self._intrinsics()
         for f in self.frame_idxs:
             at, view = (frame, OTHER_SIDE[side]) if f == "s" else (frame + f, side)
-            image = self._read(folder, at, view)
+            image = self._read(folder, at, view, f)
             levels = self.num_scales if f == 0 or self.pyramids else 1
             for s, level in enumerate(pyramid(image, self.height, self.width, levels)):
                 item["color", f, s] = level
@@ -91,13 +91,15 @@ class MonoDataset(Dataset):
             item["depth_gt"] = torch.from_numpy(depth.astype(np.float32))[None]
         return item
 
-    def _read(self, folder: str, frame: int, side: str | None) -> Image.Image:
+    def _read(self, folder: str, frame: int, side: str | None, f: int | str) -> Image.Image:
         try:
             return self.get_color(folder, frame, side, False)
         except FileNotFoundError as error:
             other = ".png" if self.img_ext == ".jpg" else ".jpg"
             path = Path(error.filename or self.get_image_path(folder, frame, side))
-            cure = "extract the drive again, or take the line out of the list"
+            cure = "extract the drive again, or list only frames that are there"
+            if f not in (0, "s"):
+                cure = f"frame {frame - f} has no neighbour {f:+d}; list only frames that have it"
             if path.with_suffix(other).exists():
                 cure = "pass --png" if other == ".png" else "leave out --png"
             raise DataError(f"{path} is missing; {cure}") from None

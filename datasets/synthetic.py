@@ -29,6 +29,7 @@ SEQUENCE = 9        # the odometry sequence that the held-out drive plays
 TRAIN_SHARE = 0.75  # of all frames
 VAL_SHARE = 0.33    # of the held-out frames
 MIN_FRAMES = 16     # fewer leave a list empty
+SIZE_STEP = 32      # pixels; the networks take multiples of it, from twice it on
 
 AXES = np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]])  # velodyne (forward, left, up) to camera
 # m, velodyne to camera: 8 cm above it as on KITTI's car, but not behind it, so that the forward
@@ -153,9 +154,13 @@ def parse() -> argparse.Namespace:
                         help="processes that render (one for each core)")
     args = parser.parse_args()
     for name, least in zip(("frames", "height", "width", "seed", "workers"),
-                           (MIN_FRAMES, 1, 1, 0, 1), strict=True):
+                           (MIN_FRAMES, 2 * SIZE_STEP, 2 * SIZE_STEP, 0, 1), strict=True):
         if getattr(args, name) < least:
             parser.error(f"--{name} is {getattr(args, name)}; it must be at least {least}")
+    for name in ("height", "width"):
+        if getattr(args, name) % SIZE_STEP:
+            parser.error(f"--{name} is {getattr(args, name)}; to train on it, it must be a "
+                         f"multiple of {SIZE_STEP}")
     return args
 
 

@@ -185,6 +185,11 @@ def test_fine_tuning_loads_what_exists_and_says_what_it_skipped(saved, tmp_path)
     assert "skipped pose: this model has no such network" in load_weights(folder, stereo, NAMES)
 
 
+def test_fine_tuning_from_a_folder_without_weights_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"nothing was loaded from .*give a weights_<epoch> folder"):
+        load_weights(tmp_path, Monodepth2(), NAMES)
+
+
 def test_fine_tuning_refuses_weights_of_another_architecture(saved):
     with pytest.raises(DataError, match=r"encoder\.pth (misses|has).*--models_to_load"):
         load_weights(saved[0], Monodepth2(50), NAMES)

@@ -94,7 +94,8 @@ def test_export_writes_ground_truth_that_evaluation_reads(drive, weights, script
     assert outcome.status == 0, outcome.err
     assert f"wrote {exported / 'gt_depths.npz'}" in outcome.out
     with np.load(exported / "gt_depths.npz", allow_pickle=False) as maps:
-        assert len(maps.files) == 4
+        assert len(maps.files) == 5
+        assert len(maps["lines"]) == 4
         assert maps["depth_000000"].shape == (HEIGHT, WIDTH)
     outcome = evaluate(script, drive, weights, "--eval_mono")
     assert 0 < table(outcome.out)[0] < 2
@@ -204,6 +205,11 @@ def test_another_depth_range_and_dataset_are_used(drive, weights, tmp_path, scri
     outcome = evaluate(script, drive, weights, "--eval_mono", "--dataset", "nuscenes")
     assert "--dataset nuscenes does not exist; choose one of kitti, kitti_odom" in one_line(
         outcome, status=2)
+
+
+def test_metres_of_a_monocular_model_are_warned_of(drive, filled, script):
+    outcome = evaluate(script, drive, filled / "weights", "--eval_stereo")
+    assert "was trained without stereo, so its depth has no known scale" in outcome.out
 
 
 def test_weights_that_miss_keys_stop_an_evaluation(drive, weights, tmp_path, script):

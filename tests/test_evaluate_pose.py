@@ -74,6 +74,11 @@ def test_a_wrong_list_is_named(drive, weights, tmp_path, script, text, found):
     assert not (tmp_path / "poses.npy").exists()
 
 
+def test_a_missing_list_is_named(drive, weights, script):
+    outcome = call(script, drive, weights, "nowhere")
+    assert "--eval_split nowhere does not exist; give odom_9" in one_line(outcome, status=1)
+
+
 def test_a_missing_data_path_is_named(drive, weights, script):
     outcome = call(script, "nowhere", weights, drive / "splits/odom/test_files_09.txt")
     assert "--data_path nowhere does not exist" in one_line(outcome, status=1)

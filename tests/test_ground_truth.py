@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from conftest import SHARED, Malicious, figures, needs_shared
 
-from datasets.ground_truth import export_gt_depths, load_gt_depths
+from datasets.ground_truth import export_gt_depths, load_gt_depths, load_or_export_gt_depths
+from datasets.synthetic import HELD_OUT
 from utils import DataError
 
 RAW = SHARED / "real" / "kitti_raw"
@@ -41,6 +42,23 @@ def test_exported_maps_have_the_published_counts_and_sums(eigen_12):
         assert depth[depth > 0].min() == pytest.approx(expected["min"], rel=1e-3)
         assert depth.max() == pytest.approx(expected["max"], rel=1e-3)
     np.load(path, allow_pickle=False)["depth_000000"]  # no pickle inside
+
+
+def test_ground_truth_of_another_list_is_refused(drive):
+    split = drive / "splits" / "reordered"
+    split.mkdir()
+    for frames in ("5 6", "6 5"):
+        (split / "test_files.txt").write_text(f"{HELD_OUT} l: {frames}\n")
+        if frames == "5 6":
+            export_gt_depths(drive, str(split))
+            assert len(load_or_export_gt_depths(drive, str(split))) == 2
+    with pytest.raises(DataError, match=r"of another list.*run export_gt_depth\.py again"):
+        load_or_export_gt_depths(drive, str(split))
+
+
+def test_the_benchmarks_ground_truth_is_not_to_be_had(drive):
+    with pytest.raises(DataError, match="on KITTI's server only"):
+        export_gt_depths(drive, "benchmark")
 
 
 @needs_shared

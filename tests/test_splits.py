@@ -1,3 +1,4 @@
+"""datasets/splits.py: the published lists, the compact form, malformed lines."""
 import hashlib
 import pickle
 import string

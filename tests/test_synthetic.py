@@ -1,3 +1,4 @@
+"""datasets/synthetic.py and street.py: true depth and motion, KITTI's files, the command."""
 import os
 import re
 
@@ -211,7 +212,7 @@ def command(monkeypatch, *words):
 
 def test_the_command_writes_a_whole_folder_and_says_what_comes_next(tmp_path, monkeypatch, capsys):
     out = tmp_path / "new" / "drive"
-    command(monkeypatch, out, "--frames", 16, "--height", 8, "--width", 16, "--workers", 1)
+    command(monkeypatch, out, "--frames", 16, "--height", 64, "--width", 64, "--workers", 1)
     assert re.search(r"python train\.py --data_path \S+drive ", capsys.readouterr().out)
     assert os.listdir(out.parent) == ["drive"]
 
@@ -233,7 +234,11 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch,
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_too_few_frames_are_refused(tmp_path, monkeypatch, capsys):
-    with pytest.raises(SystemExit):
-        command(monkeypatch, tmp_path / "out", "--frames", 3)
-    assert "--frames is 3; it must be at least 16" in capsys.readouterr().err
+@pytest.mark.parametrize(("flag", "value", "found"), [
+    ("--frames", 3, "it must be at least 16"), ("--height", 32, "it must be at least 64"),
+    ("--width", 200, "to train on it, it must be a multiple of 32")])
+def test_what_cannot_be_trained_on_is_refused(tmp_path, monkeypatch, capsys, flag, value, found):
+    with pytest.raises(SystemExit) as exit_:
+        command(monkeypatch, tmp_path / "out", flag, value)
+    assert exit_.value.code == 2
+    assert f"{flag} is {value}; {found}" in capsys.readouterr().err

@@ -144,7 +144,7 @@ def test_train_py_trains_on_odometry_in_worker_processes(drive, tmp_path):
     done = subprocess.run([sys.executable, ROOT / "train.py", *flags], cwd=tmp_path, text=True,
                           capture_output=True, check=True)
     weights = tmp_path / "odom/models/weights_0"
-    assert f"weights: {weights}\nnext: python evaluate_pose.py" in done.stdout
+    assert f"weights: {weights}\nnext: python test_simple.py" in done.stdout
     assert load_model(weights, with_pose=True)[1] == (HEIGHT, WIDTH, False)
     assert re.search(r"2/2 \[.*loss \d\.\d{4}, \d+\.\d examples/s, \d+% waiting for data\]",
                      done.stderr)
@@ -182,21 +182,55 @@ def test_a_dataset_of_ones_own_is_known_by_its_line_in_datasets(drive, tmp_path,
 
 
 @pytest.mark.parametrize(("flags", "found"), [
-    ("", "evaluate_depth.py {} --eval_mono --eval_split {split}"),
-    ("--use_stereo --min_depth 1", "evaluate_depth.py {} --eval_stereo --eval_split {split} "
-                                   "--min_depth 1.0 --max_depth 100.0"),
-    ("--dataset kitti_depth", "evaluate_depth.py {} --eval_mono --dataset kitti_depth "
-                              "--eval_split {split}")])
+    ("", "--eval_mono --eval_split {split}"),
+    ("--use_stereo --min_depth 1",
+     "--eval_stereo --eval_split {split} --min_depth 1.0 --max_depth 100.0"),
+    ("--dataset kitti_depth", "--eval_mono --eval_split {split} --dataset kitti_depth")])
 def test_the_next_command_evaluates_what_was_trained(drive, tmp_path, script, flags, found):
     split = tmp_path / "my split"
     shutil.copytree(drive / "splits/tiny", split)
     run = trainer(drive, "--log_dir", tmp_path, "--split", split, *flags.split())
-    common = f"--data_path {drive} --load_weights_folder {tmp_path}/mdp/models/weights_0"
-    assert run.next_command() == "python " + found.format(common, split=f"'{split}'")
+    assert run.next_command() == (
+        f"python evaluate_depth.py --data_path {drive} {found} --load_weights_folder "
+        f"{tmp_path}/mdp/models/weights_0").format(split=f"'{split}'")
     run.train()
     words = shlex.split(run.next_command())[1:]
     outcome = script(words[0].removesuffix(".py"), *words[1:], "--num_workers", 0)
     assert outcome.status == 0, outcome.err
+
+
+@pytest.mark.parametrize(("flags", "found"), [
+    ("--split eigen_zhou", "evaluate_depth.py --data_path {} --eval_mono "),
+    ("--split eigen_full --frame_ids 0 --use_stereo",
+     "evaluate_depth.py --data_path {} --eval_stereo "),
+    ("--split odom --dataset kitti_odom", "evaluate_pose.py --data_path {} --eval_split odom_9 ")])
+def test_the_next_command_after_kittis_splits_evaluates_on_its_test_frames(drive, flags, found):
+    command = trainer(drive, *flags.split()).next_command()
+    assert command.startswith("python " + found.format(drive) + "--load_weights_folder ")
+
+
+def test_the_next_command_after_a_list_without_test_frames_predicts(drive, tmp_path):
+    for name in ("train", "val"):
+        shutil.copy(drive / f"splits/tiny/{name}_files.txt", tmp_path)
+    run = trainer(drive, "--split", tmp_path, "--log_dir", tmp_path)
+    assert run.next_command() == ("python test_simple.py --image_path IMAGE --load_weights_folder "
+                                  f"{tmp_path}/mdp/models/weights_0")
+
+
+def test_fine_tuning_needs_no_imagenet_weights_where_it_has_the_encoders(drive, weights, tmp_path,
+                                                                        monkeypatch, script):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
+    flags = ("--weights_init", "pretrained", "--load_weights_folder", weights)
+    trainer(drive, *flags)
+    outcome = script("train", *train_flags(drive, *flags, "--models_to_load", "encoder"))
+    assert "ImageNet's weights cannot be loaded" in one_line(outcome, status=1)
+
+
+def test_a_log_folder_that_cannot_be_made_is_named(drive, tmp_path, script):
+    (tmp_path / "file").write_text("")
+    outcome = script("train", *train_flags(drive, "--log_dir", tmp_path / "file"))
+    assert "file/mdp cannot be written" in one_line(outcome, status=1)
 
 
 def test_only_the_models_to_load_are_loaded(drive, weights, capsys):
@@ -228,7 +262,7 @@ def test_a_missing_frame_stops_a_run_with_its_line(drive, tmp_path, script):
     (split / "train_files.txt").write_text(f"# my list\n{TRAIN} l: 0 0\n")
     outcome = script("train", *train_flags(drive, "--split", split, "--log_dir", tmp_path))
     assert "train_files.txt, line 2" in one_line(outcome, status=1)
-    assert "-000000001.jpg is missing" in outcome.err
+    assert "-000000001.jpg is missing; frame 0 has no neighbour -1; list only" in outcome.err
 
 
 def test_without_imagenets_weights_the_error_says_where_to_put_them(drive, tmp_path, script,
