@@ -67,7 +67,8 @@ class ReprojectionObjective(nn.Module):
         """Compare the source frames, seen through `outputs`, with the target.
 
         Args:
-            inputs: ("color", f, s), ("K", s), ("inv_K", s) as DESIGN's key table has them.
+            inputs: ("color", f, s) (B, 3, h, w) in [0, 1], all scales of frame 0 and scale 0 of the
+                sources (all, with v1_multiscale); ("K", s), ("inv_K", s) (B, 4, 4), in pixels.
             outputs: what `Monodepth2` returns.
 
         Returns:
