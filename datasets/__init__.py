@@ -1,12 +1,13 @@
 """Datasets: a line in `DATASETS` makes one a value of --dataset."""
 from datasets.augment import Augment, as_float
+from datasets.frame_cache import FrameCache
 from datasets.kitti_dataset import (
     KITTIDepthDataset,
     KITTIOdomDataset,
     KITTIRAWDataset,
     KITTITestDataset,
 )
-from datasets.mono_dataset import MonoDataset
+from datasets.mono_dataset import MonoDataset, collate
 from utils import UsageError
 
 DATASETS = {
@@ -29,5 +30,6 @@ def dataset_class(name: str) -> type[MonoDataset]:
     return DATASETS[name]
 
 
-__all__ = ["DATASETS", "Augment", "KITTIDepthDataset", "KITTIOdomDataset", "KITTIRAWDataset",
-           "KITTITestDataset", "MonoDataset", "as_float", "dataset_class"]
+__all__ = ["DATASETS", "Augment", "FrameCache", "KITTIDepthDataset", "KITTIOdomDataset",
+           "KITTIRAWDataset", "KITTITestDataset", "MonoDataset", "as_float", "collate",
+           "dataset_class"]

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from datasets.images import pyramid
+
 GRAY = (0.2989, 0.587, 0.114)  # luma of ITU-R BT.601, as torchvision has it
 JITTER = 0.2                   # brightness, contrast, saturation: 0.8 to 1.2
 HUE_JITTER = 0.1               # of the full circle, either way
@@ -16,44 +18,65 @@ class Augment(nn.Module):
     """Turn a batch of uint8 images into the networks' and the objective's inputs.
 
     In training mode each sample is flipped with probability 0.5 and jittered with probability 0.5.
+    All of it happens on the device, without a look at the values: the device is never waited for.
 
     Args:
         device: where the inputs are wanted.
         frames: the frames that the networks read: only these get a "color_aug".
+        num_scales: images in the pyramid of frame 0, each half the size of the one before.
+        pyramids: make the pyramid of every frame (--v1_multiscale).
     """
 
-    def __init__(self, device: torch.device | str, frames: Iterable[int | str]):
+    def __init__(self, device: torch.device | str, frames: Iterable[int | str],
+                 num_scales: int = 1, pyramids: bool = False):
         super().__init__()
         self.device, self.frames = torch.device(device), list(frames)
+        self.num_scales, self.pyramids = num_scales, pyramids
 
     def forward(self, batch: dict) -> dict:
         """Return new inputs on the device.
 
         Args:
-            batch: ("color", f, s) (B, 3, h, w) uint8; ("K", s), ("inv_K", s) (B, 4, 4);
-                "stereo_T" (B, 4, 4); "depth_gt" (B, 1, H, W); what is there is converted.
+            batch: ("color", f, 0) (B, 3, H, W) uint8; ("K", s), ("inv_K", s) (B, 4, 4);
+                "stereo_T" (B, 4, 4); "depth_gt" (B, 1, H', W'); what is there is converted.
 
         Returns:
-            The same keys, colours float32 in [0, 1], and ("color_aug", f, 0) for `frames`.
+            The same keys, ("color", f, s) (B, 3, H / 2^s, W / 2^s) float32 in [0, 1], and
+            ("color_aug", f, 0) for `frames`.
         """
-        inputs = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
-        for key, value in inputs.items():
-            if value.dtype == torch.uint8:
-                inputs[key] = as_float(value)
+        moved = {key: torch.as_tensor(value).to(self.device, non_blocking=True)
+                 for key, value in batch.items()}
+        if not self.training:
+            return self._change(moved)
+        B = len(moved["color", 0, 0])
         # Faithful: one draw a sample for all its frames; the loss compares the plain images
-        B = len(inputs["color", 0, 0])
-        if self.training:
-            inputs = flip(inputs, (torch.rand(B) < PROBABILITY).to(self.device))
+        flips = torch.rand(B, device=self.device) < PROBABILITY
+        return self._change(moved, flips, *draw_jitter(B, self.device))
+
+    def compile(self, *args, **kwargs):
+        """Compile, as `nn.Module.compile` does, all but the copy to the device and the draws."""
+        self._change = torch.compile(self._change, *args, **kwargs)
+
+    def _change(self, moved: dict, flips: Tensor | None = None, amounts: Tensor | None = None,
+                order: Tensor | None = None) -> dict:
+        """Return `moved` as inputs, changed by what was drawn."""
+        inputs = {key: value for key, value in moved.items() if key[0] != "color"}
+        for kind, f, _ in [key for key in moved if key[0] == "color"]:
+            levels = self.num_scales if f == 0 or self.pyramids else 1
+            for s, level in enumerate(pyramid(moved[kind, f, 0], levels)):
+                inputs[kind, f, s] = as_float(level)
+        if flips is not None:
+            inputs = flip(inputs, flips)
         seen = torch.stack([inputs["color", f, 0] for f in self.frames], 1)  # (B, F, 3, H, W)
-        if self.training:
-            seen = jitter(seen, *draw_jitter(B))
+        if amounts is not None:
+            seen = jitter(seen, amounts, order)
         for f, images in zip(self.frames, seen.unbind(1), strict=True):
             inputs["color_aug", f, 0] = images
         return inputs
 
 
 def as_float(images: Tensor) -> Tensor:
-    """Bring uint8 images of any shape to float32 in [0, 1]."""
+    """Bring images of any shape and type from 0-255 to float32 in [0, 1]."""
     return images.float() / 255
 
 
@@ -84,7 +107,7 @@ def flip(inputs: dict, chosen: Tensor) -> dict:
     return flipped
 
 
-def draw_jitter(batch_size: int) -> tuple[Tensor, Tensor]:
+def draw_jitter(batch_size: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Draw each sample's colour jitter.
 
     Returns:
@@ -93,11 +116,10 @@ def draw_jitter(batch_size: int) -> tuple[Tensor, Tensor]:
         order: (B, 4) permutations of those four.
     """
     # Faithful: 0.8 to 1.2, hue +-0.1, in random order, with probability 0.5
-    strength = torch.tensor([JITTER] * 3 + [HUE_JITTER])
-    neutral = torch.tensor([1.0, 1.0, 1.0, 0.0])
-    applied = (torch.rand(batch_size, 1) < PROBABILITY).float()
-    amounts = neutral + applied * strength * (2 * torch.rand(batch_size, 4) - 1)
-    return amounts, torch.rand(batch_size, 4).argsort(1)
+    applied = torch.rand(batch_size, 1, device=device) < PROBABILITY
+    change = applied * (2 * torch.rand(batch_size, 4, device=device) - 1)
+    amounts = torch.cat([1 + JITTER * change[:, :3], HUE_JITTER * change[:, 3:]], 1)
+    return amounts, torch.rand(batch_size, 4, device=device).argsort(1)
 
 
 def jitter(images: Tensor, amounts: Tensor, order: Tensor) -> Tensor:
@@ -111,33 +133,46 @@ def jitter(images: Tensor, amounts: Tensor, order: Tensor) -> Tensor:
     Returns:
         (B, F, 3, H, W) in [0, 1]. A sample of neutral amounts is returned unchanged.
     """
-    operations = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
-    jittered = images.clone()
-    changes = amounts != torch.tensor([1.0, 1.0, 1.0, 0.0])
-    for turn in range(4):
-        for i, operation in enumerate(operations):
-            rows = ((order[:, turn] == i) & changes[:, i]).nonzero().squeeze(1)
-            if len(rows):
-                amount = amounts[rows, i].to(images.device)[:, None, None, None, None]
-                rows = rows.to(images.device)
-                jittered[rows] = operation(jittered[rows], amount)
-    return jittered
+    # Each sample is blended three times, its hue is turned, and it is blended three times more: of
+    # the six blends three are neutral, those that its own order has on the other side of hue.
+    turns = order.argsort(1)                                               # of each operation
+    is_before = turns[:, :3] < turns[:, 3:]
+    steps = torch.where(is_before, turns[:, :3], turns[:, :3] + 2)         # 0 1 2, or 3 4 5
+    weights = _blend_weights(amounts)
+    neutral = _blend_weights(torch.ones_like(amounts)).repeat(1, 2, 1)     # (B, 6, 3)
+    blends = neutral.scatter(1, steps[:, :, None].expand_as(weights), weights)
+    hue = amounts[:, 3, None, None, None, None]
+    for step in range(3):
+        images = blend(images, blends[:, step])
+    images = torch.where(hue == 0, images, adjust_hue(images, hue))
+    for step in range(3, 6):
+        images = blend(images, blends[:, step])
+    return images
 
 
-def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Multiply (B, F, 3, H, W) by `factor`, which broadcasts to it."""
-    return (images * factor).clamp(0, 1)
+def _blend_weights(amounts: Tensor) -> Tensor:
+    """Return (B, 3, 3): what `blend` needs for brightness, contrast and saturation."""
+    brightness, contrast, saturation, _ = amounts.unbind(1)
+    none = torch.zeros_like(brightness)
+    return torch.stack([torch.stack([brightness, none, none], 1),
+                        torch.stack([contrast, none, 1 - contrast], 1),
+                        torch.stack([saturation, 1 - saturation, none], 1)], 1)
 
 
-def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Spread each image of (B, F, 3, H, W) around its mean grey."""
-    mean = _gray(images).mean((-3, -2, -1), keepdim=True)
-    return (factor * images + (1 - factor) * mean).clamp(0, 1)
+def blend(images: Tensor, weights: Tensor) -> Tensor:
+    """Mix images with their grey: brightness, contrast and saturation in one formula.
 
+    Args:
+        images: (B, F, 3, H, W) in [0, 1].
+        weights: (B, 3) of the image, of each pixel's grey, and of the whole image's mean grey.
 
-def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Spread each pixel of (B, F, 3, H, W) around its grey."""
-    return (factor * images + (1 - factor) * _gray(images)).clamp(0, 1)
+    Returns:
+        (B, F, 3, H, W) in [0, 1].
+    """
+    own, grey, mean = (w[:, None, None, None, None] for w in weights.unbind(1))
+    greys = sum(w * channel for w, channel in zip(GRAY, images.split(1, -3), strict=True))
+    means = greys.mean((-2, -1), keepdim=True)
+    return (own * images + (grey * greys + mean * means)).clamp(0, 1)
 
 
 def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
@@ -153,8 +188,3 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     distances = [(hue + start) % 6 for start in (5, 3, 1)]
     return torch.stack([value - chroma * torch.minimum(k, 4 - k).clamp(0, 1) for k in distances],
                        -3).clamp(0, 1)
-
-
-def _gray(images: Tensor) -> Tensor:
-    weights = torch.tensor(GRAY, device=images.device).view(3, 1, 1)
-    return (images * weights).sum(-3, keepdim=True)

@@ -2,15 +2,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
+from datasets.frame_cache import FrameCache
+from datasets.images import from_pillow, read_image, resize
 from datasets.splits import parse_line
-from utils import DataError
+from utils import DataError, UsageError
 
 NOMINAL_BASELINE = 0.1  # of a stereo pair, in the network's unit of length
 OTHER_SIDE = {"l": "r", "r": "l", "2": "3", "3": "2"}
@@ -29,11 +32,16 @@ class MonoDataset(Dataset):
         height: of the images returned.
         width: the same.
         frame_idxs: frames of an item: 0, offsets in time, "s" for the other stereo view.
-        num_scales: images in the pyramid of frame 0, each half the size of the one before.
-        is_train: no ground truth is loaded for training.
+        num_scales: sizes for which there are intrinsics, each half of the one before.
+        is_train: no ground truth is loaded for training, and frames are resized faster, not to
+            the last bit.
         img_ext: extension of the image files.
-        pyramids: make the pyramid for every frame (--v1_multiscale).
         load_depth: load ground truth where there is some.
+        cache: keeps frames at training size, so that each file is read once.
+
+    Raises:
+        UsageError: there is a cache, but `get_color` is overridden: nothing would tell when its
+            images change.
 
     Attributes:
         K: (4, 4) intrinsics, in units of the image's width and height; a principal point of 0.5 is
@@ -44,12 +52,17 @@ class MonoDataset(Dataset):
 
     def __init__(self, data_path: str | Path, filenames: Sequence[str], height: int, width: int,
                  frame_idxs: Sequence[int | str], num_scales: int, is_train: bool = False,
-                 img_ext: str = ".jpg", pyramids: bool = False, load_depth: bool = True):
+                 img_ext: str = ".jpg", load_depth: bool = True, cache: FrameCache | None = None):
         super().__init__()
         self.data_path, self.filenames, self.img_ext = data_path, filenames, img_ext
         self.height, self.width, self.num_scales = height, width, num_scales
-        self.frame_idxs, self.is_train, self.pyramids = frame_idxs, is_train, pyramids
+        self.frame_idxs, self.is_train = frame_idxs, is_train
         self.load_depth = load_depth and not is_train and self.check_depth()
+        self.cache = cache
+        self.reads_files = type(self).get_color is MonoDataset.get_color
+        if cache is not None and not self.reads_files:
+            raise UsageError(f"--cache_dir keeps image files as they are, and {type(self).__name__}"
+                             " has a get_color of its own; leave --cache_dir out")
 
     def __len__(self) -> int:
         return len(self.filenames)
@@ -58,7 +71,7 @@ class MonoDataset(Dataset):
         """Return one item.
 
         Returns:
-            ("color", f, s): (3, height / 2^s, width / 2^s) uint8; s > 0 for frame 0 only.
+            ("color", f, 0): (3, height, width) uint8; `Augment` makes the smaller ones.
             ("K", s), ("inv_K", s): (4, 4) float32, in pixels of scale s.
             "stereo_T": (4, 4) float32, if "s" is among the frames.
             "depth_gt": (1, H, W) float32 metres, 0 = none, if `load_depth`.
@@ -74,16 +87,22 @@ class MonoDataset(Dataset):
             where = getattr(line, "where", "") or f"split line {line!r}"
             raise DataError(f"{error} ({where})") from None
 
+    def paths(self) -> set[str]:
+        """Return the paths of all image files that the items are made of."""
+        found = set()
+        for folder, frame, side in map(parse_line, self.filenames):
+            for f in self.frame_idxs:
+                at, view = (frame, OTHER_SIDE.get(side)) if f == "s" else (frame + f, side)
+                found.add(self.get_image_path(folder, at, view))
+        return found
+
     def _load(self, folder: str, frame: int, side: str | None) -> dict:
         if "s" in self.frame_idxs and side not in OTHER_SIDE:
             raise DataError("the side is missing; expected `folder frame side` with side l or r")
-        item = self._intrinsics()
+        item = dict(self._intrinsics)
         for f in self.frame_idxs:
             at, view = (frame, OTHER_SIDE[side]) if f == "s" else (frame + f, side)
-            image = self._read(folder, at, view, f)
-            levels = self.num_scales if f == 0 or self.pyramids else 1
-            for s, level in enumerate(pyramid(image, self.height, self.width, levels)):
-                item["color", f, s] = level
+            item["color", f, 0] = self._read(folder, at, view, f)
         if "s" in self.frame_idxs:
             item["stereo_T"] = stereo_pose(side)
         if self.load_depth:
@@ -91,9 +110,14 @@ class MonoDataset(Dataset):
             item["depth_gt"] = torch.from_numpy(depth.astype(np.float32))[None]
         return item
 
-    def _read(self, folder: str, frame: int, side: str | None, f: int | str) -> Image.Image:
+    def _read(self, folder: str, frame: int, side: str | None, f: int | str) -> torch.Tensor:
+        """Return a (3, height, width) uint8 frame; `f` is what it is to the target."""
         try:
-            return self.get_color(folder, frame, side, False)
+            if not self.reads_files:
+                color = from_pillow(self.get_color(folder, frame, side, False))
+                return self._resize(color)
+            path = self.get_image_path(folder, frame, side)
+            return self.cache.read(path, self._decode) if self.cache else self._decode(path)
         except FileNotFoundError as error:
             other = ".png" if self.img_ext == ".jpg" else ".jpg"
             path = Path(error.filename or self.get_image_path(folder, frame, side))
@@ -108,6 +132,13 @@ class MonoDataset(Dataset):
             raise DataError(f"{path} cannot be read as an image: {error}; extract or convert it "
                             "again") from None
 
+    def _decode(self, path: str | Path) -> torch.Tensor:
+        return self._resize(read_image(path))
+
+    def _resize(self, image: torch.Tensor) -> torch.Tensor:
+        return resize(image, self.height, self.width, exact=not self.is_train)
+
+    @cached_property
     def _intrinsics(self) -> dict[tuple[str, int], torch.Tensor]:
         matrices = {}
         for s in range(self.num_scales):
@@ -140,14 +171,15 @@ class MonoDataset(Dataset):
         raise NotImplementedError
 
 
-def pyramid(image: Image.Image, height: int, width: int, levels: int) -> list[torch.Tensor]:
-    """Resize an image to height x width and its halves: (3, height / 2^s, width / 2^s) uint8."""
-    tensors = []
-    for s in range(levels):
-        # Faithful: LANCZOS, each scale from the one above
-        image = image.resize((width // 2**s, height // 2**s), Image.Resampling.LANCZOS)
-        tensors.append(torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous())
-    return tensors
+def collate(items: Sequence[dict]) -> dict:
+    """Stack items into a batch: images and ground truth as tensors, all else as numpy arrays.
+
+    Between processes a tensor takes a file descriptor and shared memory, which pays for images; the
+    few numbers of a matrix go faster by value.
+    """
+    return {key: default_collate([item[key] for item in items])
+            if key == "depth_gt" or key[0] == "color" else
+            np.stack([item[key].numpy() for item in items]) for key in items[0]}
 
 
 def stereo_pose(side: str) -> torch.Tensor:

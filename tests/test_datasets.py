@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from datasets import (
     DATASETS,
+    Augment,
     KITTIDepthDataset,
     KITTIOdomDataset,
     KITTIRAWDataset,
@@ -21,7 +22,7 @@ from datasets.kitti_utils import (
     read_calib_file,
     read_poses,
 )
-from datasets.mono_dataset import pyramid
+from datasets.mono_dataset import collate
 from datasets.splits import read_split
 from utils import DataError
 
@@ -36,20 +37,34 @@ def test_items_are_the_published_ones(item):
     published = np.load(SHARED / "parity" / "items.npz")
     dataset = KITTIRAWDataset(RAW, [f"{DRIVE} 2 l", f"{DRIVE} 3 r"], 192, 640, [0, -1, 1, "s"], 4,
                               img_ext=".png")
-    found = {"/".join(map(str, key)) if isinstance(key, tuple) else key: value.numpy()
-             for key, value in dataset[item].items()}
+    inputs = Augment("cpu", [0], num_scales=4).eval()(collate([dataset[item]]))
+    found = {"/".join(map(str, key)) if isinstance(key, tuple) else key: value[0].numpy()
+             for key, value in inputs.items() if key[0] != "color_aug"}
     assert {f"{item}/{key}" for key in found} == {k for k in published if k.startswith(f"{item}/")}
     for key, value in found.items():
         expected = published[f"{item}/{key}"]
-        assert value.dtype == expected.dtype
         if key.startswith("color"):
-            difference = np.abs(value.astype(int) - expected)
+            difference = np.abs((255 * value).round().astype(int) - expected)
             assert difference.max() <= 1
             assert (difference > 0).mean() < 0.02
         elif key == "depth_gt":
             assert (value != expected).sum() <= 2
         else:
             np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+@needs_shared
+def test_items_to_train_on_are_the_published_ones_to_1_of_255():
+    items = [KITTIRAWDataset(RAW, [f"{DRIVE} 2 l"], 192, 640, [0, -1, 1, "s"], 4, is_train,
+                             img_ext=".png")[0] for is_train in (False, True)]
+    exact, fast = (Augment("cpu", [0], num_scales=4).eval()(collate([item])) for item in items)
+    for key in fast:
+        if key[0] == "color":
+            difference = (255 * (fast[key] - exact[key])).round().abs()
+            assert difference.max() <= 1
+            assert (difference > 0).float().mean() < (0.03 if key[2] else 0.005)
+        elif key[0] != "color_aug":
+            assert torch.equal(fast[key], exact[key])
 
 
 @needs_shared
@@ -119,20 +134,16 @@ def test_only_what_is_read_is_made(tmp_path):
     write_images(tmp_path, [f"{i:010d}.jpg" for i in range(3)])
     item = raw(tmp_path)[0]
     colors = {key for key in item if key[0] == "color"}
-    assert colors == {("color", 0, s) for s in range(4)} | {("color", -1, 0), ("color", 1, 0)}
+    assert colors == {("color", 0, 0), ("color", -1, 0), ("color", 1, 0)}
     assert {item[key].dtype for key in colors} == {torch.uint8}
-    assert item["color", 0, 2].shape == (3, 16, 24)
-
-
-def test_a_pyramid_halves_the_scale_above_with_lanczos():
-    # Faithful 4
-    image = Image.fromarray(np.random.randint(0, 256, (100, 300, 3), np.uint8))
-    levels = pyramid(image, 64, 96, 3)
-    first = image.resize((96, 64), Image.Resampling.LANCZOS)
-    second = first.resize((48, 32), Image.Resampling.LANCZOS)
-    np.testing.assert_array_equal(levels[1].permute(1, 2, 0), np.array(second))
-    direct = np.array(image.resize((48, 32), Image.Resampling.LANCZOS))
-    assert (levels[1].permute(1, 2, 0).numpy() != direct).any()
+    assert item["color", 0, 0].shape == (3, 64, 96)
+    for pyramids in (False, True):
+        inputs = Augment("cpu", [0, 1], num_scales=4, pyramids=pyramids)(collate([item]))
+        scales = {f: {key[2] for key in inputs if key[:2] == ("color", f)} for f in (0, -1, 1)}
+        rest = {0, 1, 2, 3} if pyramids else {0}
+        assert scales == {0: {0, 1, 2, 3}, -1: rest, 1: rest}
+        assert inputs["color", 0, 2].shape == (1, 3, 16, 24)
+        assert {key[1] for key in inputs if key[0] == "color_aug"} == {0, 1}
 
 
 def test_intrinsics_are_the_normalised_ones_times_each_scales_size(tmp_path):

@@ -1,0 +1,104 @@
+"""A store of frames at training size, so that each image file is decoded and resized once."""
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from utils import DataError
+
+GB = 1e9
+ABANDONED = 3600  # seconds after which a temporary file has no writer any more
+
+
+class FrameCache:
+    """Frames of one size, memory-mapped uint8, one file each, below `folder`/<width>x<height>.
+
+    A file's name is a hash of its image's path, size and time of change, so a changed image is read
+    anew. Files appear whole or not at all, and none changes afterwards: any number of processes may
+    read and fill the store at once, and be killed. When it cannot be written, one line says so and
+    images are read from their files from then on.
+
+    Args:
+        folder: made if it does not exist.
+        height: of the frames.
+        width: the same.
+
+    Raises:
+        DataError: the folder cannot be made.
+    """
+
+    def __init__(self, folder: str | Path, height: int, width: int):
+        self.folder = Path(folder).expanduser() / f"{width}x{height}"
+        self.shape = (3, height, width)
+        self.size = 3 * height * width
+        self._stopped = torch.zeros(1, dtype=torch.bool).share_memory_()  # by any worker, for all
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"--cache_dir {folder} cannot be made: {error.strerror}; choose "
+                            "another folder") from None
+
+    def read(self, path: str | Path, make: Callable[[str | Path], Tensor]) -> Tensor:
+        """Return a frame, from the store if it has it, or else made and stored.
+
+        Args:
+            path: of the image file.
+            make: returns the (3, height, width) uint8 frame of such a file.
+
+        Raises:
+            FileNotFoundError: there is no such image file.
+        """
+        entry = self._entry(path)
+        try:
+            if entry.stat().st_size == self.size:  # a power cut may leave a shorter one
+                return torch.from_file(str(entry), size=self.size, dtype=torch.uint8).view(
+                    self.shape)
+        except (OSError, RuntimeError):  # not there (any more)
+            pass
+        frame = make(path)
+        if not self._stopped:
+            self._write(entry, frame)
+        return frame
+
+    def _entry(self, path: str | Path) -> Path:
+        status = os.stat(path)
+        words = f"{os.path.abspath(path)}\0{status.st_size}\0{status.st_mtime_ns}"
+        name = hashlib.blake2b(words.encode(), digest_size=16).hexdigest()
+        return self.folder / name[:2] / f"{name}.rgb"
+
+    def _write(self, entry: Path, frame: Tensor) -> None:
+        temporary = entry.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            entry.parent.mkdir(exist_ok=True)
+            temporary.write_bytes(frame.contiguous().numpy().data)
+            os.replace(temporary, entry)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            if not self._stopped:
+                self._stopped.fill_(True)
+                print(f"\nwarning: --cache_dir {self.folder} cannot be written any more "
+                      f"({error.strerror}); going on without caching more frames",
+                      file=sys.stderr, flush=True)
+
+    def describe(self, frames: int) -> str:
+        """Return a line on the space that a run reading so many frames needs; tidy up before it."""
+        held, now = 0, time.time()
+        for file in self.folder.glob("*/*"):
+            held += file.suffix == ".rgb"
+            if file.suffix == ".tmp" and now - file.stat().st_mtime > ABANDONED:
+                file.unlink(missing_ok=True)  # its writer was killed
+        free = shutil.disk_usage(self.folder).free
+        line = (f"cache: {frames} frames at {self.size / 1e6:.2f} MB take "
+                f"{frames * self.size / GB:.1f} GB in {self.folder}, which has {held} already; "
+                f"{free / GB:.1f} GB are free")
+        if (frames - held) * self.size > free:
+            line += ": not enough, the rest will be read from its files each time"
+        return line
