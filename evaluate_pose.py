@@ -1,21 +1,13 @@
 """Evaluate odometry: predict each frame's motion to the next, print the 5-frame error."""
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from checkpoints import load_model
-from datasets import KITTIOdomDataset, as_float
-from datasets.kitti_utils import read_poses
-from datasets.splits import parse_line, read_split, split_path
 from metrics import compute_ate, dump_xyz, trajectory_errors
 from options import POSE, MonodepthOptions
-from utils import DataError, check_data_path, get_device, run, save_array
+from utils import DataError, check_data_path, run, save_array
 
 __all__ = ["compute_ate", "dump_xyz", "evaluate"]
 
@@ -29,6 +21,7 @@ def read_sequence(eval_split: str) -> tuple[list[str], int, int]:
     Raises:
         DataError: there is no such list, or it is not one run of frames of one sequence.
     """
+    from datasets.splits import parse_line, read_split, split_path
     if eval_split.startswith("odom_"):
         number = eval_split.removeprefix("odom_")
         path = split_path("odom", f"test_files_{number:0>2}.txt")
@@ -47,25 +40,6 @@ def read_sequence(eval_split: str) -> tuple[list[str], int, int]:
     return lines, int(sequences[0]), frames[0]
 
 
-@torch.no_grad()
-def predict(opts: Namespace, lines: list[str]) -> np.ndarray:
-    """Return (N, 4, 4): for each line's frame, the motion from its camera to the next frame's."""
-    device = get_device(opts.no_cuda)
-    model, (height, width, _) = load_model(opts.load_weights_folder, with_pose=True, device=device)
-    if model.pose_model_input == "all":
-        raise DataError(f"the pose network in {opts.load_weights_folder} takes "
-                        f"{len(model.frame_ids)} frames at once; the 5-frame error needs one that "
-                        "was trained with --pose_model_input pairs")
-    dataset = KITTIOdomDataset(opts.data_path, lines, height, width, [0, 1], 1,
-                               img_ext=".png" if opts.png else ".jpg")
-    loader = DataLoader(dataset, opts.batch_size, num_workers=opts.num_workers)
-    motions = []
-    for batch in tqdm(loader, desc=f"predicting at {width}x{height}", dynamic_ncols=True):
-        now, later = (as_float(batch["color", f, 0].to(device)) for f in (0, 1))
-        motions.append(model.motion(now, later).cpu().numpy())
-    return np.concatenate(motions)
-
-
 def evaluate(gt_poses: np.ndarray, motions: np.ndarray) -> tuple[float, float]:
     """Return mean and standard deviation of the 5-frame error, in metres.
 
@@ -80,6 +54,11 @@ def evaluate(gt_poses: np.ndarray, motions: np.ndarray) -> tuple[float, float]:
 def main() -> None:
     """Evaluate as the command line says."""
     opts = MonodepthOptions(POSE).parse()
+    # not before: it takes seconds (PyTorch), and -h and a wrong flag want their answer at once
+    from datasets.kitti_utils import read_poses
+    from distributed import join_world, leave_world
+    from prediction import predict_motions
+    world = join_world(opts.no_cuda)
     check_data_path(opts.data_path)
     lines, sequence, first = read_sequence(opts.eval_split)
     poses_path = Path(opts.data_path, "poses", f"{sequence:02d}.txt")
@@ -87,7 +66,10 @@ def main() -> None:
     if len(gt_poses) != len(lines) + 1:
         raise DataError(f"{poses_path} has {len(gt_poses)} poses from frame {first} on; the list "
                         f"asks for {len(lines) + 1}")
-    motions = predict(opts, lines)
+    motions = predict_motions(opts, lines, world)
+    leave_world()
+    if not world.is_main:
+        return
     mean, std = evaluate(gt_poses, motions)
     print(f"\n   Trajectory error: {mean:0.3f}, std: {std:0.3f}\n")
     path = Path(opts.eval_out_dir or opts.load_weights_folder, "poses.npy")

@@ -1,7 +1,8 @@
 """Export ground truth depth of a test split to gt_depths.npz, which evaluate_depth.py reads."""
 from __future__ import annotations
 
-from datasets.ground_truth import export_gt_depths
+import os
+
 from options import OneLineParser
 from utils import run
 
@@ -13,8 +14,14 @@ def main() -> None:
     parser.add_argument("--split", required=True,
                         help="eigen (velodyne scans), eigen_benchmark (annotated PNGs), or a path "
                              "to a folder with test_files.txt (velodyne scans)")
+    parser.add_argument("--num_workers", type=int, default=os.cpu_count(),
+                        help="processes that make maps (%(default)s, one a core)")
     opts = parser.parse_args()
-    print(f"wrote {export_gt_depths(opts.data_path, opts.split)}")
+    if opts.num_workers < 0:
+        parser.error(f"--num_workers is {opts.num_workers}; it must be 0 or more")
+    # not before: it takes seconds (PyTorch), and -h and a wrong flag want their answer at once
+    from datasets.ground_truth import export_gt_depths
+    print(f"wrote {export_gt_depths(opts.data_path, opts.split, opts.num_workers)}")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
-import torch
+
+if TYPE_CHECKING:  # scripts import this file to read their command line, which needs no torch
+    import torch
 
 MIN_DEPTH, MAX_DEPTH = 1e-3, 80.0  # metres between which KITTI's depth is evaluated
 # Faithful: KITTI's baseline of 0.54 m over the nominal 0.1 makes stereo-trained depth metres
@@ -30,10 +32,13 @@ def compute_errors(gt: np.ndarray | torch.Tensor, pred: np.ndarray | torch.Tenso
 
     Source: Eigen et al. 2014 (arXiv:1406.2283), Sec. 4.2.
     """
-    maths = torch if isinstance(gt, torch.Tensor) else np
+    if isinstance(gt, np.ndarray):
+        maths = np
+    else:
+        import torch as maths
     ratio = maths.maximum(gt / pred, pred / gt)
     within = [(ratio < 1.25**k) for k in (1, 2, 3)]
-    accuracies = [w.float().mean() if maths is torch else w.mean() for w in within]
+    accuracies = [w.mean() if maths is np else w.float().mean() for w in within]
     rmse = ((gt - pred) ** 2).mean() ** 0.5
     rmse_log = ((maths.log(gt) - maths.log(pred)) ** 2).mean() ** 0.5
     abs_rel = (abs(gt - pred) / gt).mean()
@@ -68,10 +73,12 @@ def depth_errors(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray, scale_facto
     Returns:
         The seven errors, and the ratio of medians (1 without median scaling).
     """
+    import cv2
     # Faithful: disparity is resized, then inverted; np.median; 1e-3 to 80 m
     height, width = gt.shape
-    pred = 1 / cv2.resize(disp, (width, height))
-    gt, pred = gt[mask], pred[mask] * scale_factor
+    pixels = np.flatnonzero(mask)  # few of a scan's map: the rest is not worth inverting
+    pred = 1 / cv2.resize(disp, (width, height)).ravel()[pixels] * scale_factor
+    gt = gt.ravel()[pixels]
     ratio = 1.0
     if median_scaling:
         ratio = float(np.median(gt) / np.median(pred))

@@ -2,28 +2,16 @@
 from __future__ import annotations
 
 import argparse
-import io
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-
-from checkpoints import load_model
-from datasets import as_float
-from layers import disp_to_depth, resize_disp
-from metrics import STEREO_SCALE_FACTOR
-from networks import Monodepth2
 from options import MAX_DEPTH, MIN_DEPTH, OneLineParser, positive
 from utils import (
     PRETRAINED_MODELS,
     DataError,
-    colorize,
     download_model_if_doesnt_exist,
-    get_device,
     run,
-    save_array,
-    write_atomically,
 )
 
 
@@ -37,6 +25,8 @@ def parse_args() -> argparse.Namespace:
     which.add_argument("--load_weights_folder", help="a folder with encoder.pth and depth.pth")
     parser.add_argument("--ext", default="jpg",
                         help="extension of the images in a folder (%(default)s)")
+    parser.add_argument("--batch_size", type=positive(int), default=16,
+                        help="images that the network takes at once (%(default)s)")
     parser.add_argument("--no_cuda", action="store_true", help="use the CPU")
     parser.add_argument("--min_depth", type=positive(float), default=MIN_DEPTH,
                         help="as in training (%(default)s)")
@@ -67,51 +57,24 @@ def find_images(path: Path, ext: str) -> list[Path]:
     return found
 
 
-def read_image(path: Path) -> Image.Image:
-    """Read an image as RGB.
-
-    Raises:
-        DataError: it is not one.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as an image: {error}") from None
-
-
-@torch.no_grad()
-def predict(model: Monodepth2, image: Image.Image, height: int, width: int) -> torch.Tensor:
-    """Return the (1, 1, height, width) disparity in (0, 1) of an image of any size."""
-    resized = np.array(image.resize((width, height), Image.Resampling.LANCZOS))
-    device = next(model.parameters()).device
-    tensor = torch.from_numpy(resized).to(device).permute(2, 0, 1)[None]
-    return model.disparity(as_float(tensor)).cpu()
-
-
 def main() -> None:
     """Predict as the command line says."""
     args = parse_args()
     images = find_images(Path(args.image_path), args.ext)
+    # not before: it takes seconds (PyTorch), and -h and a wrong flag want their answer at once
+    from checkpoints import load_model
+    from distributed import join_world
+    from prediction import predict_images, save_prediction
     folder = args.load_weights_folder or download_model_if_doesnt_exist(args.model_name)
-    model, (height, width, use_stereo) = load_model(folder, device=get_device(args.no_cuda))
+    model, (height, width, use_stereo) = load_model(folder, device=join_world(args.no_cuda).device)
     if args.pred_metric_depth and not use_stereo:
         print(f"warning: {folder} was trained without stereo; its depth has an unknown scale")
-    for path in images:
-        image = read_image(path)
-        disp = predict(model, image, height, width)
-        scaled_disp, depth = disp_to_depth(disp, args.min_depth, args.max_depth)
-        stem = path.with_suffix("")
-        if args.pred_metric_depth:
-            npy, values = f"{stem}_depth.npy", STEREO_SCALE_FACTOR * depth
-        else:
-            npy, values = f"{stem}_disp.npy", scaled_disp
-        save_array(npy, values.numpy())
-        buffer = io.BytesIO()
-        full_size = resize_disp(disp, image.height, image.width)[0, 0].numpy()
-        Image.fromarray(colorize(full_size)).save(buffer, "JPEG")
-        write_atomically(f"{stem}_disp.jpeg", buffer.getvalue())
-        print(f"{path}: wrote {npy} and {stem}_disp.jpeg")
+    save = partial(save_prediction, min_depth=args.min_depth, max_depth=args.max_depth,
+                   metric=args.pred_metric_depth)
+    with ThreadPoolExecutor() as pool:
+        for batch in predict_images(model, images, height, width, args.batch_size, pool):
+            for line in pool.map(save, batch):
+                print(line)
 
 
 if __name__ == "__main__":

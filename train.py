@@ -1,12 +1,14 @@
 """Train Monodepth2: `python train.py --help` shows the flags."""
 from options import TRAIN, MonodepthOptions
-from trainer import Trainer
 from utils import run
 
 
 def main() -> None:
     """Train as the command line says."""
-    Trainer(MonodepthOptions(TRAIN).parse()).train()
+    opts = MonodepthOptions(TRAIN).parse()
+    # not before: it takes seconds (PyTorch), and -h and a wrong flag want their answer at once
+    from trainer import Trainer
+    Trainer(opts).train()
 
 
 if __name__ == "__main__":

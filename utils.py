@@ -14,12 +14,13 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
+
+if TYPE_CHECKING:  # every script imports this file to read its command line, which needs no torch
+    from torch import Tensor
 
 MODELS_URL = "https://storage.googleapis.com/niantic-lon-static/research/monodepth2"
 MODELS_DIR = Path(__file__).resolve().parent / "models"
@@ -121,11 +122,6 @@ def save_array(path: str | Path, array: np.ndarray) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def get_device(no_cuda: bool) -> torch.device:
-    """Return the GPU if there is one and it is wanted, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() and not no_cuda else "cpu")
-
-
 def normalize_image(x: Tensor) -> Tensor:
     """Stretch a tensor of any shape to [0, 1], for showing; a constant one becomes 0."""
     low, high = x.min(), x.max()
@@ -141,6 +137,7 @@ def colorize(disp: np.ndarray) -> np.ndarray:
     Returns:
         (H, W, 3) uint8 RGB.
     """
+    import cv2
     low, high = disp.min(), np.percentile(disp, BRIGHTEST)
     level = np.clip((disp - low) / max(high - low, 1e-12), 0, 1)
     painted = cv2.applyColorMap((255 * level).astype(np.uint8), cv2.COLORMAP_MAGMA)

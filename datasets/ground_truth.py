@@ -2,12 +2,16 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from datasets.kitti_dataset import KITTIDataset, read_depth_png
@@ -17,6 +21,8 @@ from utils import DataError, check_data_path, write_atomically
 
 FILE_NAME = "gt_depths.npz"
 LINES = "lines"  # the array of split lines beside the maps, which tells a file of another list
+# Of 9: a third of the time that the usual 6 takes to write, half of it to read, a fifth more bytes
+COMPRESSION = 1
 
 
 def gt_path(split: str) -> Path:
@@ -24,12 +30,13 @@ def gt_path(split: str) -> Path:
     return split_path(split, "test_files.txt").with_name(FILE_NAME)
 
 
-def export_gt_depths(data_path: str | Path, split: str) -> Path:
+def export_gt_depths(data_path: str | Path, split: str, num_workers: int = 0) -> Path:
     """Make and write a test split's ground truth.
 
     Args:
         data_path: KITTI's raw folder.
         split: "eigen_benchmark" reads the annotated PNGs, any other projects velodyne scans.
+        num_workers: processes that make maps; 0 makes them in this one.
 
     Returns:
         The file written.
@@ -42,18 +49,60 @@ def export_gt_depths(data_path: str | Path, split: str) -> Path:
                         "eigen or eigen_benchmark")
     check_data_path(data_path)
     lines = read_split(split_path(split, "test_files.txt"))
-    read = _read_annotated if Path(split).name == "eigen_benchmark" else _project_scan
-    depths = {LINES: np.array(lines)}
-    for i, line in enumerate(tqdm(lines, desc=f"ground truth of {split}", dynamic_ncols=True)):
+    maps = _ZippedMaps(Path(data_path), lines, Path(split).name == "eigen_benchmark")
+    workers = min(num_workers, len(lines), os.cpu_count() or 1)
+    loader = DataLoader(maps, batch_size=None, num_workers=workers)
+    bar = tqdm(loader, desc=f"ground truth of {split}", dynamic_ncols=True)
+    write_atomically(gt_path(split), _joined(bar, np.array(lines)))
+    return gt_path(split)
+
+
+class _ZippedMaps(Dataset):
+    """The map of each split line as a zip of one entry: a loader's workers compress, too."""
+
+    def __init__(self, data_path: Path, lines: list[str], annotated: bool):
+        self.data_path, self.lines = data_path, lines
+        self.read = _read_annotated if annotated else _project_scan
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        line = self.lines[index]
         folder, frame, side = parse_line(line)
         try:
-            depths[f"depth_{i:06d}"] = read(Path(data_path), folder, frame, side or "l")
+            depth = self.read(self.data_path, folder, frame, side or "l")
         except DataError as error:
             raise DataError(f"{error} ({getattr(line, 'where', '') or line})") from None
+        buffer = io.BytesIO()
+        with _new_zip(buffer) as archive:
+            _add_array(archive, f"depth_{index:06d}", depth)
+        return np.frombuffer(buffer.getbuffer(), np.uint8)  # an array comes in shared memory
+
+
+def _new_zip(buffer: io.BytesIO) -> zipfile.ZipFile:
+    return zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=COMPRESSION)
+
+
+def _add_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    with archive.open(f"{name}.npy", "w") as entry:
+        np.lib.format.write_array(entry, array, allow_pickle=False)
+
+
+def _joined(zips: Iterable[Tensor], lines: np.ndarray) -> bytes:
+    """Return the .npz with the entries of `zips`, compressed as they are, and the split lines."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **depths)
-    write_atomically(gt_path(split), buffer.getvalue())
-    return gt_path(split)
+    with _new_zip(buffer) as archive:
+        for zipped in zips:
+            content = zipped.numpy().tobytes()
+            with zipfile.ZipFile(io.BytesIO(content)) as part:
+                (entry,) = part.infolist()
+                entry.header_offset = archive.start_dir
+                archive.filelist.append(entry)
+                buffer.write(content[:part.start_dir])  # up to where its directory starts
+            archive.start_dir = buffer.tell()
+        _add_array(archive, LINES, lines)
+    return buffer.getvalue()
 
 
 def _project_scan(data_path: Path, folder: str, frame: int, side: str) -> np.ndarray:
@@ -68,12 +117,13 @@ def _read_annotated(data_path: Path, folder: str, frame: int, side: str) -> np.n
                           / f"{frame:010d}.png")
 
 
-def load_or_export_gt_depths(data_path: str | Path, split: str) -> list[np.ndarray]:
+def load_or_export_gt_depths(data_path: str | Path, split: str,
+                             num_workers: int = 0) -> list[np.ndarray]:
     """Return a split's ground truth, which is made first where it is missing."""
     path = gt_path(split)
     if not path.is_file():
         print(f"{path} does not exist yet; making it from {data_path}")
-        export_gt_depths(data_path, split)
+        export_gt_depths(data_path, split, num_workers)
     return load_gt_depths(path, read_split(split_path(split, "test_files.txt")))
 
 

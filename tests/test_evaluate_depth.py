@@ -274,6 +274,12 @@ def test_an_export_without_its_data_or_split_is_refused(drive, tmp_path, script)
         assert found in one_line(outcome, status=1)
 
 
+def test_a_negative_number_of_export_workers_is_refused(drive, script):
+    outcome = script("export_gt_depth", "--data_path", drive, "--split", "eigen",
+                     "--num_workers", -1)
+    assert "--num_workers is -1; it must be 0 or more" in one_line(outcome, status=2)
+
+
 def test_a_scan_that_is_missing_stops_the_export_and_nothing_is_written(tmp_path, script):
     (tmp_path / "test_files.txt").write_text("day/drive 3 l\n")
     (tmp_path / "day").mkdir()

@@ -1,15 +1,22 @@
 """gt_depths.npz: written without pickles, the original's file read, a bad one refused."""
 import io
+import os
 import pickle
+import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 import zipfile
 
 import cv2
 import numpy as np
 import pytest
-from conftest import SHARED, Malicious, figures, needs_shared
+from conftest import HEIGHT, ROOT, SHARED, WIDTH, Malicious, figures, needs_shared
 
 from datasets.ground_truth import export_gt_depths, load_gt_depths, load_or_export_gt_depths
+from datasets.kitti_utils import generate_depth_map
 from datasets.synthetic import HELD_OUT
 from utils import DataError
 
@@ -42,6 +49,86 @@ def test_exported_maps_have_the_published_counts_and_sums(eigen_12):
         assert depth[depth > 0].min() == pytest.approx(expected["min"], rel=1e-3)
         assert depth.max() == pytest.approx(expected["max"], rel=1e-3)
     np.load(path, allow_pickle=False)["depth_000000"]  # no pickle inside
+
+
+@pytest.fixture
+def five(drive, tmp_path):
+    """A split folder of five frames of the drive, not in their order."""
+    (tmp_path / "five").mkdir()
+    (tmp_path / "five" / "test_files.txt").write_text(f"{HELD_OUT} l: 9 3-5 2\n")
+    return tmp_path / "five"
+
+
+def test_any_number_of_processes_writes_the_same_file(drive, five):
+    written = [export_gt_depths(drive, str(five), workers).read_bytes() for workers in (0, 1, 3)]
+    assert written[0] == written[1] == written[2]
+
+
+def test_the_file_is_a_sound_npz_of_the_maps_in_the_order_of_the_list(drive, five):
+    path = export_gt_depths(drive, str(five), num_workers=2)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+    with np.load(path, allow_pickle=False) as maps:
+        assert sorted(maps.files) == [*(f"depth_{i:06d}" for i in range(5)), "lines"]
+        assert list(maps["lines"]) == [f"{HELD_OUT} {frame} l" for frame in (9, 3, 4, 5, 2)]
+        for i, frame in enumerate((9, 3, 4, 5, 2)):
+            scan = drive / HELD_OUT / f"velodyne_points/data/{frame:010d}.bin"
+            expected = generate_depth_map((drive / HELD_OUT).parent, scan, vel_depth=True)
+            assert expected.shape == (HEIGHT, WIDTH)
+            np.testing.assert_array_equal(maps[f"depth_{i:06d}"], expected)
+
+
+def test_a_workers_error_is_the_same_line_as_without_workers(drive, five):
+    (five / "test_files.txt").write_text(f"{HELD_OUT} l: 2-4 9999 5\n")
+    lines = set()
+    for workers in (0, 2):
+        with pytest.raises(DataError) as caught:
+            export_gt_depths(drive, str(five), workers)
+        lines.add(str(caught.value))
+    (line,) = lines
+    assert "0000009999.bin is missing" in line
+    assert line.endswith("test_files.txt, line 1)")
+    assert not (five / "gt_depths.npz").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs process groups")
+def test_an_interrupted_export_leaves_no_process_and_no_file(drive, five):
+    (five / "test_files.txt").write_text(f"{HELD_OUT} l: 2-9\n" * 10_000)
+    with (five / "err").open("w") as err:
+        running = subprocess.Popen(
+            [sys.executable, "export_gt_depth.py", "--data_path", drive, "--split", five,
+             "--num_workers", "2"], cwd=ROOT, stderr=err, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not re.search(r"\dit/s", (five / "err").read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal's Ctrl-C: to it and its workers
+    assert running.wait(60) != 0
+    with pytest.raises(ProcessLookupError):
+        os.killpg(running.pid, 0)
+    assert sorted(path.name for path in five.iterdir()) == ["err", "test_files.txt"]
+
+
+def test_a_map_has_the_nearest_of_all_points_that_fall_on_a_pixel(tmp_path):
+    # from a tenth of a millimetre before the camera on; one by one, none left out early
+    (tmp_path / "calib_cam_to_cam.txt").write_text(
+        f"S_rect_02: 96 64\nR_rect_00: {'1 0 0 0 ' * 2}1\n"
+        "P_rect_02: 55 0 48 4 0 60 32 -1 0 0 1 0.003\n")
+    (tmp_path / "calib_velo_to_cam.txt").write_text("R: 0 -1 0 0 0 -1 1 0 0\nT: 0 -0.08 -0.27\n")
+    ahead = 10 ** np.random.uniform(-4, 2, (4000, 1))
+    scan = np.random.uniform(-1.2, 1.2, (4000, 4)) * ahead
+    scan[:, 0] = 0.267 + ahead[:, 0] * np.random.choice([1, -1], 4000, p=[0.9, 0.1])
+    scan.astype(np.float32).tofile(tmp_path / "scan.bin")
+    P = np.array([[55, 0, 48, 4], [0, 60, 32, -1], [0, 0, 1, 0.003]])
+    expected = np.zeros((64, 96), np.float32)
+    for x, y, z in scan.astype(np.float32)[:, :3].astype(float):
+        u, v, w = P @ [-y, -z - 0.08, x - 0.27, 1]
+        if x >= 0 and w > 0:
+            row, column = round(v / w) - 1, round(u / w) - 1
+            if 0 <= row < 64 and 0 <= column < 96:
+                expected[row, column] = min(expected[row, column] or np.inf, x)
+    assert 300 < (expected > 0).sum() < 3000
+    np.testing.assert_array_equal(
+        generate_depth_map(tmp_path, tmp_path / "scan.bin", vel_depth=True), expected)
 
 
 def test_ground_truth_of_another_list_is_refused(drive):

@@ -68,6 +68,45 @@ def test_a_folder_is_predicted_and_predictions_are_not(image, weights, script):
     assert "other.png: wrote" in outcome.out
 
 
+@pytest.fixture
+def folder(drive, tmp_path):
+    """Five frames of the drive, each of its own size."""
+    (tmp_path / "frames").mkdir()
+    for i in range(5):
+        frame = Image.open(drive / HELD_OUT / f"image_02/data/{5 + i:010d}.jpg")
+        frame.resize((150 + 7 * i, 90 + i)).save(tmp_path / "frames" / f"{i}.jpg")
+    return tmp_path / "frames"
+
+
+def test_a_folder_in_batches_is_predicted_as_one_by_one(folder, weights, script):
+    written = {}
+    for batch_size in (1, 3):
+        outcome = script("test_simple", "--image_path", folder, "--load_weights_folder", weights,
+                         "--batch_size", batch_size)
+        assert [line.partition(":")[0] for line in outcome.out.splitlines()] == [
+            str(folder / f"{i}.jpg") for i in range(5)]
+        written[batch_size] = {
+            path.name: np.load(path) if path.suffix == ".npy" else np.array(Image.open(path))
+            for path in folder.glob("*_disp.*")}
+    assert written[1].keys() == written[3].keys()
+    assert len(written[1]) == 10
+    for i in range(5):
+        npy, jpeg = f"{i}_disp.npy", f"{i}_disp.jpeg"
+        np.testing.assert_allclose(written[3][npy], written[1][npy], atol=1e-5, rtol=0)
+        assert written[3][jpeg].shape == (90 + i, 150 + 7 * i, 3)
+        assert np.abs(written[3][jpeg].astype(float) - written[1][jpeg]).mean() < 0.1
+
+
+def test_a_broken_image_in_a_folder_is_named_after_those_before_it_are_written(folder, weights,
+                                                                              script):
+    (folder / "3.jpg").write_bytes(b"no image")
+    outcome = script("test_simple", "--image_path", folder, "--load_weights_folder", weights)
+    assert "3.jpg cannot be read as an image" in one_line(outcome, status=1)
+    assert outcome.out.count("wrote") == 3
+    assert sorted(path.name for path in folder.glob("*.npy")) == [
+        "0_disp.npy", "1_disp.npy", "2_disp.npy"]
+
+
 @needs_shared
 def test_a_real_frame_is_predicted(tmp_path, weights, script):
     frame = SHARED / "real/kitti_raw/2011_09_26/2011_09_26_drive_0052_sync/image_02/data"

@@ -1,0 +1,74 @@
+"""The processes of one run: one, or as many as torchrun started, a GPU each."""
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from utils import DataError
+
+
+class World(NamedTuple):
+    """Where this process stands among those of the run."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that prints and writes."""
+        return self.rank == 0
+
+    def share(self, count: int) -> range:
+        """Return which of `count` things this process does: a run of neighbours, maybe empty."""
+        return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def gather(self, part: np.ndarray) -> np.ndarray | None:
+        """Join the arrays of all processes along their first axis, in the main one.
+
+        Args:
+            part: (n, ...) array; n may differ between processes.
+
+        Returns:
+            The (sum of n, ...) array in the main process, None in the others.
+        """
+        if self.size == 1:
+            return part
+        parts = [None] * self.size if self.is_main else None
+        dist.gather_object(part, parts)
+        return np.concatenate(parts) if self.is_main else None
+
+
+def join_world(no_cuda: bool) -> World:
+    """Join the processes that torchrun started; without torchrun there is one.
+
+    Args:
+        no_cuda: use the CPU even where there is a GPU.
+
+    Raises:
+        DataError: there are more processes than GPUs.
+    """
+    on_gpu = torch.cuda.is_available() and not no_cuda
+    if "WORLD_SIZE" not in os.environ:
+        return World(0, 1, torch.device("cuda" if on_gpu else "cpu"))
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if on_gpu and local_rank >= torch.cuda.device_count():
+        raise DataError(f"torchrun started process {local_rank} and this machine has "
+                        f"{torch.cuda.device_count()} GPUs; pass torchrun --nproc_per_node "
+                        f"{torch.cuda.device_count()}, or --no_cuda")
+    if on_gpu:
+        torch.cuda.set_device(local_rank)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if on_gpu else "gloo")
+    device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+    return World(dist.get_rank(), dist.get_world_size(), device)
+
+
+def leave_world() -> None:
+    """Part from the other processes, if there are any; the last thing that a run does."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,216 @@
+"""What a weights folder predicts: disparities of a split, motions of a sequence, any images.
+
+Scripts import this file after they have read their command line: it takes seconds (PyTorch).
+"""
+from __future__ import annotations
+
+import io
+import zipfile
+from argparse import Namespace
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from checkpoints import load_model
+from datasets import KITTIOdomDataset, MonoDataset, as_float, dataset_class
+from datasets.images import read_image, resize
+from datasets.splits import eigen_to_benchmark_ids, read_split, split_path
+from distributed import World
+from layers import disp_to_depth, resize_disp
+from metrics import STEREO_SCALE_FACTOR, batch_post_process_disparity
+from networks import Monodepth2
+from utils import DataError, check_data_path, colorize, save_array, write_atomically
+
+
+@torch.no_grad()
+def predict_disparities(opts: Namespace, world: World) -> np.ndarray | None:
+    """Return the (N, h, w) scaled disparities of the split's test images, at network size.
+
+    Each process predicts its share; the main one gets all of them, the others None.
+    """
+    check_data_path(opts.data_path)
+    model, (height, width, use_stereo) = load_model(opts.load_weights_folder, device=world.device)
+    if opts.eval_stereo and not use_stereo and world.is_main:
+        print(f"warning: {opts.load_weights_folder} was trained without stereo, so its depth has "
+              "no known scale; --eval_mono finds one for each image")
+    kind = "kitti_test" if Path(opts.eval_split).name == "benchmark" else opts.dataset
+    lines = read_split(split_path(opts.eval_split, "test_files.txt"))
+    dataset = dataset_class(kind)(opts.data_path, lines, height, width, [0], 1,
+                                  img_ext=".png" if opts.png else ".jpg", load_depth=False)
+    disps = [np.empty((0, height, width), np.float32)]
+    for batch in _batches_of(dataset, opts, world):
+        images = as_float(batch["color", 0, 0].to(world.device))
+        if opts.post_process:
+            images = torch.cat([images, images.flip(3)])
+        disp = disp_to_depth(model.disparity(images), opts.min_depth, opts.max_depth)[0]
+        disp = disp[:, 0].cpu().numpy()
+        if opts.post_process:
+            plain, mirrored = np.split(disp, 2)
+            disp = batch_post_process_disparity(plain, mirrored[:, :, ::-1])
+        disps.append(disp)
+    return world.gather(np.concatenate(disps))
+
+
+def _batches_of(dataset: MonoDataset, opts: Namespace, world: World) -> Iterable[dict]:
+    """Return the batches of this process's share of a dataset, under a bar."""
+    own = Subset(dataset, world.share(len(dataset)))
+    loader = DataLoader(own, opts.batch_size, num_workers=min(opts.num_workers, len(own)),
+                        pin_memory=world.device.type == "cuda")
+    return tqdm(loader, desc=f"predicting at {dataset.width}x{dataset.height}", dynamic_ncols=True,
+                disable=not world.is_main)
+
+
+def load_disparities(opts: Namespace) -> np.ndarray:
+    """Read --ext_disp_to_eval: (N, h, w) scaled disparities, one per test image.
+
+    Raises:
+        DataError: the file is missing, is no .npy, or has another shape.
+    """
+    path = opts.ext_disp_to_eval
+    try:
+        disps = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"--ext_disp_to_eval {path} does not exist") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise DataError(f"{path} cannot be read as a .npy array; expected what np.save writes of "
+                        "floats") from None
+    split = "eigen" if opts.eval_eigen_to_benchmark else opts.eval_split
+    expected = len(read_split(split_path(split, "test_files.txt")))
+    shape = getattr(disps, "shape", ())
+    if len(shape) != 3 or 0 in shape or shape[0] != expected or disps.dtype.kind != "f":
+        raise DataError(f"{path} is {getattr(disps, 'dtype', 'an archive')} of shape {shape}; "
+                        f"expected floats of shape ({expected}, height, width), a map for each "
+                        f"image of the {split} split")
+    disps = disps.astype(np.float32)
+    return disps[eigen_to_benchmark_ids()] if opts.eval_eigen_to_benchmark else disps
+
+
+@torch.no_grad()
+def predict_motions(opts: Namespace, lines: list[str], world: World) -> np.ndarray | None:
+    """Return (N, 4, 4): for each line's frame, the motion from its camera to the next frame's.
+
+    Each process predicts its share; the main one gets all of them, the others None.
+    """
+    model, (height, width, _) = load_model(opts.load_weights_folder, with_pose=True,
+                                           device=world.device)
+    if model.pose_model_input == "all":
+        raise DataError(f"the pose network in {opts.load_weights_folder} takes "
+                        f"{len(model.frame_ids)} frames at once; the 5-frame error needs one that "
+                        "was trained with --pose_model_input pairs")
+    dataset = KITTIOdomDataset(opts.data_path, lines, height, width, [0, 1], 1,
+                               img_ext=".png" if opts.png else ".jpg")
+    motions = [np.empty((0, 4, 4), np.float32)]
+    for batch in _batches_of(dataset, opts, world):
+        now, later = (as_float(batch["color", f, 0].to(world.device)) for f in (0, 1))
+        motions.append(model.motion(now, later).cpu().numpy())
+    return world.gather(np.concatenate(motions))
+
+
+class Frame(NamedTuple):
+    """An image file: its path, its own height and width, and a tensor of what became of it."""
+
+    path: Path
+    size: tuple[int, int]
+    tensor: Tensor
+
+
+def predict_images(model: Monodepth2, paths: Sequence[Path], height: int, width: int,
+                   batch_size: int, pool: Executor) -> Iterator[list[Frame]]:
+    """Yield each batch of images with their (1, 1, height, width) disparities in (0, 1).
+
+    Args:
+        model: on any device.
+        paths: image files of any size.
+        height: of the network's input.
+        width: the same.
+        batch_size: images at once.
+        pool: threads that read the next two batches while the network predicts.
+
+    Raises:
+        DataError: a file is no image; those before it have been yielded.
+    """
+    device = next(model.parameters()).device
+    for batch in _batches(_read_ahead(pool, paths, height, width, 2 * batch_size), batch_size):
+        images = torch.stack([frame.tensor for frame in batch]).to(device)
+        with torch.no_grad():
+            disps = model.disparity(as_float(images)).cpu()
+        yield [frame._replace(tensor=disp)
+               for frame, disp in zip(batch, disps.split(1), strict=True)]
+
+
+def _read_ahead(pool: Executor, paths: Sequence[Path], height: int, width: int,
+                ahead: int) -> Iterator[Frame]:
+    """Yield the frames of `paths` in their order, read at most `ahead` too early."""
+    coming = deque()
+    try:
+        for path in paths:
+            coming.append(pool.submit(_read_frame, path, height, width))
+            if len(coming) > ahead:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+    finally:
+        for frame in coming:
+            frame.cancel()
+
+
+def _batches(frames: Iterable[Frame], batch_size: int) -> Iterator[list[Frame]]:
+    """Yield lists of `batch_size` frames; what is left, or came before an error, is yielded too."""
+    batch = []
+    try:
+        for frame in frames:
+            batch.append(frame)
+            if len(batch) == batch_size:
+                yield batch
+                batch = []
+    except DataError:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
+
+
+def _read_frame(path: Path, height: int, width: int) -> Frame:
+    """Read an image and resize it to (3, height, width) uint8, in RGB.
+
+    Raises:
+        DataError: it is no image.
+    """
+    try:
+        image = read_image(path)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as an image: {error}") from None
+    return Frame(path, tuple(image.shape[1:]), resize(image, height, width, exact=True))
+
+
+def save_prediction(frame: Frame, min_depth: float, max_depth: float, metric: bool) -> str:
+    """Write beside an image the .npy and the picture of its disparity; return a line that says so.
+
+    Args:
+        frame: as `predict_images` yields it.
+        min_depth: what disparity 1 means.
+        max_depth: what disparity 0 means.
+        metric: the .npy holds metres, not scaled disparity.
+    """
+    scaled_disp, depth = disp_to_depth(frame.tensor, min_depth, max_depth)
+    stem = frame.path.with_suffix("")
+    if metric:
+        npy, values = f"{stem}_depth.npy", STEREO_SCALE_FACTOR * depth
+    else:
+        npy, values = f"{stem}_disp.npy", scaled_disp
+    save_array(npy, values.numpy())
+    picture = io.BytesIO()
+    full_size = resize_disp(frame.tensor, *frame.size)[0, 0].numpy()
+    Image.fromarray(colorize(full_size)).save(picture, "JPEG")
+    write_atomically(f"{stem}_disp.jpeg", picture.getvalue())
+    return f"{frame.path}: wrote {npy} and {stem}_disp.jpeg"
