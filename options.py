@@ -44,8 +44,8 @@ class MonodepthOptions:
                          DEPTH: "Evaluate depth against ground truth.",
                          POSE: "Evaluate odometry: the 5-frame error."}[script])
         for add_group in (self._data, self._layout, self._model, self._training, self._depth_range,
-                          self._ablations, self._system, self._loading, self._fine_tuning,
-                          self._logging, self._split, self._evaluation):
+                          self._ablations, self._system, self._speed, self._loading,
+                          self._fine_tuning, self._logging, self._split, self._evaluation):
             add_group()
 
     def parse(self, args: list[str] | None = None) -> argparse.Namespace:
@@ -133,6 +133,21 @@ class MonodepthOptions:
         add("--num_workers", type=int, default=12, help="processes that read images (%(default)s)")
         add("--no_cuda", action="store_true", help="use the CPU even where there is a GPU")
 
+    def _speed(self):
+        add = self._group("speed", "nothing here changes what is learned, but for rounding", TRAIN)
+        add("--precision", default="fp32", choices=["fp32", "bf16", "fp16"],
+            help="of the networks; geometry and loss stay float32 (%(default)s)")
+        add("--compile", action="store_true",
+            help="compile what the machine gains from: a minute or two at the start")
+        add("--cache_dir",
+            help="keep frames there at training size, so that each file is decoded once")
+        add("--accumulate", type=positive(int), default=1,
+            help="batches whose gradients make one step (%(default)s)")
+        add("--sync_batchnorm", action="store_true",
+            help="batch norm over the batches of all GPUs, not of each")
+        add("--profile", type=int, default=0, metavar="STEPS",
+            help="record so many steps, print where their time went, write a Chrome trace")
+
     def _loading(self):
         add = self._group("loading", "weights to begin with", TRAIN, DEPTH, POSE)
         add("--load_weights_folder", help="a weights_<epoch> folder, or a published model's")
@@ -192,6 +207,8 @@ class MonodepthOptions:
                   "and each of 1 2 3 at most once")
         if opts.predictive_mask and not opts.disable_automasking:
             error("--predictive_mask replaces automasking; add --disable_automasking")
+        if opts.profile < 0:
+            error(f"--profile is {opts.profile}; give the number of steps to record")
         if opts.dataset == "kitti_test":
             error("--dataset kitti_test has no neighbouring frames to train on; choose kitti, "
                   "kitti_odom or kitti_depth")

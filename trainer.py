@@ -1,46 +1,42 @@
-"""The trainer: builds the parts from the options; the loop, validation, logging and saving."""
+"""The trainer: builds the parts from the options; the loop, validation and saving."""
 from __future__ import annotations
 
 import json
 import shlex
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
 import torch
-from tensorboardX import SummaryWriter
-from torch.utils.data import DataLoader
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.models import get_model_weights
-from tqdm import tqdm
 
 from checkpoints import LOAD_ERRORS, InputFormat, load_adam, load_weights, save_weights
-from datasets import Augment, dataset_class
+from compiling import compiler_fault, keep_freed_memory
+from datasets import Augment, FrameCache, collate, dataset_class
 from datasets.splits import read_split, split_path
+from distributed import join_world, leave_world
 from layers import disp_to_depth
+from logs import Logs
 from losses import ReprojectionObjective
 from metrics import depth_errors, eigen_mask
 from networks import ENCODERS, Monodepth2
 from options import MAX_DEPTH, MIN_DEPTH
-from utils import (
-    DataError,
-    UsageError,
-    check_data_path,
-    get_device,
-    normalize_image,
-    sec_to_hm_str,
-    write_atomically,
-)
+from profiling import SETTLING, StepProfile
+from progress import Progress
+from utils import DataError, UsageError, check_data_path, sec_to_hm_str, write_atomically
 
-EARLY_STEPS = 2000    # until then logs come every --log_frequency batches, later every 2000 steps
-IMAGES_PER_LOG = 4    # samples of a batch whose pictures are logged
-BAR = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-BAR_SECONDS = 1.0     # between looks at the loss for the progress bar
+EARLY_STEPS = 2000    # until then logs come every --log_frequency steps, later every 2000
 DROP = 0.1            # of the learning rate, after --scheduler_step_size epochs
 KITTI_SPLITS = ("eigen_zhou", "eigen_full", "benchmark")  # trained on these, eigen is the test
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # The names under which TensorBoard shows metrics.DEPTH_METRICS
 LOGGED_METRICS = ("de/abs_rel", "de/sq_rel", "de/rms", "de/log_rms", "da/a1", "da/a2", "da/a3")
 
@@ -54,6 +50,7 @@ class Trainer:
     Attributes:
         model, objective, augment, optimizer, scheduler, train_loader, val_loader: the parts;
             `objective(inputs, model(inputs))` gives (losses, views).
+        network: the model, as the processes of the run share it.
 
     Raises:
         DataError: a file that the run needs is missing or broken.
@@ -61,35 +58,48 @@ class Trainer:
 
     def __init__(self, options: Namespace):
         self.opts = options
-        self.device = get_device(options.no_cuda)
+        self.world = join_world(options.no_cuda)
+        self.device = self.world.device
         self.log_path = Path(options.log_dir).expanduser() / options.model_name
         self.frames = options.frame_ids + ["s"] * options.use_stereo
         self.train_loader = self._make_loader("train", is_train=True)
         self.val_loader = self._make_loader("val", is_train=False)
+        self.steps_per_epoch = len(self.train_loader) // options.accumulate
         self.model = self._make_model().to(self.device)
         self.objective = self._make_objective()
-        self.augment = Augment(self.device, self.model.frames_read)
+        self.augment = Augment(self.device, self.model.frames_read, max(options.scales) + 1,
+                               options.v1_multiscale)
         # Faithful: Adam at 1e-4 for 15 whole epochs, then at a tenth
-        self.optimizer = torch.optim.Adam(self.model.parameters(), options.learning_rate)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), options.learning_rate,
+                                          fused=True)
         if options.load_weights_folder is not None:
             self._load_weights()
         self.scheduler = torch.optim.lr_scheduler.StepLR(
             self.optimizer, options.scheduler_step_size, DROP)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "fp16")
+        self.network = self._made_fast()
+        self.logs = Logs(self.log_path, self.frames, options.scales)
+        self.profile = self._make_profile()
         self.step = self.epoch = 0
-        self._looked, self._seen, self._waited = time.monotonic(), 0, 0.0
 
     def _make_loader(self, name: str, is_train: bool) -> DataLoader:
         opts = self.opts
         list_path = split_path(opts.split, f"{name}_files.txt")
         lines = read_split(list_path)
         check_data_path(opts.data_path)
-        if is_train and len(lines) < opts.batch_size:
-            raise DataError(f"{list_path} has {len(lines)} lines, fewer than a batch; choose "
-                            f"--batch_size {len(lines)} or less")
+        batches = opts.accumulate * self.world.size  # of a step
+        if is_train and len(lines) < opts.batch_size * batches:
+            raise DataError(f"{list_path} has {len(lines)} lines, fewer than the "
+                            f"{opts.batch_size * batches} of a step; choose --batch_size "
+                            f"{max(1, len(lines) // batches)} or less")
+        cache = FrameCache(opts.cache_dir, opts.height, opts.width) if opts.cache_dir else None
         dataset = dataset_class(opts.dataset)(
             opts.data_path, lines, opts.height, opts.width, self.frames, max(opts.scales) + 1,
-            is_train=is_train, img_ext=".png" if opts.png else ".jpg", pyramids=opts.v1_multiscale)
-        return DataLoader(dataset, opts.batch_size, shuffle=True, num_workers=opts.num_workers,
+            is_train=is_train, img_ext=".png" if opts.png else ".jpg", cache=cache)
+        sampler = DistributedSampler(dataset, self.world.size, self.world.rank,
+                                     drop_last=True) if is_train and self.world.size > 1 else None
+        return DataLoader(dataset, opts.batch_size, shuffle=sampler is None, sampler=sampler,
+                          num_workers=opts.num_workers, collate_fn=collate,
                           pin_memory=self.device.type == "cuda", drop_last=is_train,
                           persistent_workers=opts.num_workers > 0)
 
@@ -129,46 +139,107 @@ class Trainer:
 
     def _load_weights(self) -> None:
         folder = self.opts.load_weights_folder
-        for line in load_weights(folder, self.model, self.opts.models_to_load):
-            print(line)
-        print(load_adam(folder, self.optimizer))
+        lines = load_weights(folder, self.model, self.opts.models_to_load)
+        self._say(*lines, load_adam(folder, self.optimizer), sep="\n")
+
+    def _made_fast(self) -> nn.Module:
+        """Bring the parts into the form that --precision, --compile and torchrun ask for."""
+        opts = self.opts
+        self.model.precision = PRECISIONS[opts.precision]
+        if opts.sync_batchnorm and self.device.type != "cuda":
+            raise UsageError("--sync_batchnorm needs GPUs; leave it out")
+        if opts.sync_batchnorm and self.world.size > 1:
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        if self.device.type == "cuda":
+            self.model.to(memory_format=torch.channels_last)
+            torch.backends.cudnn.benchmark = True
+        else:
+            keep_freed_memory()
+        if opts.compile:
+            self._compile()
+        if self.world.size > 1:
+            return DistributedDataParallel(self.model)
+        return self.model
+
+    def _compile(self) -> None:
+        if fault := compiler_fault(self.device):
+            self._say(f"warning: --compile: {fault}; going on without it")
+            return
+        self.augment.compile(dynamic=False)
+        self.objective.compile(dynamic=False)
+        if self.device.type == "cuda":  # the CPU's library is faster than compiled convolutions
+            self.model.compile(dynamic=False)
+
+    def _make_profile(self) -> StepProfile:
+        steps = self.opts.profile if self.world.is_main else 0
+        total = self.steps_per_epoch * self.opts.num_epochs
+        if steps and total < steps + SETTLING:
+            raise UsageError(f"--profile {steps} records after {SETTLING} steps, and this run has "
+                             f"{total}; give a smaller number")
+        return StepProfile(steps, self.log_path / "models" / "trace.json")
+
+    def _say(self, *words: object, sep: str = " ") -> None:
+        if self.world.is_main:
+            print(*words, sep=sep, flush=True)
 
     def train(self) -> None:
         """Train for --num_epochs, saving weights on the way."""
         opts, started = self.opts, time.monotonic()
-        print(f"training {opts.model_name} on {self.device}: "
-              f"{len(self.train_loader.dataset)} items of {opts.split}, "
-              f"{len(self.val_loader.dataset)} to validate; logs in {self.log_path}", flush=True)
+        examples = opts.batch_size * self.world.size
+        self._say(f"training {opts.model_name} on {self._place()}: "
+                  f"{len(self.train_loader.dataset)} items of {opts.split}, "
+                  f"{examples * opts.accumulate} to a step, "
+                  f"{len(self.val_loader.dataset)} to validate; logs in {self.log_path}")
+        if self.train_loader.dataset.cache is not None and self.world.is_main:
+            frames = {*self.train_loader.dataset.paths(), *self.val_loader.dataset.paths()}
+            print(self.train_loader.dataset.cache.describe(len(frames)), flush=True)
         for epoch in range(opts.num_epochs):
             self.epoch = epoch
             self.run_epoch()
             if (epoch + 1) % opts.save_frequency == 0 or epoch + 1 == opts.num_epochs:
                 self.save_model()
-        for writer in self.writers.values():
-            writer.close()
-        print(f"trained {self.step} steps in {sec_to_hm_str(time.monotonic() - started)}; "
-              f"weights: {self.weights_folder()}\nnext: {self.next_command()}")
+        self.logs.close()
+        self._say(f"trained {self.step} steps in {sec_to_hm_str(time.monotonic() - started)}; "
+                  f"weights: {self.weights_folder()}\nnext: {self.next_command()}")
+        leave_world()
 
     def run_epoch(self) -> None:
-        """Train on every batch once."""
+        """Train on every batch once; --accumulate of them make a step."""
         self._set_training(True)
-        progress = tqdm(self._timed(self.train_loader), total=len(self.train_loader),
-                        desc=f"epoch {self.epoch + 1}/{self.opts.num_epochs}", bar_format=BAR)
-        for i, batch in enumerate(progress):
-            inputs = self.augment(batch)
-            outputs = self.model(inputs)
-            losses, views = self.objective(inputs, outputs)
+        accumulate = self.opts.accumulate
+        progress = self._progress()
+        for i, batch in enumerate(progress, start=1):
+            is_step = i % accumulate == 0
+            with nullcontext() if is_step else self._gradients_kept():
+                inputs = self.augment(batch)
+                outputs = self.network(inputs)
+                losses, views = self.objective(inputs, outputs)
+                self.scaler.scale(losses["loss"] / accumulate).backward()
+            if not is_step:
+                continue
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
             self.optimizer.zero_grad()
-            losses["loss"].backward()
-            self.optimizer.step()
 
-            self._show(progress, losses["loss"], is_last=i + 1 == len(self.train_loader))
-            if self._logs_now(i):
-                self.log("train", inputs, outputs, losses, views)
+            progress.show(losses["loss"])
+            self.profile.step()
+            if self._logs_now(i // accumulate - 1):
+                self.logs.write("train", self.step, inputs, outputs, losses, views)
                 self.val()
             self.step += 1
         # Faithful: stepped after the epoch, so the drop comes after 15 whole ones
         self.scheduler.step()
+
+    def _progress(self) -> Progress:
+        if self.world.size > 1:
+            self.train_loader.sampler.set_epoch(self.epoch)
+        return Progress(self.train_loader, self.steps_per_epoch * self.opts.accumulate,
+                        self.opts.batch_size * self.world.size,
+                        f"epoch {self.epoch + 1}/{self.opts.num_epochs}", self.world.is_main)
+
+    def _gradients_kept(self) -> AbstractContextManager:
+        """While in it, gradients add up in each process and are not exchanged."""
+        return self.network.no_sync() if self.world.size > 1 else nullcontext()
 
     @torch.no_grad()
     def val(self) -> None:
@@ -180,7 +251,7 @@ class Trainer:
         losses, views = self.objective(inputs, outputs)
         if "depth_gt" in inputs:
             losses = losses | self.compute_depth_losses(inputs, outputs)
-        self.log("val", inputs, outputs, losses, views)
+        self.logs.write("val", self.step, inputs, outputs, losses, views)
         self._set_training(True)
 
     def compute_depth_losses(self, inputs: dict, outputs: dict) -> dict[str, float]:
@@ -194,35 +265,10 @@ class Trainer:
                 errors.append(depth_errors(gt, disp, mask)[0])
         return dict(zip(LOGGED_METRICS, np.mean(errors, 0), strict=True)) if errors else {}
 
-    @torch.no_grad()
-    def log(self, mode: str, inputs: dict, outputs: dict, losses: dict, views: dict) -> None:
-        """Write scalars, and pictures of up to four samples, to TensorBoard's `mode` run."""
-        writer = self.writers[mode]
-        for name, value in losses.items():
-            writer.add_scalar(name, value.item(), self.step)
-        for j in range(min(IMAGES_PER_LOG, len(inputs["color", 0, 0]))):
-            for name, picture in self._pictures(inputs, outputs, views, j):
-                writer.add_image(f"{name}/{j}", picture.detach().float().cpu().numpy(), self.step)
-        writer.flush()
-
-    def _pictures(self, inputs: dict, outputs: dict, views: dict,
-                  j: int) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield the (name, (C, H, W) tensor in [0, 1]) that show sample j."""
-        for key in inputs:
-            if key[0] == "color":
-                yield f"color_{key[1]}_{key[2]}", inputs[key][j]
-        for s in self.opts.scales:
-            for i, f in enumerate(self.frames[1:]):
-                if s == 0:
-                    yield f"color_pred_{f}_{s}", views["color", f, s][j]
-                if self.opts.predictive_mask:
-                    yield f"predictive_mask_{f}_{s}", outputs["predictive_mask", s][j, i:i + 1]
-            yield f"disp_{s}", normalize_image(outputs["disp", s][j])
-            if ("automask", s) in views:
-                yield f"automask_{s}", views["automask", s][j][None]
-
     def save_model(self) -> None:
         """Write the epoch's weights folder, and the options beside it."""
+        if not self.world.is_main:
+            return
         options = json.dumps(vars(self.opts), indent=2)
         write_atomically(self.log_path / "models" / "opt.json", options.encode())
         form = InputFormat(self.opts.height, self.opts.width, self.opts.use_stereo)
@@ -253,43 +299,19 @@ class Trainer:
         return shlex.join(map(str, ["python", *words]))
 
     @cached_property
-    def writers(self) -> dict[str, SummaryWriter]:
-        """TensorBoard's two runs, "train" and "val"."""
-        try:
-            return {mode: SummaryWriter(str(self.log_path / mode)) for mode in ("train", "val")}
-        except OSError as error:
-            raise DataError(f"--log_dir: {self.log_path} cannot be written: {error.strerror}; "
-                            "choose another folder") from None
-
-    @cached_property
     def _val_batches(self) -> Iterator[dict]:
         """The validation batches, over and over."""
         return chain.from_iterable(repeat(self.val_loader))
 
-    def _logs_now(self, batch: int) -> bool:
-        early = self.step < EARLY_STEPS and batch % self.opts.log_frequency == 0
-        return early or self.step % EARLY_STEPS == 0
+    def _logs_now(self, step: int) -> bool:
+        early = self.step < EARLY_STEPS and step % self.opts.log_frequency == 0
+        return self.world.is_main and (early or self.step % EARLY_STEPS == 0)
+
+    def _place(self) -> str:
+        """Say what the run runs on."""
+        device = "the CPU" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
+        return device if self.world.size == 1 else f"{self.world.size} x {device}"
 
     def _set_training(self, training: bool) -> None:
-        self.model.train(training)
+        self.network.train(training)
         self.augment.train(training)
-
-    def _timed(self, loader: Iterable) -> Iterator:
-        """Yield the loader's batches, adding up the time spent waiting for them."""
-        batches, done = iter(loader), object()
-        while True:
-            asked = time.monotonic()
-            batch = next(batches, done)
-            self._waited += time.monotonic() - asked
-            if batch is done:
-                return
-            yield batch
-
-    def _show(self, progress: tqdm, loss: torch.Tensor, is_last: bool) -> None:
-        """Refresh the bar about once a second: looking at the loss makes the device stop."""
-        self._seen += self.opts.batch_size
-        passed = time.monotonic() - self._looked
-        if passed >= BAR_SECONDS or is_last:
-            progress.set_postfix_str(f"loss {loss.item():.4f}, {self._seen / passed:.1f} examples/s"
-                                     f", {self._waited / passed:.0%} waiting for data")
-            self._looked, self._seen, self._waited = time.monotonic(), 0, 0.0

@@ -52,5 +52,6 @@ class DepthDecoder(nn.Module):
                 x = torch.cat([x, input_features[level - 1]], 1)
             x = after(x)
             if level in heads:
-                outputs["disp", level] = torch.sigmoid(heads[level](x))
+                # in float32: eight bits of disparity would put steps into depth
+                outputs["disp", level] = torch.sigmoid(heads[level](x).float())
         return outputs

@@ -29,6 +29,10 @@ class Monodepth2(nn.Module):
         pose_model_input: "pairs" of target and source, or "all" frames at once.
         predictive_mask: predict the mask of SfMLearner (one channel a source frame).
 
+    Attributes:
+        precision: of the networks' arithmetic; weights and what is returned are float32, and so is
+            the geometry.
+
     Without a source frame in time there is no pose network.
     """
 
@@ -40,6 +44,7 @@ class Monodepth2(nn.Module):
         self.frame_ids = list(frame_ids)
         self.times = [f for f in frame_ids if f != "s"]
         self.pose_model_type, self.pose_model_input = pose_model_type, pose_model_input
+        self.precision = torch.float32
         make_encoder = ENCODERS[num_layers]
 
         self.encoder = make_encoder(pretrained)
@@ -77,13 +82,18 @@ class Monodepth2(nn.Module):
             for each source frame ("cam_T_cam", 0, f) (B, 4, 4), target to source camera, and for
             those in time ("axisangle", 0, f), ("translation", 0, f) (B, 1, 3).
         """
-        features = self._features(inputs)
-        outputs = self.depth(features[0])
-        if self.predictive_mask is not None:
-            for (_, scale), mask in self.predictive_mask(features[0]).items():
-                outputs["predictive_mask", scale] = mask
-        if self.pose is not None:
-            outputs |= self._motions(inputs, features)
+        device, is_mixed = inputs["color_aug", 0, 0].device.type, self.precision != torch.float32
+        with torch.autocast(device, self.precision if is_mixed else None, enabled=is_mixed):
+            features = self._features(inputs)
+            outputs = self.depth(features[0])
+            if self.predictive_mask is not None:
+                for (_, scale), mask in self.predictive_mask(features[0]).items():
+                    outputs["predictive_mask", scale] = mask
+            poses = self._poses(inputs, features)
+        for f, (axisangle, translation, backward) in poses.items():
+            outputs["axisangle", 0, f], outputs["translation", 0, f] = axisangle, translation
+            outputs["cam_T_cam", 0, f] = transformation_from_parameters(
+                axisangle, translation, invert=backward)
         if "s" in self.frame_ids:
             outputs["cam_T_cam", 0, "s"] = inputs["stereo_T"]
         return outputs
@@ -112,22 +122,22 @@ class Monodepth2(nn.Module):
         per_map = [feature.chunk(len(frames)) for feature in self.encoder(images)]
         return dict(zip(frames, (list(maps) for maps in zip(*per_map, strict=True)), strict=True))
 
-    def _motions(self, inputs: dict, features: dict) -> dict[tuple, Tensor]:
+    def _poses(self, inputs: dict, features: dict) -> dict[int, tuple[Tensor, Tensor, bool]]:
+        """Return {source frame: (axisangle, translation, whether it is to be inverted)}."""
+        if self.pose is None:
+            return {}
         images = {f: inputs["color_aug", f, 0] for f in self.times}
-        outputs = {}
         if self.pose_model_input == "all":
             # Faithful: frames in the order given; source frame i uses prediction i as it is
-            poses = self._predict_poses(self.times, images, features)
-        for i, f in enumerate(self.times[1:]):
-            backward = False
-            if self.pose_model_input == "pairs":
-                # Faithful: in temporal order, a pose to the past inverted, the first prediction
-                poses, i, backward = self._predict_poses(sorted([0, f]), images, features), 0, f < 0
-            axisangle, translation = poses[0][:, i], poses[1][:, i]
-            outputs["axisangle", 0, f], outputs["translation", 0, f] = axisangle, translation
-            outputs["cam_T_cam", 0, f] = transformation_from_parameters(
-                axisangle, translation, invert=backward)
-        return outputs
+            axisangles, translations = self._predict_poses(self.times, images, features)
+            return {f: (axisangles[:, i], translations[:, i], False)
+                    for i, f in enumerate(self.times[1:])}
+        poses = {}
+        for f in self.times[1:]:
+            # Faithful: in temporal order, a pose to the past inverted, the first prediction
+            axisangles, translations = self._predict_poses(sorted([0, f]), images, features)
+            poses[f] = axisangles[:, 0], translations[:, 0], f < 0
+        return poses
 
     def _predict_poses(self, frames: list[int], images: dict,
                        features: dict) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ def split_pose(out: Tensor, num_poses: int) -> tuple[Tensor, Tensor]:
         (axisangle, translation), each (B, num_poses, 1, 3).
     """
     # Faithful: outputs are multiplied by 0.01
-    poses = POSE_SCALE * out.mean((2, 3)).view(-1, num_poses, 1, 6)
+    poses = POSE_SCALE * out.float().mean((2, 3)).view(-1, num_poses, 1, 6)
     return poses[..., :3], poses[..., 3:]
 
 

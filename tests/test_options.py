@@ -21,6 +21,9 @@ DEFAULTS = {
     "disable_median_scaling": False, "pred_depth_scale_factor": 1.0, "ext_disp_to_eval": None,
     "eval_split": "eigen", "save_pred_disps": False, "no_eval": False,
     "eval_eigen_to_benchmark": False, "eval_out_dir": None, "post_process": False,
+    # and those that Monodepth2 has not
+    "precision": "fp32", "compile": False, "cache_dir": None, "accumulate": 1,
+    "sync_batchnorm": False, "profile": 0,
 }
 
 
@@ -30,7 +33,7 @@ def test_flags_and_defaults_are_monodepth2s():
 
 GROUPS = {
     TRAIN: {"options", "data", "layout", "model", "optimization", "depth range", "ablations",
-            "system", "loading", "fine-tuning", "logging"},
+            "system", "speed", "loading", "fine-tuning", "logging"},
     DEPTH: {"options", "data", "layout", "depth range", "system", "loading", "evaluation",
             "depth evaluation"},
     POSE: {"options", "data", "system", "loading", "evaluation"},
@@ -73,6 +76,9 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("train", ["--min_depth", "100"], "--min_depth 100.0 is not below"),
     ("train", ["--num_layers", "18.5"], "invalid int value"),
     ("train", ["--dataset", "kitti_test"], "no neighbouring frames"),
+    ("train", ["--profile", "-1"], "--profile is -1"),
+    ("train", ["--accumulate", "0"], "0 is not larger than 0"),
+    ("train", ["--precision", "half"], "invalid choice: 'half'"),
     ("train", ["--no_such_flag"], "--no_such_flag"),
     ("evaluate_depth", WEIGHTS, "neither of --eval_mono and --eval_stereo"),
     ("evaluate_depth", [*WEIGHTS, "--eval_mono", "--eval_stereo"], "both of --eval_mono"),

@@ -5,11 +5,14 @@ import re
 import pytest
 from conftest import ROOT
 
-RANKS = {"options": 0, "utils": 0, "layers": 0, "metrics": 0,
-         "networks": 1, "losses": 1, "datasets": 1, "checkpoints": 2, "trainer": 3,
+RANKS = {"options": 0, "utils": 0, "layers": 0, "metrics": 0, "compiling": 0, "progress": 0,
+         "networks": 1, "losses": 1, "datasets": 1, "distributed": 1, "logs": 1, "profiling": 1,
+         "checkpoints": 2,
+         "trainer": 3, "prediction": 3,
          "train": 4, "test_simple": 4, "evaluate_depth": 4, "evaluate_pose": 4,
-         "export_gt_depth": 4, "demo": 4}
-FILES = sorted([*ROOT.glob("*.py"), *ROOT.glob("networks/*.py"), *ROOT.glob("datasets/*.py")])
+         "export_gt_depth": 4, "demo": 4, "benchmarks": 5}
+FILES = sorted([*ROOT.glob("*.py"), *ROOT.glob("networks/*.py"), *ROOT.glob("datasets/*.py"),
+                *ROOT.glob("benchmarks/*.py")])
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
 
@@ -55,7 +58,8 @@ def test_what_is_public_has_a_docstring(path):
 @pytest.mark.parametrize(("line", "file", "words"), [
     (1, "layers.py", "align_corners=True"), (1, "layers.py", "align_corners=False"),
     (2, "trainer.py", "after the epoch"), (2, "checkpoints.py", "--learning_rate wins"),
-    (3, "datasets/augment.py", "one draw a sample"), (4, "datasets/mono_dataset.py", "LANCZOS"),
+    (3, "datasets/augment.py", "one draw a sample"), (4, "datasets/images.py", "LANCZOS"),
+    (4, "datasets/images.py", "the one above"),
     (5, "datasets/mono_dataset.py", "one normalised K"),
     (6, "datasets/mono_dataset.py", "baseline"),
     (6, "metrics.py", "0.54 m"), (7, "layers.py", "0.1 to 100"), (8, "layers.py", "C1 = 0.01^2"),

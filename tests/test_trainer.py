@@ -154,7 +154,8 @@ def test_train_py_trains_on_odometry_in_worker_processes(drive, tmp_path):
     (["--data_path", "nowhere"], "--data_path nowhere does not exist"),
     (["--split", "nowhere"], "found no split and no folder named 'nowhere'"),
     (["--png"], "leave out --png"),
-    (["--batch_size", "100"], "train_files.txt has 6 lines, fewer than a batch"),
+    (["--batch_size", "100"],
+     "train_files.txt has 6 lines, fewer than the 100 of a step; choose --batch_size 6 or less"),
     (["--load_weights_folder", "nowhere"], "nowhere does not exist"),
     (["--dataset", "kitti_odom"], "odometry lists name a sequence")])
 def test_bad_data_gets_one_line_and_status_1(drive, tmp_path, script, flags, found):

@@ -1,0 +1,37 @@
+"""What the machine can do for speed: compile, and keep memory at hand."""
+from __future__ import annotations
+
+import ctypes
+import sys
+
+import torch
+
+# Names and largest values of glibc's mallopt (malloc.h)
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+MOST = 2**31 - 1       # bytes at the end of the heap that are never given back
+TOP_PAD = 256 * 2**20  # bytes by which the heap grows at once
+
+
+def compiler_fault(device: torch.device) -> str | None:
+    """Compile a trifle; return why that does not work here, or None if it does."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
+    except Exception as error:  # whatever a missing or broken compiler makes of it
+        return f"nothing can be compiled here ({' '.join(str(error).split())[:200]})"
+    return None
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed: half a CPU step's time in the loss is page faults.
+
+    Tensors of a training step are freed and asked for again, step after step. glibc gives blocks of
+    more than 32 MB back to the system each time, and new ones come page by page, zeroed. Elsewhere
+    than on Linux this does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, MOST)
+        mallopt(M_TOP_PAD, TOP_PAD)

@@ -1,0 +1,57 @@
+"""How a run gets on: a bar with the loss, the pace, and the time spent waiting for data."""
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from torch import Tensor
+from torch.profiler import record_function
+from tqdm import tqdm
+
+BAR = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+BAR_SECONDS = 1.0  # between looks at the loss: each makes the device stop
+WAITING = "waiting for data"
+
+
+class Progress:
+    """Batches of an epoch, with a bar.
+
+    Args:
+        loader: of the batches.
+        batches: how many of them are wanted.
+        examples: in a batch, those of all processes together.
+        description: what stands before the bar.
+        shown: whether there is a bar.
+    """
+
+    def __init__(self, loader: Iterable, batches: int, examples: int, description: str,
+                 shown: bool = True):
+        self.loader, self.batches, self.examples = loader, batches, examples
+        self.bar = tqdm(total=batches, desc=description, bar_format=BAR, disable=not shown)
+        self._looked, self._counted, self._waited = time.monotonic(), 0, 0.0
+
+    def __iter__(self) -> Iterator[dict]:
+        """Yield the batches; the time until each is there counts as waiting."""
+        batches = islice(self.loader, self.batches)
+        while True:
+            asked = time.monotonic()
+            with record_function(WAITING):
+                batch = next(batches, None)
+            self._waited += time.monotonic() - asked
+            if batch is None:
+                break
+            yield batch
+            self.bar.update()
+        self.bar.close()
+
+    def show(self, loss: Tensor) -> None:
+        """Show a loss and the pace since the last look, about once a second and at the end."""
+        passed = time.monotonic() - self._looked
+        is_last = self.bar.n + 1 >= self.batches
+        if self.bar.disable or (passed < BAR_SECONDS and not is_last):
+            return
+        seen = (self.bar.n + 1 - self._counted) * self.examples
+        self.bar.set_postfix_str(f"loss {loss.item():.4f}, {seen / passed:.1f} examples/s, "
+                                 f"{self._waited / passed:.0%} waiting for data")
+        self._looked, self._counted, self._waited = time.monotonic(), self.bar.n + 1, 0.0
