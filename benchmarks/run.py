@@ -1,0 +1,241 @@
+"""Measure this project against the literal pipeline: `python benchmarks/run.py`.
+
+Both sides of a row work in turns in one run, so that a machine that slows down slows both; a row's
+ratio is the median over the turns, its spread the smallest and the largest.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from datasets.splits import compact
+from datasets.synthetic import TRAIN
+from utils import DataError, run, write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+DRIVE = "2011_09_26/2011_09_26_drive_0000_sync"
+TRAIN_FRAMES, TEST_FRAMES = 62, 240
+QUALITY = 92           # of KITTI's JPEGs, as the published models were trained on
+EIGEN_ZHOU_SAMPLES = 796_200  # 39,810 in an epoch, 20 epochs
+
+
+class Row(NamedTuple):
+    """A line of the table: what is measured, with which flags, how often."""
+
+    name: str
+    unit: str
+    task: str
+    fast: str = ""       # flags of this project's side
+    literal: str = ""    # flags of the other
+    repeats: int = 5
+
+
+CPU_STEP = "--batch_size 4 --no_cuda"
+GPU_STEP = "--batch_size 12"
+ROWS = [
+    Row("loader, one core", "items/s", "loader"),
+    Row("loader from the cache, one core", "items/s", "loader", "--cache"),
+    Row("memory of a worker (less is better)", "MB", "memory", repeats=3),
+    Row("step fp32, CPU", "samples/s", "step", CPU_STEP, CPU_STEP),
+    Row("step fp32 --compile, CPU", "samples/s", "step", f"{CPU_STEP} --compile", CPU_STEP),
+    Row("step bf16 --compile, CPU", "samples/s", "step",
+        f"{CPU_STEP} --compile --precision bf16", CPU_STEP, 3),
+    Row("train.py, 2 workers, CPU", "runs/h", "whole", "", "", 3),
+    Row("export_gt_depth.py", "frames/s", "export"),
+    Row("evaluate_depth.py, CPU", "images/s", "evaluate", "--no_cuda", "--no_cuda", 3),
+]
+GPU_ROWS = [
+    Row("step fp32, GPU", "samples/s", "step", GPU_STEP, GPU_STEP),
+    Row("step fp32 --compile, GPU", "samples/s", "step", f"{GPU_STEP} --compile", GPU_STEP),
+    Row("step bf16 --compile, GPU", "samples/s", "step",
+        f"{GPU_STEP} --compile --precision bf16", GPU_STEP),
+    Row("evaluate_depth.py, GPU", "images/s", "evaluate"),
+]
+
+
+def find_frames(data_path: Path) -> list[tuple[Path, Path | None]]:
+    """Return the left images of the drive with the most scans, and their scans.
+
+    Raises:
+        DataError: there are none.
+    """
+    drives = sorted({path.parents[2] for path in data_path.glob("*/*/image_02/data/*.*")})
+    found = {drive: [(image, drive / f"velodyne_points/data/{image.stem}.bin") for image in
+                     sorted((drive / "image_02/data").iterdir())] for drive in drives}
+    found = {drive: [pair for pair in pairs if pair[1].is_file()] for drive, pairs in found.items()}
+    best = max(found, key=lambda drive: len(found[drive]), default=None)
+    if best is None or not found[best]:
+        raise DataError(f"--data_path {data_path} has no raw drive with velodyne scans; leave it "
+                        "out to measure on rendered frames")
+    return found[best]
+
+
+def prepare(data_path: Path | None, folder: Path) -> None:
+    """Make a drive of JPEGs at KITTI's size, with scans and lists, from real or rendered frames."""
+    if data_path is None:
+        data_path = folder / "rendered"
+        subprocess.run([sys.executable, "-m", "datasets.synthetic", data_path, "--frames", "24",
+                        "--height", "375", "--width", "1242"], cwd=ROOT, check=True)
+        frames = find_frames(data_path)
+        assert frames[0][0].parents[2] == data_path / TRAIN
+    else:
+        frames = find_frames(data_path)
+    images, scans = folder / DRIVE / "image_02/data", folder / DRIVE / "velodyne_points/data"
+    images.mkdir(parents=True)
+    scans.mkdir(parents=True)
+    for file in frames[0][0].parents[3].glob("calib_*.txt"):
+        shutil.copy(file, folder / DRIVE.partition("/")[0])
+    for i in range(TEST_FRAMES):
+        image, scan = frames[i % len(frames)]
+        shutil.copy(scan, scans / f"{i:010d}.bin")
+        if i < len(frames):
+            Image.open(image).convert("RGB").save(images / f"{i:010d}.jpg", quality=QUALITY,
+                                                  subsampling="4:2:0")
+        else:
+            shutil.copy(images / f"{i % len(frames):010d}.jpg", images / f"{i:010d}.jpg")
+    (folder / "split").mkdir()
+    for name, numbers in (("train", range(1, TRAIN_FRAMES - 1)), ("val", range(1, 13)),
+                          ("test", range(TEST_FRAMES))):
+        lines = compact(f"{DRIVE} {i} l" for i in numbers)
+        write_atomically(folder / f"split/{name}_files.txt", lines.encode())
+
+
+class Side:
+    """One side of a row, in a process of its own that waits for its turns."""
+
+    def __init__(self, row: Row, side: str, folder: Path):
+        flags = getattr(row, side).split()
+        self.errors = folder / f"{side}.log"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.tasks", row.task, side, str(folder), *flags],
+            cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self.errors.open("w"))
+        self._answer()
+
+    def _answer(self) -> str:
+        line = self.process.stdout.readline()
+        if not line:
+            raise DataError(f"a benchmark failed: {' '.join(self.process.args)}: "
+                            f"{self.errors.read_text()[-2000:]}")
+        return line
+
+    def work(self) -> dict:
+        """Let it work once; return what it says."""
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return json.loads(self._answer())
+
+    def end(self) -> None:
+        """End the process."""
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class WholeRun:
+    """A side of the row that runs a training command from start to end."""
+
+    def __init__(self, side: str, folder: Path):
+        script = ["train.py"] if side == "fast" else ["benchmarks/literal.py", "train"]
+        self.command = [sys.executable, *script, "--data_path", folder, "--split", folder / "split",
+                        "--weights_init", "scratch", "--log_dir", folder / "log", "--num_workers",
+                        "2", "--batch_size", "4", "--num_epochs", "1", "--no_cuda"]
+
+    def work(self) -> dict:
+        """Run it once."""
+        started = time.perf_counter()
+        subprocess.run(self.command, cwd=ROOT, check=True, capture_output=True)
+        return {"amount": 3600, "seconds": time.perf_counter() - started, "gpu_memory": 0}
+
+    def end(self) -> None:
+        """Nothing is left to end."""
+
+
+def measure(row: Row, folder: Path) -> dict:
+    """Return a row's figures: medians of both sides, median ratio and its spread."""
+    sides = {side: WholeRun(side, folder) if row.task == "whole" else Side(row, side, folder)
+             for side in ("fast", "literal")}
+    values = {"fast": [], "literal": []}
+    memory = {"fast": 0, "literal": 0}
+    for i in range(row.repeats + (row.task != "whole")):
+        for side, process in sides.items():
+            answer = process.work()
+            value = answer["amount"] if row.task == "memory" else (
+                answer["amount"] / answer["seconds"])
+            memory[side] = answer["gpu_memory"]
+            if i > 0 or row.task == "whole":  # the first turn warms up
+                values[side].append(value)
+    for process in sides.values():
+        process.end()
+    ratios = [fast / other for fast, other in zip(*values.values(), strict=True)]
+    return {"name": row.name, "unit": row.unit, "fast": statistics.median(values["fast"]),
+            "literal": statistics.median(values["literal"]), "ratio": statistics.median(ratios),
+            "lowest": min(ratios), "highest": max(ratios), "gpu_memory": memory,
+            "all": values}
+
+
+def machine() -> str:
+    """Return what this machine is, in words."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        cpu = info.read_text().partition("model name")[2].partition(":")[2].partition("\n")[0]
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
+    return f"{os.cpu_count()} cores of {cpu.strip()}{gpu}, torch {torch.__version__}"
+
+
+def table(results: list[dict]) -> str:
+    """Return the results as a Markdown table."""
+    lines = ["| | literal | this project | | ratio | spread |", "|---|---|---|---|---|---|"]
+    for r in results:
+        lines.append(f"| {r['name']} | {r['literal']:.3g} | {r['fast']:.3g} | {r['unit']} | "
+                     f"{r['ratio']:.2f} | {r['lowest']:.2f}-{r['highest']:.2f} |")
+        if "step" not in r["name"] or "GPU" not in r["name"]:
+            continue
+        fast, literal = (r["gpu_memory"][side] / 1e9 for side in ("fast", "literal"))
+        lines.append(f"| its memory on the GPU | {literal:.2f} | {fast:.2f} | GB | "
+                     f"{fast / literal:.2f} | |")
+        fast, literal = (EIGEN_ZHOU_SAMPLES / r[side] / 60 for side in ("fast", "literal"))
+        lines.append(f"| 20 epochs of Eigen-Zhou at its rate | {literal:.0f} | {fast:.0f} | "
+                     "minutes | | |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure what the command line asks for; print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data_path", type=Path, help="KITTI's raw folder (default: frames are "
+                                                       "rendered)")
+    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results.json",
+                        help="JSON with every value (%(default)s)")
+    opts = parser.parse_args()
+    rows = [row for row in ROWS + GPU_ROWS * torch.cuda.is_available() if opts.only in row.name]
+    if not rows:
+        parser.error(f"--only {opts.only} names no row")
+    with tempfile.TemporaryDirectory() as name:
+        prepare(opts.data_path, Path(name))
+        results = [measure(row, Path(name)) for row in tqdm(rows, desc="measuring")]
+    print(f"{machine()}\n\n{table(results)}")
+    write_atomically(opts.out, json.dumps({"machine": machine(), "rows": results},
+                                          indent=1).encode())
+    print(f"\nwrote {opts.out}")
+
+
+if __name__ == "__main__":
+    run(main)

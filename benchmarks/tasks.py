@@ -1,0 +1,170 @@
+"""What is measured, on both sides: this project's way ("fast") and the literal one.
+
+    python -m benchmarks.tasks TASK SIDE FOLDER FLAGS...
+
+gets ready, prints "ready", and for every line it reads does the work once and prints how much was
+done and how long it took. `benchmarks/run.py` starts two of these and lets them work in turns.
+"""
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+import evaluate_depth
+from benchmarks import literal
+from checkpoints import InputFormat, save_weights
+from datasets import FrameCache, KITTIRAWDataset, collate
+from datasets.ground_truth import export_gt_depths
+from datasets.splits import read_split
+from networks import Monodepth2
+from options import DEPTH, MonodepthOptions
+from trainer import Trainer
+
+SIZE = 192, 640        # height, width of the networks' input
+FRAMES = [0, -1, 1]
+LOADED = 12            # items of a loader's batch
+STEPS = 2              # training steps that are timed together on the CPU
+GPU_STEPS = 20         # the same on a GPU
+Work = Callable[[], int]
+
+
+def options(folder: Path, flags: list[str]) -> Namespace:
+    """Return the options of a training run on the frames in `folder`."""
+    return MonodepthOptions().parse(
+        ["--data_path", str(folder), "--split", str(folder / "split"), "--weights_init", "scratch",
+         "--log_dir", str(folder / "log"), "--num_workers", "0", *flags])
+
+
+def dataset(side: str, folder: Path, cache: bool = False):
+    """Return the training set of a side."""
+    lines = read_split(folder / "split/train_files.txt")
+    if side == "literal":
+        return literal.LiteralDataset(folder, lines, *SIZE, FRAMES, 4, True)
+    store = FrameCache(folder / "cache", *SIZE) if cache else None
+    return KITTIRAWDataset(folder, lines, *SIZE, FRAMES, 4, is_train=True, cache=store)
+
+
+def loader(side: str, folder: Path, flags: list[str]) -> Work:
+    """Make batches on one core."""
+    torch.set_num_threads(1)
+    items = dataset(side, folder, "--cache" in flags)
+    batches = DataLoader(items, LOADED, drop_last=True,
+                         collate_fn=collate if side == "fast" else None)
+    rounds = 20 if side == "fast" and "--cache" in flags else 1
+
+    def work() -> int:
+        return sum(LOADED for _ in range(rounds) for _ in batches)
+    return work
+
+
+def memory(side: str, folder: Path, flags: list[str]) -> Work:
+    """Return the peak memory of a loader's worker, in MB: the amount, and no time, is meant."""
+    def work() -> int:
+        batches = DataLoader(dataset(side, folder), LOADED, num_workers=1,
+                             collate_fn=collate if side == "fast" else None)
+        peak = 0
+        for _ in batches:
+            (worker,) = multiprocessing.active_children()
+            status = Path(f"/proc/{worker.pid}/status").read_text()
+            peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]))  # kB
+        return peak // 1000
+    return work
+
+
+def step(side: str, folder: Path, flags: list[str]) -> Work:
+    """Train on one batch that is at hand, without logs."""
+    opts = options(folder, flags)
+    device = literal.get_device(opts.no_cuda)
+    count = GPU_STEPS if device.type == "cuda" else STEPS
+    items = dataset(side, folder)
+    batch = [items[i] for i in range(opts.batch_size)]
+    if side == "fast":
+        trainer = Trainer(opts)
+        trainer.train_loader = [collate(batch)] * count
+        trainer.steps_per_epoch = count
+        trainer._logs_now = lambda _: False
+
+        def work() -> int:
+            trainer.run_epoch()
+            return count * opts.batch_size
+        return work
+
+    inputs = torch.utils.data.default_collate(batch)
+    model = Monodepth2(18, False, FRAMES).to(device).train()
+    optimizer = torch.optim.Adam(model.parameters(), opts.learning_rate)
+
+    def literal_work() -> int:
+        for _ in range(count):
+            moved = {key: value.to(device) for key, value in inputs.items()}
+            loss = literal.literal_losses(moved, model(moved), opts)["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        loss.item()
+        return count * opts.batch_size
+    return literal_work
+
+
+def export(side: str, folder: Path, flags: list[str]) -> Work:
+    """Make and write ground truth with all cores."""
+    lines = read_split(folder / "split/test_files.txt")
+
+    def work() -> int:
+        if side == "fast":
+            export_gt_depths(folder, str(folder / "split"), multiprocessing.cpu_count())
+        else:
+            literal.write_gt_depths(folder / "literal.npz",
+                                    literal.export_gt_depths(folder, lines))
+        return len(lines)
+    return work
+
+
+def evaluate(side: str, folder: Path, flags: list[str]) -> Work:
+    """Predict and compare the test images; the ground truth is there."""
+    weights = folder / f"weights_{side}"
+    torch.manual_seed(0)
+    model = Monodepth2(18, False, [0])
+    save_weights(weights, model, torch.optim.Adam(model.parameters()), InputFormat(*SIZE, False))
+    words = ["--data_path", str(folder), "--eval_split", str(folder / "split"), "--eval_mono",
+             "--load_weights_folder", str(weights), "--num_workers", "2", *flags]
+    if not (folder / "split/gt_depths.npz").is_file():
+        export_gt_depths(folder, str(folder / "split"), multiprocessing.cpu_count())
+
+    def work() -> int:
+        if side == "fast":
+            sys.argv[1:] = words
+            evaluate_depth.main()
+        else:
+            literal.evaluate(MonodepthOptions(DEPTH).parse(words))
+        return len(read_split(folder / "split/test_files.txt"))
+    return work
+
+
+TASKS = {task.__name__: task for task in (loader, memory, step, export, evaluate)}
+
+
+def main() -> None:
+    """Do the work that the command line names, once for each line read."""
+    name, side, folder, *flags = sys.argv[1:]
+    answers, sys.stdout = sys.stdout, sys.stderr
+    work = TASKS[name](side, Path(folder), flags)
+    print("ready", file=answers, flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        amount = work()
+        seconds = time.perf_counter() - started
+        gpu_memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+        print(json.dumps({"amount": amount, "seconds": seconds, "gpu_memory": gpu_memory}),
+              file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
