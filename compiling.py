@@ -8,7 +8,7 @@ import torch
 
 # Names and largest values of glibc's mallopt (malloc.h)
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-MOST = 2**31 - 1       # bytes at the end of the heap that are never given back
+NEVER = -1
 TOP_PAD = 256 * 2**20  # bytes by which the heap grows at once
 
 
@@ -33,5 +33,5 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, MOST)
+        mallopt(M_TRIM_THRESHOLD, NEVER)
         mallopt(M_TOP_PAD, TOP_PAD)

@@ -30,7 +30,7 @@ from utils import DataError, run, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 DRIVE = "2011_09_26/2011_09_26_drive_0000_sync"
-TRAIN_FRAMES, TEST_FRAMES = 62, 240
+TRAIN_FRAMES, TEST_FRAMES = 38, 240
 QUALITY = 92           # of KITTI's JPEGs, as the published models were trained on
 EIGEN_ZHOU_SAMPLES = 796_200  # 39,810 in an epoch, 20 epochs
 
@@ -52,13 +52,13 @@ ROWS = [
     Row("loader, one core", "items/s", "loader"),
     Row("loader from the cache, one core", "items/s", "loader", "--cache"),
     Row("memory of a worker (less is better)", "MB", "memory", repeats=3),
-    Row("step fp32, CPU", "samples/s", "step", CPU_STEP, CPU_STEP),
-    Row("step fp32 --compile, CPU", "samples/s", "step", f"{CPU_STEP} --compile", CPU_STEP),
+    Row("step fp32, CPU", "samples/s", "step", CPU_STEP, CPU_STEP, 3),
+    Row("step fp32 --compile, CPU", "samples/s", "step", f"{CPU_STEP} --compile", CPU_STEP, 3),
     Row("step bf16 --compile, CPU", "samples/s", "step",
-        f"{CPU_STEP} --compile --precision bf16", CPU_STEP, 3),
-    Row("train.py, 2 workers, CPU", "runs/h", "whole", "", "", 3),
+        f"{CPU_STEP} --compile --precision bf16", CPU_STEP, 2),
+    Row("train.py, 2 workers, CPU", "runs/h", "whole", repeats=2),
     Row("export_gt_depth.py", "frames/s", "export"),
-    Row("evaluate_depth.py, CPU", "images/s", "evaluate", "--no_cuda", "--no_cuda", 3),
+    Row("evaluate_depth.py, CPU", "images/s", "evaluate", "--no_cuda", "--no_cuda", 2),
 ]
 GPU_ROWS = [
     Row("step fp32, GPU", "samples/s", "step", GPU_STEP, GPU_STEP),

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import io
-from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -96,12 +95,11 @@ def _whole(values: Tensor) -> Tensor:
     return values.round().clamp(0, 255)
 
 
-@lru_cache(maxsize=16)
 def _halving(size: int, device: torch.device) -> Tensor:
     """Return the (size // 2, size) matrix of LANCZOS: a resize is linear, and separable."""
     scale = size / (size // 2)
-    centres = (torch.arange(size // 2) + 0.5) * scale
-    x = (torch.arange(size) + 0.5 - centres[:, None]) / scale
+    centres = (torch.arange(size // 2, device=device) + 0.5) * scale
+    x = (torch.arange(size, device=device) + 0.5 - centres[:, None]) / scale
     weights = torch.where(x.abs() < LANCZOS_SUPPORT,
                           torch.sinc(x) * torch.sinc(x / LANCZOS_SUPPORT), 0)
-    return (weights / weights.sum(1, keepdim=True)).to(device)
+    return weights / weights.sum(1, keepdim=True)
