@@ -218,6 +218,9 @@ def load_adam(folder: str | Path, optimizer: torch.optim.Optimizer) -> str:
     groups = [{**own, "params": stored["params"]} for own, stored in
               zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True)]
     optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+    for parameter, moments in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):  # fused Adam needs the layout of the parameter
+            moments[name] = torch.empty_like(parameter).copy_(moments[name])
     return "loaded Adam's state"
 
 
@@ -226,8 +229,8 @@ def _fits(state: dict, optimizer: torch.optim.Optimizer) -> bool:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     try:
         count = sum(len(group["params"]) for group in state["param_groups"])
-        groups = len(state["param_groups"]) == len(optimizer.param_groups)
-        return groups and count == len(parameters) and all(
+        same_groups = len(state["param_groups"]) == len(optimizer.param_groups)
+        return same_groups and count == len(parameters) and all(
             moments["exp_avg"].shape == parameters[i].shape
             for i, moments in state["state"].items())
     except (KeyError, TypeError, AttributeError, IndexError):

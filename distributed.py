@@ -43,6 +43,11 @@ class World(NamedTuple):
         return np.concatenate(parts) if self.is_main else None
 
 
+def get_device(no_cuda: bool) -> torch.device:
+    """Return the GPU if there is one and it is wanted, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() and not no_cuda else "cpu")
+
+
 def join_world(no_cuda: bool) -> World:
     """Join the processes that torchrun started; without torchrun there is one.
 
@@ -52,9 +57,9 @@ def join_world(no_cuda: bool) -> World:
     Raises:
         DataError: there are more processes than GPUs.
     """
-    on_gpu = torch.cuda.is_available() and not no_cuda
-    if "WORLD_SIZE" not in os.environ:
-        return World(0, 1, torch.device("cuda" if on_gpu else "cpu"))
+    if not dist.is_torchelastic_launched():
+        return World(0, 1, get_device(no_cuda))
+    on_gpu = get_device(no_cuda).type == "cuda"
     local_rank = int(os.environ["LOCAL_RANK"])
     if on_gpu and local_rank >= torch.cuda.device_count():
         raise DataError(f"torchrun started process {local_rank} and this machine has "

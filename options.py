@@ -103,6 +103,10 @@ class MonodepthOptions:
         add("--num_epochs", type=positive(int), default=20, help="(%(default)s)")
         add("--scheduler_step_size", type=positive(int), default=15,
             help="epochs until the rate drops to a tenth (%(default)s)")
+        add("--accumulate", type=positive(int), default=1,
+            help="batches whose gradients make one step (%(default)s)")
+        add("--sync_batchnorm", action="store_true",
+            help="with torchrun: batch norm over the batches of all GPUs, not of each")
 
     def _depth_range(self):
         add = self._group("depth range", "what disparity 1 and 0 mean", TRAIN, DEPTH)
@@ -141,10 +145,6 @@ class MonodepthOptions:
             help="compile what the machine gains from: a minute or two at the start")
         add("--cache_dir",
             help="keep frames there at training size, so that each file is decoded once")
-        add("--accumulate", type=positive(int), default=1,
-            help="batches whose gradients make one step (%(default)s)")
-        add("--sync_batchnorm", action="store_true",
-            help="batch norm over the batches of all GPUs, not of each")
         add("--profile", type=int, default=0, metavar="STEPS",
             help="record so many steps, print where their time went, write a Chrome trace")
 
@@ -161,7 +161,7 @@ class MonodepthOptions:
     def _logging(self):
         add = self._group("logging", "how often", TRAIN)
         add("--log_frequency", type=positive(int), default=250,
-            help="batches between logs (%(default)s)")
+            help="steps between logs (%(default)s)")
         add("--save_frequency", type=positive(int), default=1,
             help="epochs between saves (%(default)s)")
 

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import profile
 
 from progress import WAITING
@@ -35,24 +36,25 @@ class StepProfile:
         if self._done > SETTLING + self.steps or self.steps == 0:
             return
         self._done += 1
+        if torch.cuda.is_available() and self._done in (SETTLING, SETTLING + self.steps):
+            torch.cuda.synchronize()
         if self._done == SETTLING:
             self._profiler = profile()
             self._profiler.start()
             self._started = time.monotonic()
         elif self._done == SETTLING + self.steps:
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
             seconds = time.monotonic() - self._started
             self._profiler.stop()
             self._report(seconds)
             self._profiler = None
 
     def _report(self, seconds: float) -> None:
-        events = self._profiler.key_averages()
+        # rows of the CPU's operations: on a GPU, those of its kernels would count all of it again
+        events = [e for e in self._profiler.key_averages() if e.device_type == DeviceType.CPU]
         waited = sum(e.cpu_time_total for e in events if e.key == WAITING) / 1e6
-        spent = {e.key: e.self_device_time_total for e in events}
-        if not any(spent.values()):  # no GPU
-            spent = {e.key: e.self_cpu_time_total for e in events if e.key != WAITING}
+        on_gpu = any(e.self_device_time_total for e in events)
+        spent = {e.key: e.self_device_time_total if on_gpu else e.self_cpu_time_total
+                 for e in events if e.key != WAITING}
         heaviest = sorted(spent, key=spent.get, reverse=True)[:SHOWN]
         print(f"\nprofile of {self.steps} steps: {1e3 * seconds / self.steps:.1f} ms a step, "
               f"{waited / seconds:.1%} waiting for data\n  ms a step   share  operation")

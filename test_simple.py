@@ -63,10 +63,10 @@ def main() -> None:
     images = find_images(Path(args.image_path), args.ext)
     # not before: it takes seconds (PyTorch), and -h and a wrong flag want their answer at once
     from checkpoints import load_model
-    from distributed import join_world
+    from distributed import get_device
     from prediction import predict_images, save_prediction
     folder = args.load_weights_folder or download_model_if_doesnt_exist(args.model_name)
-    model, (height, width, use_stereo) = load_model(folder, device=join_world(args.no_cuda).device)
+    model, (height, width, use_stereo) = load_model(folder, device=get_device(args.no_cuda))
     if args.pred_metric_depth and not use_stereo:
         print(f"warning: {folder} was trained without stereo; its depth has an unknown scale")
     save = partial(save_prediction, min_depth=args.min_depth, max_depth=args.max_depth,

@@ -19,13 +19,13 @@ from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.models import get_model_weights
 
 from checkpoints import LOAD_ERRORS, InputFormat, load_adam, load_weights, save_weights
-from compiling import compiler_fault, keep_freed_memory
 from datasets import Augment, FrameCache, collate, dataset_class
 from datasets.splits import read_split, split_path
 from distributed import join_world, leave_world
 from layers import disp_to_depth
 from logs import Logs
 from losses import ReprojectionObjective
+from machine import compiler_fault, keep_freed_memory
 from metrics import depth_errors, eigen_mask
 from networks import ENCODERS, Monodepth2
 from options import MAX_DEPTH, MIN_DEPTH
@@ -66,6 +66,8 @@ class Trainer:
         self.val_loader = self._make_loader("val", is_train=False)
         self.steps_per_epoch = len(self.train_loader) // options.accumulate
         self.model = self._make_model().to(self.device)
+        if self.device.type == "cuda":  # on CPUs only prediction gains: backward loses more
+            self.model.to(memory_format=torch.channels_last)
         self.objective = self._make_objective()
         self.augment = Augment(self.device, self.model.frames_read, max(options.scales) + 1,
                                options.v1_multiscale)
@@ -77,7 +79,8 @@ class Trainer:
         self.scheduler = torch.optim.lr_scheduler.StepLR(
             self.optimizer, options.scheduler_step_size, DROP)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "fp16")
-        self.network = self._made_fast()
+        self._configure_speed()
+        self.network = DistributedDataParallel(self.model) if self.world.size > 1 else self.model
         self.logs = Logs(self.log_path, self.frames, options.scales)
         self.profile = self._make_profile()
         self.step = self.epoch = 0
@@ -92,7 +95,8 @@ class Trainer:
             raise DataError(f"{list_path} has {len(lines)} lines, fewer than the "
                             f"{opts.batch_size * batches} of a step; choose --batch_size "
                             f"{max(1, len(lines) // batches)} or less")
-        cache = FrameCache(opts.cache_dir, opts.height, opts.width) if opts.cache_dir else None
+        cache = FrameCache(opts.cache_dir, opts.height, opts.width,
+                           exact=not is_train) if opts.cache_dir else None
         dataset = dataset_class(opts.dataset)(
             opts.data_path, lines, opts.height, opts.width, self.frames, max(opts.scales) + 1,
             is_train=is_train, img_ext=".png" if opts.png else ".jpg", cache=cache)
@@ -142,8 +146,8 @@ class Trainer:
         lines = load_weights(folder, self.model, self.opts.models_to_load)
         self._say(*lines, load_adam(folder, self.optimizer), sep="\n")
 
-    def _made_fast(self) -> nn.Module:
-        """Bring the parts into the form that --precision, --compile and torchrun ask for."""
+    def _configure_speed(self) -> None:
+        """Do what --precision, --compile and --sync_batchnorm ask for."""
         opts = self.opts
         self.model.precision = PRECISIONS[opts.precision]
         if opts.sync_batchnorm and self.device.type != "cuda":
@@ -151,15 +155,12 @@ class Trainer:
         if opts.sync_batchnorm and self.world.size > 1:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         if self.device.type == "cuda":
-            self.model.to(memory_format=torch.channels_last)
             torch.backends.cudnn.benchmark = True
+            torch.set_float32_matmul_precision("highest")  # no TF32 in geometry and pyramid
         else:
             keep_freed_memory()
         if opts.compile:
             self._compile()
-        if self.world.size > 1:
-            return DistributedDataParallel(self.model)
-        return self.model
 
     def _compile(self) -> None:
         if fault := compiler_fault(self.device):
@@ -190,9 +191,10 @@ class Trainer:
                   f"{len(self.train_loader.dataset)} items of {opts.split}, "
                   f"{examples * opts.accumulate} to a step, "
                   f"{len(self.val_loader.dataset)} to validate; logs in {self.log_path}")
-        if self.train_loader.dataset.cache is not None and self.world.is_main:
-            frames = {*self.train_loader.dataset.paths(), *self.val_loader.dataset.paths()}
-            print(self.train_loader.dataset.cache.describe(len(frames)), flush=True)
+        for dataset in (self.train_loader.dataset, self.val_loader.dataset):
+            if dataset.cache is not None and self.world.is_main:
+                dataset.cache.remove_abandoned()
+                print(dataset.cache.describe(len(dataset.paths())), flush=True)
         for epoch in range(opts.num_epochs):
             self.epoch = epoch
             self.run_epoch()
@@ -210,7 +212,7 @@ class Trainer:
         progress = self._progress()
         for i, batch in enumerate(progress, start=1):
             is_step = i % accumulate == 0
-            with nullcontext() if is_step else self._gradients_kept():
+            with nullcontext() if is_step else self._no_sync():
                 inputs = self.augment(batch)
                 outputs = self.network(inputs)
                 losses, views = self.objective(inputs, outputs)
@@ -237,7 +239,7 @@ class Trainer:
                         self.opts.batch_size * self.world.size,
                         f"epoch {self.epoch + 1}/{self.opts.num_epochs}", self.world.is_main)
 
-    def _gradients_kept(self) -> AbstractContextManager:
+    def _no_sync(self) -> AbstractContextManager:
         """While in it, gradients add up in each process and are not exchanged."""
         return self.network.no_sync() if self.world.size > 1 else nullcontext()
 
@@ -247,8 +249,9 @@ class Trainer:
         self._set_training(False)
         batch = next(self._val_batches)
         inputs = self.augment(batch)
-        outputs = self.model(inputs)
-        losses, views = self.objective(inputs, outputs)
+        # not what --compile made: it would compile all once more, for a batch now and then
+        outputs = self.model.forward(inputs)
+        losses, views = self.objective.forward(inputs, outputs)
         if "depth_gt" in inputs:
             losses = losses | self.compute_depth_losses(inputs, outputs)
         self.logs.write("val", self.step, inputs, outputs, losses, views)

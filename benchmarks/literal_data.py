@@ -50,17 +50,19 @@ class LiteralDataset(Dataset):
         num_scales: images in every pyramid.
         is_train: flip and jitter at random; else load ground truth, if the first line has a scan.
         img_ext: extension of the image files.
+        with_scans: load ground truth to train, too, as the original does for its logs.
     """
 
     def __init__(self, data_path: str | Path, filenames: Sequence[str], height: int, width: int,
                  frame_idxs: Sequence[int | str], num_scales: int, is_train: bool,
-                 img_ext: str = ".jpg"):
+                 img_ext: str = ".jpg", with_scans: bool = False):
         super().__init__()
         self.data_path, self.filenames, self.img_ext = data_path, filenames, img_ext
         self.height, self.width, self.num_scales = height, width, num_scales
         self.frame_idxs, self.is_train = frame_idxs, is_train
         folder, frame, _ = parse_line(filenames[0])
-        self.loads_depth = not is_train and scan_path(data_path, folder, frame).is_file()
+        has_scans = scan_path(data_path, folder, frame).is_file()
+        self.loads_depth = has_scans and (with_scans or not is_train)
 
     def __len__(self) -> int:
         return len(self.filenames)

@@ -48,15 +48,18 @@ class Row(NamedTuple):
 
 CPU_STEP = "--batch_size 4 --no_cuda"
 GPU_STEP = "--batch_size 12"
+WHOLE_CPU = f"{CPU_STEP} --num_workers 2 --num_epochs 1"
+WHOLE_GPU = f"{GPU_STEP} --num_workers {os.cpu_count()} --num_epochs 200"
 ROWS = [
     Row("loader, one core", "items/s", "loader"),
+    Row("loader, one core; the original reads scans too", "items/s", "loader", "", "--scans", 3),
     Row("loader from the cache, one core", "items/s", "loader", "--cache"),
     Row("memory of a worker (less is better)", "MB", "memory", repeats=3),
     Row("step fp32, CPU", "samples/s", "step", CPU_STEP, CPU_STEP, 3),
     Row("step fp32 --compile, CPU", "samples/s", "step", f"{CPU_STEP} --compile", CPU_STEP, 3),
     Row("step bf16 --compile, CPU", "samples/s", "step",
         f"{CPU_STEP} --compile --precision bf16", CPU_STEP, 2),
-    Row("train.py, 2 workers, CPU", "runs/h", "whole", repeats=2),
+    Row("train.py, 2 workers, CPU", "runs/h", "whole", WHOLE_CPU, WHOLE_CPU, 2),
     Row("export_gt_depth.py", "frames/s", "export"),
     Row("evaluate_depth.py, CPU", "images/s", "evaluate", "--no_cuda", "--no_cuda", 2),
 ]
@@ -65,6 +68,8 @@ GPU_ROWS = [
     Row("step fp32 --compile, GPU", "samples/s", "step", f"{GPU_STEP} --compile", GPU_STEP),
     Row("step bf16 --compile, GPU", "samples/s", "step",
         f"{GPU_STEP} --compile --precision bf16", GPU_STEP),
+    Row("train.py, all cores, bf16 --compile, GPU", "runs/h", "whole",
+        f"{WHOLE_GPU} --precision bf16 --compile", WHOLE_GPU, 2),
     Row("evaluate_depth.py, GPU", "images/s", "evaluate"),
 ]
 
@@ -150,16 +155,18 @@ class Side:
 class WholeRun:
     """A side of the row that runs a training command from start to end."""
 
-    def __init__(self, side: str, folder: Path):
+    def __init__(self, row: Row, side: str, folder: Path):
         script = ["train.py"] if side == "fast" else ["benchmarks/literal.py", "train"]
         self.command = [sys.executable, *script, "--data_path", folder, "--split", folder / "split",
-                        "--weights_init", "scratch", "--log_dir", folder / "log", "--num_workers",
-                        "2", "--batch_size", "4", "--num_epochs", "1", "--no_cuda"]
+                        "--weights_init", "scratch", "--log_dir", folder / "log",
+                        *getattr(row, side).split()]
 
     def work(self) -> dict:
         """Run it once."""
         started = time.perf_counter()
-        subprocess.run(self.command, cwd=ROOT, check=True, capture_output=True)
+        done = subprocess.run(self.command, cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            raise DataError(f"a benchmark failed: {self.command}: {done.stderr[-2000:]}")
         return {"amount": 3600, "seconds": time.perf_counter() - started, "gpu_memory": 0}
 
     def end(self) -> None:
@@ -168,7 +175,7 @@ class WholeRun:
 
 def measure(row: Row, folder: Path) -> dict:
     """Return a row's figures: medians of both sides, median ratio and its spread."""
-    sides = {side: WholeRun(side, folder) if row.task == "whole" else Side(row, side, folder)
+    sides = {side: WholeRun(row, side, folder) if row.task == "whole" else Side(row, side, folder)
              for side in ("fast", "literal")}
     values = {"fast": [], "literal": []}
     memory = {"fast": 0, "literal": 0}

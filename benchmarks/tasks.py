@@ -9,25 +9,28 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import runpy
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-import evaluate_depth
 from benchmarks import literal
 from checkpoints import InputFormat, save_weights
 from datasets import FrameCache, KITTIRAWDataset, collate
 from datasets.ground_truth import export_gt_depths
 from datasets.splits import read_split
+from machine import keep_freed_memory
 from networks import Monodepth2
 from options import DEPTH, MonodepthOptions
 from trainer import Trainer
 
+ROOT = Path(__file__).resolve().parent.parent
 SIZE = 192, 640        # height, width of the networks' input
 FRAMES = [0, -1, 1]
 LOADED = 12            # items of a loader's batch
@@ -43,22 +46,24 @@ def options(folder: Path, flags: list[str]) -> Namespace:
          "--log_dir", str(folder / "log"), "--num_workers", "0", *flags])
 
 
-def dataset(side: str, folder: Path, cache: bool = False):
-    """Return the training set of a side."""
+def dataset(side: str, folder: Path, flags: Sequence[str] = ()) -> Dataset:
+    """Return the training set of a side; flags: --cache (fast), --scans (literal)."""
     lines = read_split(folder / "split/train_files.txt")
     if side == "literal":
-        return literal.LiteralDataset(folder, lines, *SIZE, FRAMES, 4, True)
-    store = FrameCache(folder / "cache", *SIZE) if cache else None
+        return literal.LiteralDataset(folder, lines, *SIZE, FRAMES, 4, True,
+                                      with_scans="--scans" in flags)
+    store = FrameCache(folder / "cache", *SIZE) if "--cache" in flags else None
     return KITTIRAWDataset(folder, lines, *SIZE, FRAMES, 4, is_train=True, cache=store)
 
 
 def loader(side: str, folder: Path, flags: list[str]) -> Work:
     """Make batches on one core."""
     torch.set_num_threads(1)
-    items = dataset(side, folder, "--cache" in flags)
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    items = dataset(side, folder, flags)
     batches = DataLoader(items, LOADED, drop_last=True,
                          collate_fn=collate if side == "fast" else None)
-    rounds = 20 if side == "fast" and "--cache" in flags else 1
+    rounds = 20 if "--cache" in flags else 1
 
     def work() -> int:
         return sum(LOADED for _ in range(rounds) for _ in batches)
@@ -67,6 +72,9 @@ def loader(side: str, folder: Path, flags: list[str]) -> Work:
 
 def memory(side: str, folder: Path, flags: list[str]) -> Work:
     """Return the peak memory of a loader's worker, in MB: the amount, and no time, is meant."""
+    if side == "fast":
+        keep_freed_memory()  # as the trainer does on a CPU; workers inherit it
+
     def work() -> int:
         batches = DataLoader(dataset(side, folder), LOADED, num_workers=1,
                              collate_fn=collate if side == "fast" else None)
@@ -79,6 +87,14 @@ def memory(side: str, folder: Path, flags: list[str]) -> Work:
     return work
 
 
+def pinned(batch: dict) -> dict:
+    """Return a batch as a loader hands it over where there is a GPU."""
+    if not torch.cuda.is_available():
+        return batch
+    return {key: value.pin_memory() if isinstance(value, torch.Tensor) else value
+            for key, value in batch.items()}
+
+
 def step(side: str, folder: Path, flags: list[str]) -> Work:
     """Train on one batch that is at hand, without logs."""
     opts = options(folder, flags)
@@ -88,7 +104,7 @@ def step(side: str, folder: Path, flags: list[str]) -> Work:
     batch = [items[i] for i in range(opts.batch_size)]
     if side == "fast":
         trainer = Trainer(opts)
-        trainer.train_loader = [collate(batch)] * count
+        trainer.train_loader = [pinned(collate(batch))] * count
         trainer.steps_per_epoch = count
         trainer._logs_now = lambda _: False
 
@@ -97,7 +113,7 @@ def step(side: str, folder: Path, flags: list[str]) -> Work:
             return count * opts.batch_size
         return work
 
-    inputs = torch.utils.data.default_collate(batch)
+    inputs = pinned(default_collate(batch))
     model = Monodepth2(18, False, FRAMES).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), opts.learning_rate)
 
@@ -141,7 +157,7 @@ def evaluate(side: str, folder: Path, flags: list[str]) -> Work:
     def work() -> int:
         if side == "fast":
             sys.argv[1:] = words
-            evaluate_depth.main()
+            runpy.run_path(str(ROOT / "evaluate_depth.py"), run_name="__main__")
         else:
             literal.evaluate(MonodepthOptions(DEPTH).parse(words))
         return len(read_split(folder / "split/test_files.txt"))

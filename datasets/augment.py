@@ -47,7 +47,7 @@ class Augment(nn.Module):
         moved = {key: torch.as_tensor(value).to(self.device, non_blocking=True)
                  for key, value in batch.items()}
         if not self.training:
-            return self._change(moved)
+            return Augment._change(self, moved)  # as it is: not worth compiling once more
         B = len(moved["color", 0, 0])
         # Faithful: one draw a sample for all its frames; the loss compares the plain images
         flips = torch.rand(B, device=self.device) < PROBABILITY

@@ -6,12 +6,15 @@ import os
 import shutil
 import sys
 import time
+import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from datasets.images import HAS_LANCZOS
 from utils import DataError
 
 GB = 1e9
@@ -19,7 +22,7 @@ ABANDONED = 3600  # seconds after which a temporary file has no writer any more
 
 
 class FrameCache:
-    """Frames of one size, memory-mapped uint8, one file each, below `folder`/<width>x<height>.
+    """Frames of one size, memory-mapped uint8, one file each, in a folder of that size.
 
     A file's name is a hash of its image's path, size and time of change, so a changed image is read
     anew. Files appear whole or not at all, and none changes afterwards: any number of processes may
@@ -30,13 +33,15 @@ class FrameCache:
         folder: made if it does not exist.
         height: of the frames.
         width: the same.
+        exact: whether `images.resize` makes them as Pillow does, to the bit.
 
     Raises:
         DataError: the folder cannot be made.
     """
 
-    def __init__(self, folder: str | Path, height: int, width: int):
-        self.folder = Path(folder).expanduser() / f"{width}x{height}"
+    def __init__(self, folder: str | Path, height: int, width: int, exact: bool = False):
+        resizer = "pillow" if exact or not HAS_LANCZOS else "torch"
+        self.folder = Path(folder).expanduser() / f"{width}x{height}-{resizer}"
         self.shape = (3, height, width)
         self.size = 3 * height * width
         self._stopped = torch.zeros(1, dtype=torch.bool).share_memory_()  # by any worker, for all
@@ -75,26 +80,30 @@ class FrameCache:
         return self.folder / name[:2] / f"{name}.rgb"
 
     def _write(self, entry: Path, frame: Tensor) -> None:
-        temporary = entry.with_suffix(f".{os.getpid()}.tmp")
+        temporary = entry.with_suffix(f".{uuid.uuid4().hex}.tmp")  # no other machine's either
         try:
             entry.parent.mkdir(exist_ok=True)
             temporary.write_bytes(frame.contiguous().numpy().data)
             os.replace(temporary, entry)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             if not self._stopped:
                 self._stopped.fill_(True)
                 print(f"\nwarning: --cache_dir {self.folder} cannot be written any more "
                       f"({error.strerror}); going on without caching more frames",
                       file=sys.stderr, flush=True)
 
+    def remove_abandoned(self) -> None:
+        """Remove what killed writers have left."""
+        for file in self.folder.glob("*/*.tmp"):
+            with suppress(OSError):  # its writer lives, and has renamed it
+                if time.time() - file.stat().st_mtime > ABANDONED:
+                    file.unlink()
+
     def describe(self, frames: int) -> str:
-        """Return a line on the space that a run reading so many frames needs; tidy up before it."""
-        held, now = 0, time.time()
-        for file in self.folder.glob("*/*"):
-            held += file.suffix == ".rgb"
-            if file.suffix == ".tmp" and now - file.stat().st_mtime > ABANDONED:
-                file.unlink(missing_ok=True)  # its writer was killed
+        """Return a line on the space that a run reading so many frames needs."""
+        held = sum(1 for _ in self.folder.glob("*/*.rgb"))
         free = shutil.disk_usage(self.folder).free
         line = (f"cache: {frames} frames at {self.size / 1e6:.2f} MB take "
                 f"{frames * self.size / GB:.1f} GB in {self.folder}, which has {held} already; "

@@ -53,7 +53,7 @@ def export_gt_depths(data_path: str | Path, split: str, num_workers: int = 0) ->
     workers = min(num_workers, len(lines), os.cpu_count() or 1)
     loader = DataLoader(maps, batch_size=None, num_workers=workers)
     bar = tqdm(loader, desc=f"ground truth of {split}", dynamic_ncols=True)
-    write_atomically(gt_path(split), _joined(bar, np.array(lines)))
+    write_atomically(gt_path(split), _merge_zips(bar, np.array(lines)))
     return gt_path(split)
 
 
@@ -89,8 +89,12 @@ def _add_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
         np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
-def _joined(zips: Iterable[Tensor], lines: np.ndarray) -> bytes:
-    """Return the .npz with the entries of `zips`, compressed as they are, and the split lines."""
+def _merge_zips(zips: Iterable[Tensor], lines: np.ndarray) -> bytes:
+    """Return the .npz with the entries of `zips`, compressed as they are, and the split lines.
+
+    zipfile cannot take in what is compressed already, so each part's bytes are appended and its
+    entry is noted with its new place; the entry of the lines, written last, closes the archive.
+    """
     buffer = io.BytesIO()
     with _new_zip(buffer) as archive:
         for zipped in zips:

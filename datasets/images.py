@@ -17,12 +17,13 @@ def _can_lanczos() -> bool:
     try:
         F.interpolate(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), (4, 4), mode="lanczos",
                       antialias=True)
-    except (NotImplementedError, ValueError):
+    except (RuntimeError, ValueError):
         return False
     return True
 
 
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
+cv2.setNumThreads(0)  # a loader's workers share the cores; threads of theirs would fight
 LANCZOS_SUPPORT = 3  # pixels of the smaller image, to either side
 HAS_LANCZOS = _can_lanczos()
 

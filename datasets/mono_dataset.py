@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -90,19 +91,17 @@ class MonoDataset(Dataset):
     def paths(self) -> set[str]:
         """Return the paths of all image files that the items are made of."""
         found = set()
-        for folder, frame, side in map(parse_line, self.filenames):
+        for line in self.filenames:
+            folder, frame, side = parse_line(line)
             for f in self.frame_idxs:
-                at, view = (frame, OTHER_SIDE.get(side)) if f == "s" else (frame + f, side)
-                found.add(self.get_image_path(folder, at, view))
+                with suppress(DataError):  # which loading the item will raise, with its line
+                    found.add(self.get_image_path(folder, *_frame_of(f, frame, side)))
         return found
 
     def _load(self, folder: str, frame: int, side: str | None) -> dict:
-        if "s" in self.frame_idxs and side not in OTHER_SIDE:
-            raise DataError("the side is missing; expected `folder frame side` with side l or r")
         item = dict(self._intrinsics)
         for f in self.frame_idxs:
-            at, view = (frame, OTHER_SIDE[side]) if f == "s" else (frame + f, side)
-            item["color", f, 0] = self._read(folder, at, view, f)
+            item["color", f, 0] = self._read(folder, *_frame_of(f, frame, side), f)
         if "s" in self.frame_idxs:
             item["stereo_T"] = stereo_pose(side)
         if self.load_depth:
@@ -171,15 +170,24 @@ class MonoDataset(Dataset):
         raise NotImplementedError
 
 
+def _frame_of(f: int | str, frame: int, side: str | None) -> tuple[int, str | None]:
+    """Return the index and the side of frame `f` of an item."""
+    if f != "s":
+        return frame + f, side
+    if side not in OTHER_SIDE:
+        raise DataError("the side is missing; expected `folder frame side` with side l or r")
+    return frame, OTHER_SIDE[side]
+
+
 def collate(items: Sequence[dict]) -> dict:
-    """Stack items into a batch: images and ground truth as tensors, all else as numpy arrays.
+    """Stack items into a batch: the matrices as numpy arrays, all else as PyTorch does.
 
     Between processes a tensor takes a file descriptor and shared memory, which pays for images; the
     few numbers of a matrix go faster by value.
     """
-    return {key: default_collate([item[key] for item in items])
-            if key == "depth_gt" or key[0] == "color" else
-            np.stack([item[key].numpy() for item in items]) for key in items[0]}
+    return {key: np.stack([item[key].numpy() for item in items])
+            if key == "stereo_T" or key[0] in ("K", "inv_K") else
+            default_collate([item[key] for item in items]) for key in items[0]}
 
 
 def stereo_pose(side: str) -> torch.Tensor:

@@ -55,7 +55,7 @@ def test_a_changed_image_another_size_and_another_path_are_read_anew(tmp_path, i
     FrameCache(tmp_path / "cache", H // 2, W).read(image, lambda _: torch.zeros(
         3, H // 2, W, dtype=torch.uint8))
     assert len(calls) == 4
-    assert len(list((tmp_path / "cache/96x32").glob("*/*.rgb"))) == 1
+    assert len(list(tmp_path.glob("cache/96x32-*/*/*.rgb"))) == 1
 
 
 def test_a_file_cut_short_is_made_again(tmp_path, image):
@@ -104,7 +104,7 @@ def test_temporary_files_of_killed_writers_are_removed_when_old(tmp_path):
     for path in (old, fresh):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
-    cache.describe(1)
+    cache.remove_abandoned()
     assert not old.exists()
     assert fresh.exists()
 
@@ -146,13 +146,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 def test_a_dataset_reads_the_same_items_with_and_without_it(drive, tmp_path):
     lines = ["2011_01_01/2011_01_01_drive_0001_sync 10 l"]
-    plain, caching = (KITTIRAWDataset(drive, lines, H, W, [0, -1, 1, "s"], 1, cache=cache)
-                      for cache in (None, FrameCache(tmp_path, H, W)))
-    for _ in range(2):
-        item = caching[0]
-        assert item.keys() == plain[0].keys()
-        assert all(torch.equal(value, item[key]) for key, value in plain[0].items())
-    assert len(list(tmp_path.glob("96x64/*/*.rgb"))) == 4
+    for is_train in (True, False):  # resized for speed and to the bit, in stores of their own
+        plain, caching = (KITTIRAWDataset(drive, lines, H, W, [0, -1, 1, "s"], 1, is_train,
+                                          load_depth=False, cache=cache)
+                          for cache in (None, FrameCache(tmp_path, H, W, exact=not is_train)))
+        for _ in range(2):
+            item = caching[0]
+            assert item.keys() == plain[0].keys()
+            assert all(torch.equal(value, item[key]) for key, value in plain[0].items())
+        assert len(list(caching.cache.folder.glob("*/*.rgb"))) == 4
 
 
 def test_a_missing_image_is_still_named(drive, tmp_path):

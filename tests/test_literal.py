@@ -122,10 +122,10 @@ def assert_equal_but_for_rounding(found, expected):
             torch.testing.assert_close(value, expected[key], rtol=1e-6, atol=1e-6)
 
 
-def assert_items_agree(data_path, lines, height, width, ext):
+def assert_items_agree(data_path, lines, height, width, ext, is_train):
     """Compare what both loaders make of the same lines."""
     plain = literal.LiteralDataset(data_path, lines, height, width, FRAMES, 4, False, ext)
-    fast = KITTIRAWDataset(data_path, lines, height, width, FRAMES, 4, img_ext=ext)
+    fast = KITTIRAWDataset(data_path, lines, height, width, FRAMES, 4, is_train, img_ext=ext)
     for i in range(len(lines)):
         item = dict(fast[i])
         colors = [key for key in item if key[0] == "color"]
@@ -134,20 +134,23 @@ def assert_items_agree(data_path, lines, height, width, ext):
         item.update({key: item[key] / 255 for key in colors})
         assert_equal_but_for_rounding(item, plain[i])
         rest = {key for key in plain[i] if not key[0].startswith("color")}
+        rest -= {"depth_gt"} if is_train else set()
         assert rest == set(item) - set(colors)
 
 
-def test_rendered_items_are_the_literal_ones(drive):
+@pytest.mark.parametrize("is_train", [True, False])
+def test_rendered_items_are_the_literal_ones(drive, is_train):
     # Faithful 4, 5, 6
     lines = [f"{TRAIN} 10 l", f"{TRAIN} 20 r"]
-    assert_items_agree(drive, lines, HEIGHT, WIDTH, ".jpg")
-    assert_items_agree(drive, lines, 32, 64, ".jpg")
+    assert_items_agree(drive, lines, HEIGHT, WIDTH, ".jpg", is_train)
+    assert_items_agree(drive, lines, 32, 64, ".jpg", is_train)
 
 
 @needs_shared
-def test_real_items_are_the_literal_ones():
+@pytest.mark.parametrize("is_train", [True, False])
+def test_real_items_are_the_literal_ones(is_train):
     # Faithful 4, 5, 6
-    assert_items_agree(RAW, REAL_LINES, 192, 640, ".png")
+    assert_items_agree(RAW, REAL_LINES, 192, 640, ".png", is_train)
 
 
 def assert_inputs_agree(data_path, line, folder, *flags):

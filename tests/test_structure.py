@@ -5,7 +5,7 @@ import re
 import pytest
 from conftest import ROOT
 
-RANKS = {"options": 0, "utils": 0, "layers": 0, "metrics": 0, "compiling": 0, "progress": 0,
+RANKS = {"options": 0, "utils": 0, "layers": 0, "metrics": 0, "machine": 0, "progress": 0,
          "networks": 1, "losses": 1, "datasets": 1, "distributed": 1, "logs": 1, "profiling": 1,
          "checkpoints": 2,
          "trainer": 3, "prediction": 3,

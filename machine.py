@@ -1,4 +1,4 @@
-"""What the machine can do for speed: compile, and keep memory at hand."""
+"""The machine that a run finds: whether it can compile, how its C library treats memory."""
 from __future__ import annotations
 
 import ctypes
