@@ -215,7 +215,7 @@ def load_adam(folder: str | Path, optimizer: torch.optim.Optimizer) -> str:
     if not _fits(state, optimizer):
         return f"skipped Adam's state: {path} is of other networks; it starts anew"
     # Faithful: --learning_rate wins over the stored rate, and the scheduler starts from it
-    groups = [{**own, "params": stored["params"]} for own, stored in
+    groups = [{**own, "initial_lr": own["lr"], "params": stored["params"]} for own, stored in
               zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True)]
     optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
     for parameter, moments in optimizer.state.items():

@@ -64,7 +64,8 @@ def test_compiled_losses_and_gradients_are_those_that_are_not_compiled():
     disps = {("disp", s): torch.rand(2, 1, 64 >> s, 96 >> s) for s in (0, 2)}
     poses = {("cam_T_cam", 0, f): torch.eye(4).repeat(2, 1, 1) for f in (-1, 1)}
     for f in (-1, 1):
-        poses["cam_T_cam", 0, f][:, 0, 3] = 0.05 * f
+        # off the pixels in both directions: on the border between two, the slope is either's
+        poses["cam_T_cam", 0, f][:, :3, 3] = f * torch.tensor([0.05, 0.013, 0.02])
     found = []
     for compiled in (False, True):
         outputs = {key: value.clone().requires_grad_() for key, value in (disps | poses).items()}
@@ -78,10 +79,9 @@ def test_compiled_losses_and_gradients_are_those_that_are_not_compiled():
     for name, value in losses.items():
         assert compiled_losses[name].item() == pytest.approx(value.item(), rel=1e-5), name
     assert compiled_views.keys() == views.keys()
-    # a point on the border between two pixels may fall to either side, where the slope is another
     for key, value in gradients.items():
         difference = (compiled_gradients[key] - value).abs()
-        assert difference.norm() < 2e-2 * value.norm(), key
+        assert difference.norm() < 5e-3 * value.norm(), key
         if key[0] == "disp":
             assert (difference < 1e-5 * value.abs().max()).float().mean() > 0.99
 
