@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-# Names and largest values of glibc's mallopt (malloc.h)
+# Parameters of glibc's mallopt (malloc.h)
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 NEVER = -1
 TOP_PAD = 256 * 2**20  # bytes by which the heap grows at once
@@ -16,7 +16,7 @@ def compiler_fault(device: torch.device) -> str | None:
     """Compile a trifle; return why that does not work here, or None if it does."""
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
-    except Exception as error:  # whatever a missing or broken compiler makes of it
+    except (RuntimeError, OSError, ImportError) as error:  # the compiler's own are RuntimeErrors
         return f"nothing can be compiled here ({' '.join(str(error).split())[:200]})"
     return None
 
