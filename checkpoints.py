@@ -1,10 +1,11 @@
-"""Weights folders: weights_<epoch>/{encoder,depth,pose_encoder,pose}.pth and adam.pth."""
+"""What a run leaves: weights_<epoch>/{encoder,depth,pose_encoder,pose,adam}.pth, and its states."""
 from __future__ import annotations
 
 import io
 import json
 import pickle
 import re
+import shutil
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -217,11 +218,16 @@ def load_adam(folder: str | Path, optimizer: torch.optim.Optimizer) -> str:
     # Faithful: --learning_rate wins over the stored rate, and the scheduler starts from it
     groups = [{**own, "initial_lr": own["lr"], "params": stored["params"]} for own, stored in
               zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True)]
-    optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
-    for parameter, moments in optimizer.state.items():
-        for name in ("exp_avg", "exp_avg_sq"):  # fused Adam needs the layout of the parameter
-            moments[name] = torch.empty_like(parameter).copy_(moments[name])
+    restore_adam(optimizer, {"state": state["state"], "param_groups": groups})
     return "loaded Adam's state"
+
+
+def restore_adam(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Load a state as it is, but for the moments' layouts: fused Adam needs the parameters' own."""
+    optimizer.load_state_dict(state)
+    for parameter, moments in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            moments[name] = torch.empty_like(parameter).copy_(moments[name])
 
 
 def _fits(state: dict, optimizer: torch.optim.Optimizer) -> bool:
@@ -235,3 +241,68 @@ def _fits(state: dict, optimizer: torch.optim.Optimizer) -> bool:
             for i, moments in state["state"].items())
     except (KeyError, TypeError, AttributeError, IndexError):
         return False
+
+
+class TrainingStates:
+    """The training states of a run, `training_state_<step>.pth`, of which the last few are kept.
+
+    Args:
+        folder: where they are, beside the weights folders.
+        keep: how many.
+    """
+
+    KEYS = frozenset({"options", "seed", "processes", "epoch", "batch", "step", "validated",
+                      "bad_samples", "model", "optimizer", "scheduler", "scaler", "random"})
+
+    def __init__(self, folder: Path, keep: int):
+        self.folder, self.keep = folder, keep
+
+    def paths(self) -> list[Path]:
+        """Return the states that there are, the oldest first."""
+        found = {int(path.stem.rpartition("_")[2]): path
+                 for path in self.folder.glob("training_state_*.pth")
+                 if path.stem.rpartition("_")[2].isdecimal()}
+        return [found[step] for step in sorted(found)]
+
+    def save(self, state: dict) -> Path:
+        """Write a state, of `KEYS`, then remove all but the last `keep`.
+
+        Raises:
+            DataError: it cannot be written; those before it are still there.
+        """
+        path = self.folder / f"training_state_{state['step']:08d}.pth"
+        _save(path, state)
+        for old in self.paths()[:-self.keep]:
+            if old != path:
+                old.unlink(missing_ok=True)
+        return path
+
+    def load(self) -> dict | None:
+        """Read the last state, if there is one, onto the CPU; no code in the file is run.
+
+        Raises:
+            DataError: it is broken.
+        """
+        if not self.paths():
+            return None
+        path = self.paths()[-1]
+        try:
+            state = read_state(path)
+        except DataError as error:
+            raise DataError(f"{error}; or delete it, and --resume goes on from the one before, if "
+                            "there is one") from None
+        if missing := self.KEYS - state.keys():
+            raise DataError(f"{path} is no training state: it has no {', '.join(sorted(missing))}; "
+                            "delete it, and --resume goes on from the one before")
+        return state
+
+    def remove_run(self) -> None:
+        """Delete the weights, states and options of the run in this folder."""
+        for weights in self.folder.glob("weights_*"):
+            shutil.rmtree(weights)
+        for file in (*self.folder.glob("training_state_*.pth"), self.folder / "opt.json"):
+            file.unlink(missing_ok=True)
+
+    def run_exists(self) -> bool:
+        """Return whether there are weights or states here."""
+        return any(self.folder.glob("weights_*")) or bool(self.paths())

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,15 +18,52 @@ class World(NamedTuple):
     rank: int
     size: int
     device: torch.device
+    host_group: dist.ProcessGroup | None = None  # to agree on numbers without waiting for GPUs
 
     @property
     def is_main(self) -> bool:
         """Whether this is the process that prints and writes."""
         return self.rank == 0
 
+    def say(self, *words: object, sep: str = " ") -> None:
+        """Print, in the main process."""
+        if self.is_main:
+            print(*words, sep=sep, flush=True)
+
+    def describe(self) -> str:
+        """Say what the run runs on."""
+        device = "the CPU" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
+        return device if self.size == 1 else f"{self.size} x {device}"
+
     def share(self, count: int) -> range:
         """Return which of `count` things this process does: a run of neighbours, maybe empty."""
         return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def largest(self, number: int) -> int:
+        """Return the largest of the numbers of all processes, in each of them."""
+        if self.size == 1:
+            return number
+        numbers = torch.tensor(number)
+        dist.all_reduce(numbers, dist.ReduceOp.MAX, self.host_group)
+        return int(numbers)
+
+    def smallest(self, number: int) -> int:
+        """Return the smallest of the numbers of all processes, in each of them."""
+        return -self.largest(-number)
+
+    def gather_all(self, thing: object) -> list:
+        """Return the things of all processes, in the order of their ranks, in each of them."""
+        things = [thing] * self.size
+        if self.size > 1:
+            dist.all_gather_object(things, thing, self.host_group)
+        return things
+
+    def in_turn(self, work: Callable[[], None]) -> None:
+        """Call `work` in each process, one after the other."""
+        for rank in range(self.size):
+            if rank == self.rank:
+                work()
+            self.gather_all(None)
 
     def gather(self, part: np.ndarray) -> np.ndarray | None:
         """Join the arrays of all processes along their first axis, in the main one.
@@ -70,7 +108,7 @@ def join_world(no_cuda: bool) -> World:
     if not dist.is_initialized():
         dist.init_process_group("nccl" if on_gpu else "gloo")
     device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
-    return World(dist.get_rank(), dist.get_world_size(), device)
+    return World(dist.get_rank(), dist.get_world_size(), device, dist.new_group(backend="gloo"))
 
 
 def leave_world() -> None:

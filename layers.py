@@ -131,9 +131,17 @@ def project(points: Tensor, K: Tensor, T: Tensor, height: int, width: int) -> Te
 
 
 def sample(image: Tensor, grid: Tensor) -> Tensor:
-    """Look up `image` (B, C, H, W) bilinearly at `grid` (B, H', W', 2) of `project`."""
+    """Look up `image` (B, C, H, W) bilinearly at `grid` (B, H', W', 2) of `project`.
+
+    Returns:
+        (B, C, H', W'), NaN where `grid` is.
+    """
+    # a NaN would become an index: on CPUs, PyTorch then reads and writes outside of the image
+    lost = grid.isnan().any(-1)[:, None]
     # Faithful: align_corners=True, the default of PyTorch 0.4.1; outside, the border is repeated
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    found = F.grid_sample(image, grid.nan_to_num(nan=0.0), mode="bilinear", padding_mode="border",
+                          align_corners=True)
+    return found.masked_fill(lost, torch.nan)
 
 
 class BackprojectDepth(nn.Module):
@@ -197,39 +205,65 @@ def get_smooth_loss(disp: Tensor, img: Tensor) -> Tensor:
     return terms[0] + terms[1]
 
 
+def reflect(x: Tensor) -> Tensor:
+    """Mirror (..., C, H, W) about its outermost pixels: (..., C, H + 2, W + 2)."""
+    padded = F.pad(x.flatten(0, -4), (1, 1, 1, 1), mode="reflect")
+    return padded.view(*x.shape[:-2], *padded.shape[-2:])
+
+
+class _LocalMean(torch.autograd.Function):
+    """Means of 3x3 windows. Their gradient is such means again, which saves half of its time."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        height, width = x.shape[-2] - 2, x.shape[-1] - 2
+        if not torch.compiler.is_compiling():
+            return F.avg_pool2d(x.flatten(0, -4), 3, stride=1).view(*x.shape[:-2], height, width)
+        # the same sums in the same order, from slices: a compiler makes vector loads of them
+        return sum(x[..., i:i + height, j:j + width] for i in range(3) for j in range(3)) / 9
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        """Nothing is needed but the gradient."""
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return local_mean(F.pad(gradient, (2, 2, 2, 2)))
+
+
 def local_mean(x: Tensor) -> Tensor:
-    """Average 3x3 windows of (..., C, H, W), reflected at the border; the shape stays."""
-    height, width = x.shape[-2:]
-    if not torch.compiler.is_compiling():
-        padded = F.pad(x.flatten(0, -4), (1, 1, 1, 1), mode="reflect")
-        return F.avg_pool2d(padded, 3, stride=1).view(x.shape)
-    # the same sums in the same order, from slices: a compiler makes vector loads of them
-    for dim in (-1, -2):
-        first, last = x.narrow(dim, 1, 1), x.narrow(dim, x.shape[dim] - 2, 1)
-        x = torch.cat([first, x, last], dim)
-    return sum(x[..., i:i + height, j:j + width] for i in range(3) for j in range(3)) / 9
+    """Average the 3x3 windows of (..., C, H + 2, W + 2): (..., C, H, W)."""
+    return _LocalMean.apply(x)
+
+
+def ssim_error(x: Tensor, y: Tensor) -> Tensor:
+    """Return clamp((1 - SSIM) / 2, 0, 1) at each pixel but the outermost.
+
+    Args:
+        x: (..., C, H + 2, W + 2) in [0, 1].
+        y: the same, or a shape that broadcasts to it: its statistics are computed once.
+
+    Returns:
+        (..., C, H, W).
+
+    Source: Wang et al. 2004, with 3x3 mean windows.
+    """
+    mu_x, mu_y = local_mean(x), local_mean(y)
+    mu_xx, mu_yy, mu_xy = mu_x * mu_x, mu_y * mu_y, mu_x * mu_y
+    var_x, var_y = local_mean(x * x) - mu_xx, local_mean(y * y) - mu_yy
+    covariance = local_mean(x * y) - mu_xy
+    likeness = (2 * mu_xy + SSIM_C1) * (2 * covariance + SSIM_C2)
+    limit = (mu_xx + mu_yy + SSIM_C1) * (var_x + var_y + SSIM_C2)
+    return ((1 - likeness / limit) / 2).clamp(0, 1)
 
 
 class SSIM(nn.Module):
     """Structural dissimilarity of two images, per pixel and channel."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return clamp((1 - SSIM) / 2, 0, 1).
-
-        Args:
-            x: (..., C, H, W) in [0, 1].
-            y: the same, or a shape that broadcasts to it: its statistics are computed once.
-
-        Source: Wang et al. 2004, with 3x3 mean windows.
-        """
+        """Return the `ssim_error` (..., C, H, W) of images (..., C, H, W) in [0, 1]."""
         # Faithful: 3x3 means over a reflection pad of 1, C1 = 0.01^2, C2 = 0.03^2
-        mu_x, mu_y = local_mean(x), local_mean(y)
-        mu_xx, mu_yy, mu_xy = mu_x * mu_x, mu_y * mu_y, mu_x * mu_y
-        var_x, var_y = local_mean(x * x) - mu_xx, local_mean(y * y) - mu_yy
-        covariance = local_mean(x * y) - mu_xy
-        likeness = (2 * mu_xy + SSIM_C1) * (2 * covariance + SSIM_C2)
-        limit = (mu_xx + mu_yy + SSIM_C1) * (var_x + var_y + SSIM_C2)
-        return ((1 - likeness / limit) / 2).clamp(0, 1)
+        return ssim_error(reflect(x), reflect(y))
 
 
 class Conv3x3(nn.Module):

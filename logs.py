@@ -1,54 +1,80 @@
 """What a training run shows of itself in TensorBoard: scalars and pictures."""
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from utils import DataError, normalize_image
 
+MODES = ("train", "val")
 IMAGES_PER_LOG = 4  # samples of a batch whose pictures are logged
 
 
 class Logs:
     """TensorBoard's two runs, "train" and "val", in a folder.
 
+    Events are written as they come: tensorboardX's own SummaryWriter leaves that to a thread, which
+    a full disk ends, and the queue before it then blocks training for ever.
+
     Args:
         folder: made when the first line is written.
         frames: 0, then the source frames.
         scales: scales of the disparities.
+        first_step: of a resumed run; TensorBoard then drops what an earlier one logged from there
+            on.
     """
 
-    def __init__(self, folder: Path, frames: list[int | str], scales: list[int]):
+    def __init__(self, folder: Path, frames: list[int | str], scales: list[int],
+                 first_step: int = 0):
         self.folder, self.frames, self.scales = folder, frames, scales
+        self.first_step = first_step
 
     @cached_property
-    def writers(self) -> dict[str, SummaryWriter]:
-        """The writer of each run.
+    def writers(self) -> dict[str, EventsWriter]:
+        """The writer of each run."""
+        return {mode: self._open(self.folder / mode) for mode in MODES}
 
-        Raises:
-            DataError: the folder cannot be written.
-        """
-        try:
-            return {mode: SummaryWriter(str(self.folder / mode)) for mode in ("train", "val")}
-        except OSError as error:
-            raise DataError(f"--log_dir: {self.folder} cannot be written: {error.strerror}; "
-                            "choose another folder") from None
+    def _open(self, folder: Path) -> EventsWriter:
+        folder.mkdir(parents=True, exist_ok=True)
+        writer = EventsWriter(str(folder / "events"), f".{self.first_step}")
+        if self.first_step:
+            start = SessionLog(status=SessionLog.START)
+            writer.write_event(Event(step=self.first_step, session_log=start))
+        return writer
 
     @torch.no_grad()
     def write(self, mode: str, step: int, inputs: dict, outputs: dict, losses: dict,
               views: dict) -> None:
-        """Write scalars, and pictures of up to four samples, to the run `mode`."""
-        writer = self.writers[mode]
-        for name, value in losses.items():
-            writer.add_scalar(name, value.item(), step)
+        """Write scalars, and pictures of up to four samples, to the run `mode`.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        summaries = [summary.scalar(name, float(value)) for name, value in losses.items()]
         for j in range(min(IMAGES_PER_LOG, len(inputs["color", 0, 0]))):
-            for name, picture in self._pictures(inputs, outputs, views, j):
-                writer.add_image(f"{name}/{j}", picture.detach().float().cpu().numpy(), step)
-        writer.flush()
+            summaries += [summary.image(f"{name}/{j}", picture.detach().float().cpu().numpy())
+                          for name, picture in self._pictures(inputs, outputs, views, j)]
+        try:
+            writer = self.writers[mode]
+            for one in summaries:
+                writer.write_event(Event(wall_time=time.time(), step=step, summary=one))
+            writer.flush()
+        except OSError as error:
+            raise DataError(f"--log_dir: {self.folder} cannot be written: {error.strerror}; free "
+                            "some space, or choose another folder") from None
+
+    def remove(self) -> None:
+        """Delete what an earlier run of the same name has logged."""
+        for mode in MODES:
+            for file in (self.folder / mode).glob("events*"):
+                file.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close what was opened."""

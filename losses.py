@@ -8,19 +8,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layers import (
-    SSIM,
     backproject,
     disp_to_depth,
     get_smooth_loss,
     normalise_by_mean,
     project,
+    reflect,
     resize_disp,
     sample,
+    ssim_error,
 )
 
 SSIM_WEIGHT = 0.85      # Faithful: 0.85 SSIM + 0.15 L1
 TIE_NOISE = 1e-5        # decides between equal identity and warped errors
 MASK_WEIGHT = 0.2       # of the term that keeps a predictive mask from closing
+
+
+# On CPUs these take PyTorch a tenth of the time of what its compiler makes of them
+_sample_on_cpu, _resize_on_cpu = map(torch.compiler.disable, (sample, resize_disp))
 
 
 class ReprojectionObjective(nn.Module):
@@ -58,7 +63,7 @@ class ReprojectionObjective(nn.Module):
         self.disparity_smoothness = disparity_smoothness
         self.avg_reprojection, self.automasking = avg_reprojection, automasking
         self.predictive_mask, self.scale_translation = predictive_mask, scale_translation
-        self.ssim = SSIM() if ssim else None
+        self.ssim = ssim
         self.tie_noise = tie_noise
         # Faithful: every disparity is compared at full size, unless --v1_multiscale
         self.sizes = [(s, [s]) for s in self.scales] if v1_multiscale else [(0, self.scales)]
@@ -99,8 +104,8 @@ class ReprojectionObjective(nn.Module):
         """Return (S,) errors, (S,) mask terms and views of the `scales` compared at one `size`."""
         target = inputs["color", 0, size]
         height, width = target.shape[2:]
-        disp = torch.cat([resize_disp(outputs["disp", s].float(), height, width)
-                          for s in scales], 1)
+        resized = resize_disp if target.is_cuda else _resize_on_cpu
+        disp = torch.cat([resized(outputs["disp", s].float(), height, width) for s in scales], 1)
         depth = disp_to_depth(disp, self.min_depth, self.max_depth)[1]      # (B, S, H, W)
         sources = torch.stack([inputs["color", f, size] for f in self.sources])
         warped = self._warp(sources, depth, self._poses(outputs, depth), size, inputs)
@@ -108,20 +113,18 @@ class ReprojectionObjective(nn.Module):
 
         mask_terms = None
         if self.predictive_mask:
-            masks = torch.stack([resize_disp(outputs["predictive_mask", s].float(), height, width)
+            masks = torch.stack([resized(outputs["predictive_mask", s].float(), height, width)
                                  for s in scales], 2).transpose(0, 1)       # (F, B, S, H, W)
             errors = errors * masks
             to_open = F.binary_cross_entropy(masks, torch.ones_like(masks), reduction="none")
             mask_terms = to_open.mean((0, 1, 3, 4))                         # (S,)
-        # Faithful: the minimum over source frames, or their mean with --avg_reprojection
-        errors = errors.mean(0, keepdim=True) if self.avg_reprojection else errors
         minimum, automask = self._minimum(errors, sources, target)
 
         views = {}
         for i, s in enumerate(scales):
             views["depth", 0, s] = depth[:, i:i + 1].detach()
             for f, image in zip(self.sources, warped, strict=True):
-                views["color", f, s] = image[:, i].detach()
+                views["color", f, s] = image[:, i, :, 1:-1, 1:-1].detach()
             if automask is not None:
                 views["automask", s] = automask[:, i]
         return minimum.mean((0, 2, 3)), mask_terms, views
@@ -140,38 +143,53 @@ class ReprojectionObjective(nn.Module):
         return torch.stack(poses)
 
     def _warp(self, sources: Tensor, depth: Tensor, T: Tensor, size: int, inputs: dict) -> Tensor:
-        """Return (F, B, S, 3, H, W): each source as the target camera would see it at `depth`."""
+        """Return (F, B, S, 3, H + 2, W + 2): each source as the target camera sees it at `depth`.
+
+        Its border is reflected, by reflecting the places that are looked up.
+        """
         (n_sources, B), (S, H, W) = sources.shape[:2], depth.shape[1:]
         K, inv_K = (inputs[name, size].repeat_interleave(S, 0) for name in ("K", "inv_K"))
         points = backproject(depth.view(B * S, 1, H, W), inv_K)
         grid = project(points.repeat(n_sources, 1, 1), K.repeat(n_sources, 1, 1),
                        T.reshape(-1, 4, 4), H, W)
+        grid = F.pad(grid, (0, 0, 1, 1, 1, 1), mode="reflect")              # (F*B*S, H+2, W+2, 2)
         # the scales of a source frame stack up along the height: its image is not repeated
-        grid = grid.reshape(n_sources * B, S * H, W, 2)
-        warped = sample(sources.flatten(0, 1), grid)
-        return warped.view(n_sources, B, 3, S, H, W).transpose(2, 3)
+        grid = grid.reshape(n_sources * B, S * (H + 2), W + 2, 2)
+        look_up = sample if grid.is_cuda else _sample_on_cpu
+        warped = look_up(sources.flatten(0, 1), grid)
+        return warped.view(n_sources, B, 3, S, H + 2, W + 2).transpose(2, 3)
 
     def _error(self, image: Tensor, target: Tensor) -> Tensor:
-        """Return the photometric error (..., H, W) of images (..., 3, H, W) in [0, 1]."""
-        l1 = (target - image).abs().mean(-3)
-        if self.ssim is None:
+        """Return the photometric error (..., H, W) of images (..., 3, H + 2, W + 2) in [0, 1].
+
+        Args:
+            image: with a reflected border.
+            target: (..., 3, H, W), without.
+        """
+        l1 = (target - image[..., 1:-1, 1:-1]).abs().mean(-3)
+        if not self.ssim:
             return l1
-        return SSIM_WEIGHT * self.ssim(image, target).mean(-3) + (1 - SSIM_WEIGHT) * l1
+        return SSIM_WEIGHT * ssim_error(image, reflect(target)).mean(-3) + (1 - SSIM_WEIGHT) * l1
 
     def _minimum(self, errors: Tensor, sources: Tensor,
                  target: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the (B, S, H, W) error that counts, and where it is a warped frame's."""
+        # Faithful: the minimum over source frames, or their mean with --avg_reprojection
+        over_sources = torch.mean if self.avg_reprojection else torch.amin
+        warped = over_sources(errors, 0)                                    # (B, S, H, W)
         if not self.automasking:
-            return errors.min(0).values, None
+            return warped, None
         # Faithful: an unmoved frame competes, with noise against ties
         with torch.no_grad():
-            identity = self._error(sources, target)[:, :, None]             # (F, B, 1, H, W)
-            identity = identity.mean(0, keepdim=True) if self.avg_reprojection else identity
-            noise = self.tie_noise * torch.randn(
-                (len(identity), *errors.shape[1:]), device=errors.device)
-        minimum, chosen = torch.cat([identity + noise, errors]).min(0)
-        return minimum, (chosen >= len(identity)).float()
+            identity = self._error(reflect(sources), target)                # (F, B, H, W)
+            if self.avg_reprojection:
+                identity = identity.mean(0, keepdim=True)
+            identity = identity + self.tie_noise * torch.randn_like(identity)
+            identity = identity.amin(0)[:, None]                            # (B, 1, H, W)
+        is_still = identity <= warped  # and not so where the warped one is NaN, which shall show
+        return torch.where(is_still, identity, warped), 1 - is_still.float()
 
     def _smoothness(self, image: Tensor, outputs: dict, scale: int) -> Tensor:
         # Faithful: mean-normalised disparity against the image of its own scale
         return get_smooth_loss(normalise_by_mean(outputs["disp", scale].float()), image)
+

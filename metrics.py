@@ -16,6 +16,8 @@ STEREO_SCALE_FACTOR = 5.4
 CROP_ROWS = (0.40810811, 0.99189189)
 CROP_COLUMNS = (0.03594771, 0.96405229)
 DEPTH_METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")
+# The same, as they are called in the logs
+LOGGED_METRICS = ("de/abs_rel", "de/sq_rel", "de/rms", "de/log_rms", "da/a1", "da/a2", "da/a3")
 EDGE = 0.05  # of the columns, at a side that is out of the other stereo view; blended over as much
 TRACK_LENGTH = 5  # frames of a window of the odometry error
 
@@ -84,6 +86,24 @@ def depth_errors(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray, scale_facto
         ratio = float(np.median(gt) / np.median(pred))
         pred = pred * ratio
     return np.array(compute_errors(gt, pred.clip(MIN_DEPTH, MAX_DEPTH))), ratio
+
+
+def logged_depth_errors(gts: np.ndarray, disps: np.ndarray) -> dict[str, float]:
+    """Return the mean errors of a batch after median scaling, as the eigen split is evaluated.
+
+    Args:
+        gts: (B, H, W) metres, 0 = none.
+        disps: (B, h, w) scaled disparities.
+
+    Returns:
+        {name in the logs: error}, nothing where no image has ground truth.
+    """
+    errors = []
+    for gt, disp in zip(gts, disps, strict=True):
+        mask = eigen_mask(gt)
+        if mask.any():  # a few of KITTI's frames have no scan
+            errors.append(depth_errors(gt, disp, mask)[0])
+    return dict(zip(LOGGED_METRICS, np.mean(errors, 0), strict=True)) if errors else {}
 
 
 def batch_post_process_disparity(l_disp: np.ndarray, r_disp: np.ndarray) -> np.ndarray:

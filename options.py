@@ -9,6 +9,7 @@ PROJECT = Path(__file__).resolve().parent
 SIZE_STEP = 32  # the encoder halves the image five times
 MIN_SIZE = 64   # the coarsest map is padded by reflection, for which it needs two pixels
 MIN_DEPTH, MAX_DEPTH = 0.1, 100.0  # what disparity 1 and 0 mean, in the network's unit of length
+RESUME_ALWAYS, RESUME_AUTO = "always", "auto"
 TRAIN, DEPTH, POSE = "train", "evaluate_depth", "evaluate_pose"
 
 
@@ -21,6 +22,14 @@ def positive(kind: type) -> Callable[[str], int | float]:
         return value
     parse.__name__ = f"positive {kind.__name__}"
     return parse
+
+
+def natural(text: str) -> int:
+    """Return the whole number, 0 or more, that `text` is: an argparse type."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0, which it must not be")
+    return value
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -43,7 +52,8 @@ class MonodepthOptions:
             description={TRAIN: "Train depth from video or stereo pairs.",
                          DEPTH: "Evaluate depth against ground truth.",
                          POSE: "Evaluate odometry: the 5-frame error."}[script])
-        for add_group in (self._data, self._layout, self._model, self._training, self._depth_range,
+        for add_group in (self._data, self._layout, self._model, self._training, self._safety,
+                          self._depth_range,
                           self._ablations, self._system, self._speed, self._loading,
                           self._fine_tuning, self._logging, self._split, self._evaluation):
             add_group()
@@ -107,6 +117,23 @@ class MonodepthOptions:
             help="batches whose gradients make one step (%(default)s)")
         add("--sync_batchnorm", action="store_true",
             help="with torchrun: batch norm over the batches of all GPUs, not of each")
+        add("--seed", type=natural, help="of every random draw (default: drawn, and printed)")
+        add("--deterministic", action="store_true",
+            help="two runs of one seed on one machine are equal bit for bit; slower on a GPU")
+
+    def _safety(self):
+        add = self._group("safety", "what outlives a killed run, and what ends one", TRAIN)
+        add("--resume", nargs="?", const=RESUME_ALWAYS, choices=[RESUME_ALWAYS, RESUME_AUTO],
+            help="go on from the last training state of --model_name; auto: begin where there is "
+                 "none")
+        add("--overwrite", action="store_true",
+            help="delete an earlier run of the same --model_name when this one begins")
+        add("--save_every", type=positive(int), metavar="STEPS",
+            help="save the training state so often, besides after each epoch")
+        add("--keep", type=positive(int), default=2, metavar="LAST",
+            help="training states to keep, the last ones; weights are always kept (%(default)s)")
+        add("--max_bad_samples", type=natural, default=0, metavar="N",
+            help="replace up to N samples that cannot be read by a neighbour (%(default)s)")
 
     def _depth_range(self):
         add = self._group("depth range", "what disparity 1 and 0 mean", TRAIN, DEPTH)
@@ -209,6 +236,8 @@ class MonodepthOptions:
             error("--predictive_mask replaces automasking; add --disable_automasking")
         if opts.profile < 0:
             error(f"--profile is {opts.profile}; give the number of steps to record")
+        if opts.resume and opts.overwrite:
+            error("--resume goes on with a run that --overwrite deletes; leave one out")
         if opts.dataset == "kitti_test":
             error("--dataset kitti_test has no neighbouring frames to train on; choose kitti, "
                   "kitti_odom or kitti_depth")

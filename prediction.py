@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from checkpoints import load_model
 from datasets import KITTIOdomDataset, MonoDataset, as_float, dataset_class
-from datasets.images import read_image, resize
+from datasets.images import IMAGE_ERRORS, read_image, resize
 from datasets.splits import eigen_to_benchmark_ids, read_split, split_path
 from distributed import World
 from layers import disp_to_depth, resize_disp
@@ -188,7 +188,7 @@ def _read_frame(path: Path, height: int, width: int) -> Frame:
     """
     try:
         image = read_image(path)
-    except (OSError, SyntaxError, ValueError) as error:
+    except IMAGE_ERRORS as error:
         raise DataError(f"{path} cannot be read as an image: {error}") from None
     return Frame(path, tuple(image.shape[1:]), resize(image, height, width, exact=True))
 

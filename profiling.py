@@ -9,7 +9,7 @@ from torch.autograd import DeviceType
 from torch.profiler import profile
 
 from progress import WAITING
-from utils import DataError
+from utils import DataError, UsageError
 
 SETTLING = 3  # steps before the recording, which compile, choose kernels and fill the memory pool
 SHOWN = 10    # operations in the table
@@ -20,10 +20,17 @@ class StepProfile:
 
     Args:
         steps: how many to record, after `SETTLING` others; 0 for none.
+        total: steps of the run.
         path: of the trace, which chrome://tracing and ui.perfetto.dev show.
+
+    Raises:
+        UsageError: the run is shorter than that.
     """
 
-    def __init__(self, steps: int, path: Path):
+    def __init__(self, steps: int, total: int, path: Path):
+        if steps and total < steps + SETTLING:
+            raise UsageError(f"--profile {steps} records after {SETTLING} steps, and this run has "
+                             f"{total}; give a smaller number")
         self.steps, self.path = steps, path
         self._done, self._started, self._profiler = 0, 0.0, None
 

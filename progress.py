@@ -23,17 +23,20 @@ class Progress:
         examples: in a batch, those of all processes together.
         description: what stands before the bar.
         shown: whether there is a bar.
+        done: batches of the epoch that an earlier run has had.
     """
 
     def __init__(self, loader: Iterable, batches: int, examples: int, description: str,
-                 shown: bool = True):
+                 shown: bool = True, done: int = 0):
         self.loader, self.batches, self.examples = loader, batches, examples
-        self.bar = tqdm(total=batches, desc=description, bar_format=BAR, disable=not shown)
-        self._looked, self._counted, self._waited = time.monotonic(), 0, 0.0
+        self.bar = tqdm(total=batches, initial=done, desc=description, bar_format=BAR,
+                        disable=not shown)
+        self._left = batches - done
+        self._looked, self._counted, self._waited = time.monotonic(), done, 0.0
 
     def __iter__(self) -> Iterator[dict]:
         """Yield the batches; the time until each is there counts as waiting."""
-        batches = islice(self.loader, self.batches)
+        batches = islice(self.loader, self._left)
         while True:
             asked = time.monotonic()
             with record_function(WAITING):

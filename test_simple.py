@@ -6,13 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from downloads import PRETRAINED_MODELS, download_model_if_doesnt_exist
 from options import MAX_DEPTH, MIN_DEPTH, OneLineParser, positive
-from utils import (
-    PRETRAINED_MODELS,
-    DataError,
-    download_model_if_doesnt_exist,
-    run,
-)
+from utils import DataError, run
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,50 +1,21 @@
-"""Small things with no better home: errors, text files, pictures, time, pretrained models."""
+"""Small things with no better home: errors, text files, pictures, time."""
 from __future__ import annotations
 
-import hashlib
-import http.client
 import io
 import os
-import shutil
-import stat
+import signal
 import sys
-import urllib.parse
-import urllib.request
-import zipfile
-import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 if TYPE_CHECKING:  # every script imports this file to read its command line, which needs no torch
     from torch import Tensor
 
-MODELS_URL = "https://storage.googleapis.com/niantic-lon-static/research/monodepth2"
-MODELS_DIR = Path(__file__).resolve().parent / "models"
-PRETRAINED_MODELS = {  # name: md5 of its zip, where one is published
-    "mono_640x192": "a964b8356e08a02d009609d9e3928f7c",
-    "stereo_640x192": "3dfb76bcff0786e4ec07ac00f658dd07",
-    "mono+stereo_640x192": "c024d69012485ed05d7eaa9617a96b81",
-    "mono_no_pt_640x192": "9c2f071e35027c895a4728358ffc913a",
-    "stereo_no_pt_640x192": "41ec2de112905f85541ac33a854742d1",
-    "mono+stereo_no_pt_640x192": "46c3b824f541d143a45c37df65fbab0a",
-    "mono_1024x320": "0ab0766efdfeea89a0d9ea8ba90e1e63",
-    "stereo_1024x320": "afc2f2126d70cf3fdf26b550898b501a",
-    "mono+stereo_1024x320": "cdc5fc9b23513c07d5b19235d9ef08f7",
-    "mono_odom_640x192": None,
-    "mono+stereo_odom_640x192": None,
-    "mono_resnet50_640x192": None,
-    "mono_resnet50_no_pt_640x192": None,
-}
-TIMEOUT = 30  # seconds without an answer from a server
-CHUNK = 1 << 16  # bytes read at once
 BRIGHTEST = 95  # percentile of a disparity map from which on it is painted white
-# What a download or an archive that is broken, cut off or encrypted raises
-TRANSFER_ERRORS = (OSError, http.client.HTTPException, zipfile.BadZipFile, zlib.error, EOFError,
-                   RuntimeError, NotImplementedError)
 
 
 class DataError(Exception):
@@ -68,12 +39,21 @@ class UsageError(DataError):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a script's `main`; a `DataError` becomes one line on stderr and its exit status."""
+    """Call a script's `main`; what a user can cause becomes one line on stderr and a status."""
     try:
         main()
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.status)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        print(f"error: a process that reads images has died: {' '.join(str(error).split())} Where "
+              "memory is short, lower --num_workers or --batch_size", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def readlines(filename: str | Path) -> list[str]:
@@ -98,7 +78,7 @@ def check_data_path(path: str | Path) -> None:
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a file as a whole or not at all.
+    """Write a file as a whole or not at all, whatever ends the program or the machine.
 
     Raises:
         DataError: it cannot be written; what was there before is still there.
@@ -107,12 +87,28 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # which says nothing new
+            temporary.unlink()
         raise DataError(f"{path} cannot be written: {error.strerror}; free some space, or "
                         "choose another folder") from None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a rename to the disk (on Windows, folders cannot be opened, and need not be)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def save_array(path: str | Path, array: np.ndarray) -> None:
@@ -149,61 +145,3 @@ def sec_to_hm_str(t: float) -> str:
     minutes, seconds = divmod(int(t), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:02d}h{minutes:02d}m{seconds:02d}s"
-
-
-def download_model_if_doesnt_exist(model_name: str) -> Path:
-    """Return the folder of a published model, downloaded from `MODELS_URL` on first use.
-
-    Raises:
-        DataError: the name is unknown, or the download failed; nothing is left of it then.
-    """
-    if model_name not in PRETRAINED_MODELS:
-        raise DataError(f"{model_name!r} is not a published model; choose one of "
-                        f"{', '.join(PRETRAINED_MODELS)}")
-    folder = MODELS_DIR / model_name
-    if (folder / "encoder.pth").is_file():
-        return folder
-    url = f"{MODELS_URL}/{urllib.parse.quote(model_name)}.zip"
-    archive, unpacked = folder.with_name(model_name + ".zip"), folder.with_name(model_name + ".tmp")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, archive, PRETRAINED_MODELS[model_name])
-        _unpack(archive, unpacked)
-        if not (unpacked / "encoder.pth").is_file():
-            raise DataError(f"{url} holds no encoder.pth; it is no model of Monodepth2")
-        os.replace(unpacked, folder)
-    except TRANSFER_ERRORS as error:
-        reason = getattr(error, "reason", None) or error
-        raise DataError(f"{url} cannot be downloaded ({reason}); download it by hand and unpack it "
-                        f"into {folder}, so that {folder / 'encoder.pth'} exists") from None
-    finally:
-        archive.unlink(missing_ok=True)
-        shutil.rmtree(unpacked, ignore_errors=True)
-    return folder
-
-
-def _download(url: str, path: Path, md5: str | None) -> None:
-    digest = hashlib.md5(usedforsecurity=False)
-    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, path.open("wb") as file:
-        total = int(answer.headers.get("Content-Length") or 0)
-        with tqdm(total=total or None, unit="B", unit_scale=True, desc=path.name) as bar:
-            while chunk := answer.read(CHUNK):
-                file.write(chunk)
-                digest.update(chunk)
-                bar.update(len(chunk))
-    size = path.stat().st_size
-    if size < total:
-        raise OSError(f"it broke off after {size} of {total} bytes")
-    if md5 and digest.hexdigest() != md5:
-        raise OSError(f"its md5 is {digest.hexdigest()}, expected {md5}")
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """Extract a zip whose entries all stay inside `folder` and are no links."""
-    with zipfile.ZipFile(archive) as content:
-        for entry in content.infolist():
-            target = (folder / entry.filename).resolve()
-            is_link = stat.S_ISLNK(entry.external_attr >> 16)
-            if is_link or not target.is_relative_to(folder.resolve()):
-                raise OSError(f"its entry {entry.filename!r} would leave the folder")
-        content.extractall(folder)

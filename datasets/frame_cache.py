@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import struct
 import sys
 import time
 import uuid
@@ -12,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from datasets.images import HAS_LANCZOS
+from datasets.images import HAS_LANCZOS, Resized
 from utils import DataError
 
+SIZE = struct.Struct("<2I")  # height and width of an image
 GB = 1e9
 ABANDONED = 3600  # seconds after which a temporary file has no writer any more
 
@@ -24,10 +25,11 @@ ABANDONED = 3600  # seconds after which a temporary file has no writer any more
 class FrameCache:
     """Frames of one size, memory-mapped uint8, one file each, in a folder of that size.
 
-    A file's name is a hash of its image's path, size and time of change, so a changed image is read
-    anew. Files appear whole or not at all, and none changes afterwards: any number of processes may
-    read and fill the store at once, and be killed. When it cannot be written, one line says so and
-    images are read from their files from then on.
+    A file holds a frame and, in eight bytes more, the size of its image. Its name is a hash of the
+    image's path, size and time of change, so a changed image is read anew. Files appear whole or
+    not at all, and none changes afterwards: any number of processes may read and fill the store at
+    once, and be killed. When it cannot be written, one line says so and images are read from their
+    files from then on.
 
     Args:
         folder: made if it does not exist.
@@ -51,7 +53,7 @@ class FrameCache:
             raise DataError(f"--cache_dir {folder} cannot be made: {error.strerror}; choose "
                             "another folder") from None
 
-    def read(self, path: str | Path, make: Callable[[str | Path], Tensor]) -> Tensor:
+    def read(self, path: str | Path, make: Callable[[str | Path], Resized]) -> Resized:
         """Return a frame, from the store if it has it, or else made and stored.
 
         Args:
@@ -63,9 +65,11 @@ class FrameCache:
         """
         entry = self._entry(path)
         try:
-            if entry.stat().st_size == self.size:  # a power cut may leave a shorter one
-                return torch.from_file(str(entry), size=self.size, dtype=torch.uint8).view(
-                    self.shape)
+            if entry.stat().st_size == self.size + SIZE.size:  # a power cut may leave a shorter one
+                content = torch.from_file(str(entry), size=self.size + SIZE.size,
+                                          dtype=torch.uint8)
+                return Resized(content[:self.size].view(self.shape),
+                               SIZE.unpack(content[self.size:].numpy()))
         except (OSError, RuntimeError):  # not there (any more)
             pass
         frame = make(path)
@@ -79,11 +83,11 @@ class FrameCache:
         name = hashlib.blake2b(words.encode(), digest_size=16).hexdigest()
         return self.folder / name[:2] / f"{name}.rgb"
 
-    def _write(self, entry: Path, frame: Tensor) -> None:
+    def _write(self, entry: Path, frame: Resized) -> None:
         temporary = entry.with_suffix(f".{uuid.uuid4().hex}.tmp")  # no other machine's either
         try:
             entry.parent.mkdir(exist_ok=True)
-            temporary.write_bytes(frame.contiguous().numpy().data)
+            temporary.write_bytes(frame.image.numpy().tobytes() + SIZE.pack(*frame.original_size))
             os.replace(temporary, entry)
         except OSError as error:
             with suppress(OSError):

@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,8 +27,40 @@ def _can_lanczos() -> bool:
 
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
 cv2.setNumThreads(0)  # a loader's workers share the cores; threads of theirs would fight
+MAX_PIXELS = 64_000_000  # a larger image is no frame of a video, but may be a decompression bomb
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own bound only warns; `open_image` has another
+# What Pillow and OpenCV raise on files that are broken or are no images
+IMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError,
+                AttributeError, OverflowError, NotImplementedError, RuntimeError, MemoryError,
+                struct.error, zlib.error, cv2.error)
 LANCZOS_SUPPORT = 3  # pixels of the smaller image, to either side
 HAS_LANCZOS = _can_lanczos()
+
+
+class Resized(NamedTuple):
+    """A frame as the networks take it.
+
+    Attributes:
+        image: (3, height, width) uint8, contiguous.
+        original_size: height and width of the image that it was made of.
+    """
+
+    image: Tensor
+    original_size: tuple[int, int]
+
+
+def open_image(source: str | Path | BinaryIO) -> Image.Image:
+    """Open an image with Pillow, which reads no more than its header yet.
+
+    Raises:
+        one of IMAGE_ERRORS: it is missing, is no image, or has more than `MAX_PIXELS`.
+    """
+    image = Image.open(source)
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise ValueError(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS:,} "
+                         "that an image may have")
+    return image
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -35,10 +70,11 @@ def read_image(path: str | Path) -> Tensor:
         (3, H, W) uint8, RGB.
 
     Raises:
-        OSError, SyntaxError, ValueError: the file is missing, or is no image; Pillow's reason.
+        FileNotFoundError: it is missing.
+        one of IMAGE_ERRORS: it is no image, or too large; Pillow's reason.
     """
     content = np.fromfile(path, np.uint8)
-    with Image.open(io.BytesIO(content)) as opened:
+    with open_image(io.BytesIO(content)) as opened:
         end = ENDS.get(opened.format)
         if opened.mode in ("RGB", "L") and end and content[-len(end):].tobytes() == end:
             # OpenCV gives the same bits in less than half the time, but pads what is cut off

@@ -4,8 +4,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from datasets.images import IMAGE_ERRORS, open_image
 from datasets.kitti_utils import DEPTH_PNG_SCALE, generate_depth_map
 from datasets.mono_dataset import MonoDataset
 from datasets.splits import parse_line
@@ -120,11 +120,11 @@ def read_depth_png(path: str | Path) -> np.ndarray:
         DataError: the file is missing or is no such PNG.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             values = np.array(image)
     except FileNotFoundError:
         raise DataError(f"{path} is missing; extract data_depth_annotated.zip (README)") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except IMAGE_ERRORS as error:
         raise DataError(f"{path} cannot be read as a PNG: {error}; extract it again") from None
     if values.ndim != 2:
         raise DataError(f"{path} has {values.shape[-1]} channels; a depth PNG has one, of 16 bits")

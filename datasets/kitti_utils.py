@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.images import MAX_PIXELS
 from utils import DataError, readlines
 
 DEPTH_PNG_SCALE = 256.0  # KITTI's depth PNGs hold metres x 256, 0 = none
+POINT_BYTES = 16  # of a velodyne's point: x, y, z in metres and reflectance, float32
 
 
 def read_calib_file(path: str | Path) -> dict[str, np.ndarray]:
@@ -30,8 +32,8 @@ def _calibration(path: Path, **sizes: int) -> list[np.ndarray]:
     """Return the entries named in `sizes`, which must have as many numbers as it says."""
     found = read_calib_file(path)
     for key, size in sizes.items():
-        if key not in found or found[key].size != size:
-            raise DataError(f"{path} has no {key} of {size} numbers; extract the date's "
+        if key not in found or found[key].size != size or not np.isfinite(found[key]).all():
+            raise DataError(f"{path} has no {key} of {size} finite numbers; extract the date's "
                             "calibration again (<date>_calib.zip)")
     return [found[key] for key in sizes]
 
@@ -40,19 +42,21 @@ def load_velodyne_points(filename: str | Path) -> np.ndarray:
     """Read a scan as (N, 4) homogeneous points: x forward, y left, z up, in metres, and 1.
 
     Raises:
-        DataError: the file is missing or holds no whole number of points.
+        DataError: the file is missing, holds no whole number of points, or one that is not finite.
     """
     try:
-        values = np.fromfile(filename, np.float32)
+        content = np.fromfile(filename, np.uint8)
     except FileNotFoundError:
         raise DataError(f"{filename} is missing; extract the drive's velodyne_points "
                         "(<drive>_sync.zip)") from None
     except OSError as error:
         raise DataError(f"{filename} cannot be read: {error}") from None
-    if values.size == 0 or values.size % 4:
-        raise DataError(f"{filename} has {values.size} numbers, not a multiple of 4; "
-                        "extract it again")
-    points = values.reshape(-1, 4)
+    if content.size == 0 or content.size % POINT_BYTES:
+        raise DataError(f"{filename} has {content.size} bytes, which is no multiple of "
+                        f"{POINT_BYTES} as whole points have; extract it again")
+    points = content.view(np.float32).reshape(-1, 4)
+    if not np.isfinite(points.sum()):  # a sum says it in a third of the time
+        raise DataError(f"{filename} has points that are not finite; extract it again")
     points[:, 3] = 1
     return points
 
@@ -82,6 +86,10 @@ def generate_depth_map(calib_dir: str | Path, velo_filename: str | Path, cam: in
     rectify[:3, :3] = R_rect.reshape(3, 3)
     velo_to_image = P_rect.reshape(3, 4) @ rectify @ velo_to_cam
 
+    if not (size.min() >= 1 and size.prod() <= MAX_PIXELS):
+        raise DataError(f"{calib_dir / 'calib_cam_to_cam.txt'} has an S_rect_02 of "
+                        f"{size[0]:g}x{size[1]:g} pixels, which no camera has; extract the date's "
+                        "calibration again (<date>_calib.zip)")
     shape = tuple(map(int, size[::-1]))
     points = load_velodyne_points(velo_filename)
     points = points[_may_be_seen(points, velo_to_image, shape)]
@@ -140,10 +148,14 @@ def read_poses(path: str | Path) -> np.ndarray:
         if not line.strip():
             continue
         try:
-            poses.append(np.array([float(v) for v in line.split()]).reshape(3, 4))
+            pose = np.array([float(v) for v in line.split()]).reshape(3, 4)
         except ValueError:
-            raise DataError(f"{path}, line {number}: expected the 12 numbers of a pose, "
-                            f"found {line[:60]!r}") from None
+            pose = np.array(np.nan)
+        if not np.isfinite(pose).all():
+            raise DataError(f"{path}, line {number}: expected the 12 numbers of a pose, found "
+                            f"{len(line.split())} words, {line[:60]!r}; extract the poses again "
+                            "(data_odometry_poses.zip)")
+        poses.append(pose)
     if not poses:
         raise DataError(f"{path} has no poses; it should have 12 numbers a line")
     last_rows = np.broadcast_to([0.0, 0.0, 0.0, 1.0], (len(poses), 1, 4))

@@ -1,6 +1,7 @@
 """The base of all datasets: a split line becomes a target frame, source frames, intrinsics."""
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -12,7 +13,14 @@ from PIL import Image
 from torch.utils.data import Dataset, default_collate
 
 from datasets.frame_cache import FrameCache
-from datasets.images import from_pillow, read_image, resize
+from datasets.images import (
+    IMAGE_ERRORS,
+    Resized,
+    from_pillow,
+    open_image,
+    read_image,
+    resize,
+)
 from datasets.splits import parse_line
 from utils import DataError, UsageError
 
@@ -100,8 +108,14 @@ class MonoDataset(Dataset):
 
     def _load(self, folder: str, frame: int, side: str | None) -> dict:
         item = dict(self._intrinsics)
-        for f in self.frame_idxs:
-            item["color", f, 0] = self._read(folder, *_frame_of(f, frame, side), f)
+        frames = {f: self._read(folder, *_frame_of(f, frame, side), f) for f in self.frame_idxs}
+        for f, (image, size) in frames.items():
+            if size != frames[0].original_size:
+                (h, w), (height, width) = size, frames[0].original_size
+                raise DataError(f"{self.get_image_path(folder, *_frame_of(f, frame, side))} has "
+                                f"{w}x{h} pixels, frame 0 of its sample {width}x{height}; extract "
+                                "both again, or list only frames of one size together")
+            item["color", f, 0] = image
         if "s" in self.frame_idxs:
             item["stereo_T"] = stereo_pose(side)
         if self.load_depth:
@@ -109,13 +123,13 @@ class MonoDataset(Dataset):
             item["depth_gt"] = torch.from_numpy(depth.astype(np.float32))[None]
         return item
 
-    def _read(self, folder: str, frame: int, side: str | None, f: int | str) -> torch.Tensor:
-        """Return a (3, height, width) uint8 frame; `f` is what it is to the target."""
+    def _read(self, folder: str, frame: int, side: str | None, f: int | str) -> Resized:
+        """Return a frame; `f` is what it is to the target."""
         try:
             if not self.reads_files:
-                color = from_pillow(self.get_color(folder, frame, side, False))
-                return self._resize(color)
+                return self._resize(from_pillow(self.get_color(folder, frame, side, False)))
             path = self.get_image_path(folder, frame, side)
+            self._check_inside(path)
             return self.cache.read(path, self._decode) if self.cache else self._decode(path)
         except FileNotFoundError as error:
             other = ".png" if self.img_ext == ".jpg" else ".jpg"
@@ -126,16 +140,30 @@ class MonoDataset(Dataset):
             if path.with_suffix(other).exists():
                 cure = "pass --png" if other == ".png" else "leave out --png"
             raise DataError(f"{path} is missing; {cure}") from None
-        except (OSError, SyntaxError, ValueError) as error:
+        except IMAGE_ERRORS as error:
             path = self.get_image_path(folder, frame, side)
             raise DataError(f"{path} cannot be read as an image: {error}; extract or convert it "
                             "again") from None
 
-    def _decode(self, path: str | Path) -> torch.Tensor:
+    def _check_inside(self, path: str) -> None:
+        """Refuse a path below the data path that links lead out of it."""
+        root = os.path.abspath(self.data_path)
+        is_below = os.path.abspath(path).startswith(root + os.sep)
+        if is_below and not os.path.realpath(path).startswith(self._real_root + os.sep):
+            raise DataError(f"{path} leads, by a link, to {os.path.realpath(path)}, outside of "
+                            f"--data_path {self.data_path}; move the files there, or give the "
+                            "folder that they are in")
+
+    @cached_property
+    def _real_root(self) -> str:
+        return os.path.realpath(self.data_path)
+
+    def _decode(self, path: str | Path) -> Resized:
         return self._resize(read_image(path))
 
-    def _resize(self, image: torch.Tensor) -> torch.Tensor:
-        return resize(image, self.height, self.width, exact=not self.is_train)
+    def _resize(self, image: torch.Tensor) -> Resized:
+        resized = resize(image, self.height, self.width, exact=not self.is_train)
+        return Resized(resized, tuple(image.shape[1:]))
 
     @cached_property
     def _intrinsics(self) -> dict[tuple[str, int], torch.Tensor]:
@@ -152,7 +180,7 @@ class MonoDataset(Dataset):
     def get_color(self, folder: str, frame_index: int, side: str | None,
                   do_flip: bool) -> Image.Image:
         """Return a frame in RGB, mirrored if `do_flip` (the loader never asks: `Augment` flips)."""
-        with Image.open(self.get_image_path(folder, frame_index, side)) as image:
+        with open_image(self.get_image_path(folder, frame_index, side)) as image:
             color = image.convert("RGB")
         return color.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if do_flip else color
 

@@ -27,6 +27,12 @@ needs_shared = pytest.mark.skipif(
     reason="needs real KITTI and its figures in ../shared")
 
 
+def pytest_addoption(parser):
+    """Add the flags of the long tests."""
+    parser.addoption("--kills", type=int, default=3,
+                     help="how often test_resume.py kills a run (%(default)s)")
+
+
 def figures(name: str):
     """Return tests/data/<name>: a dict of arrays, or what the JSON holds."""
     path = DATA / name

@@ -52,7 +52,8 @@ def test_two_processes_train_and_only_one_prints_and_writes(drive, tmp_path):
     assert out.count("trained 6 steps") == 1
     assert len(list((tmp_path / "mdp/train").iterdir())) == 1
     assert sorted(path.name for path in (tmp_path / "mdp/models").iterdir()) == [
-        "opt.json", "weights_0", "weights_1"]
+        "opt.json", "training_state_00000003.pth", "training_state_00000006.pth", "weights_0",
+        "weights_1"]
 
 
 @pytest.mark.parametrize("script", ["evaluate_depth.py", "evaluate_pose.py"])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from datasets import KITTIRAWDataset
 from datasets.frame_cache import FrameCache
-from datasets.images import read_image
+from datasets.images import Resized, read_image
 from utils import DataError, UsageError
 
 H, W = 64, 96
@@ -25,12 +25,21 @@ def image(tmp_path):
     return path
 
 
+def made(path):
+    """Return the frame of an image that has the frames' size already."""
+    return Resized(read_image(path).contiguous(), (H, W))
+
+
 def counted(calls):
     """Return a `make` that notes each image it decodes."""
     def make(path):
         calls.append(path)
-        return read_image(path)
+        return made(path)
     return make
+
+
+def same(one, other):
+    return torch.equal(one.image, other.image) and one.original_size == other.original_size
 
 
 def test_a_frame_is_decoded_once_and_read_back_to_the_bit(tmp_path, image):
@@ -38,7 +47,7 @@ def test_a_frame_is_decoded_once_and_read_back_to_the_bit(tmp_path, image):
     for _ in range(2):  # a later run too
         cache = FrameCache(tmp_path / "cache", H, W)
         for _ in range(2):
-            assert torch.equal(cache.read(image, counted(calls)), read_image(image))
+            assert same(cache.read(image, counted(calls)), made(image))
     assert calls == [image]
 
 
@@ -47,30 +56,30 @@ def test_a_changed_image_another_size_and_another_path_are_read_anew(tmp_path, i
     cache = FrameCache(tmp_path / "cache", H, W)
     cache.read(image, counted(calls))
     Image.new("RGB", (W, H), (1, 2, 3)).save(image)
-    assert cache.read(image, counted(calls))[:, 0, 0].tolist() == [1, 2, 3]
+    assert cache.read(image, counted(calls)).image[:, 0, 0].tolist() == [1, 2, 3]
     os.utime(image, ns=(0, 0))
     cache.read(image, counted(calls))
     (tmp_path / "copy.png").write_bytes(image.read_bytes())
     cache.read(tmp_path / "copy.png", counted(calls))
-    FrameCache(tmp_path / "cache", H // 2, W).read(image, lambda _: torch.zeros(
-        3, H // 2, W, dtype=torch.uint8))
+    FrameCache(tmp_path / "cache", H // 2, W).read(image, lambda _: Resized(torch.zeros(
+        3, H // 2, W, dtype=torch.uint8), (H, W)))
     assert len(calls) == 4
     assert len(list(tmp_path.glob("cache/96x32-*/*/*.rgb"))) == 1
 
 
 def test_a_file_cut_short_is_made_again(tmp_path, image):
     cache = FrameCache(tmp_path / "cache", H, W)
-    cache.read(image, read_image)
+    cache.read(image, made)
     (entry,) = cache.folder.glob("*/*.rgb")
     entry.write_bytes(entry.read_bytes()[:100])
-    assert torch.equal(cache.read(image, counted([])), read_image(image))
-    assert entry.stat().st_size == 3 * H * W
+    assert same(cache.read(image, counted([])), made(image))
+    assert entry.stat().st_size == 3 * H * W + 8
 
 
 def fill(folder, paths, frames_seen):
     cache = FrameCache(folder, H, W)
     for path in paths:
-        cache.read(path, read_image)
+        cache.read(path, made)
         frames_seen.value += 1
 
 
@@ -93,7 +102,7 @@ def test_two_processes_fill_it_and_a_killed_one_leaves_nothing_half(tmp_path):
     assert [worker.exitcode for worker in workers] == [-signal.SIGKILL, 0, 0]
     cache, calls = FrameCache(tmp_path / "cache", H, W), []
     for path in paths:
-        assert torch.equal(cache.read(path, counted(calls)), read_image(path))
+        assert same(cache.read(path, counted(calls)), made(path))
     assert calls == []
 
 
@@ -114,7 +123,7 @@ def write_to_the_limit(folder, image, results):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
     cache = FrameCache(folder, H, W)
-    results.put([cache.read(image, read_image).sum().item()
+    results.put([cache.read(image, made).image.sum().item()
                  for _ in range(2)])
 
 

@@ -23,7 +23,8 @@ DEFAULTS = {
     "eval_eigen_to_benchmark": False, "eval_out_dir": None, "post_process": False,
     # and those that Monodepth2 has not
     "precision": "fp32", "compile": False, "cache_dir": None, "accumulate": 1,
-    "sync_batchnorm": False, "profile": 0,
+    "sync_batchnorm": False, "profile": 0, "seed": None, "deterministic": False, "resume": None,
+    "overwrite": False, "save_every": None, "keep": 2, "max_bad_samples": 0,
 }
 
 
@@ -32,8 +33,8 @@ def test_flags_and_defaults_are_monodepth2s():
 
 
 GROUPS = {
-    TRAIN: {"options", "data", "layout", "model", "optimization", "depth range", "ablations",
-            "system", "speed", "loading", "fine-tuning", "logging"},
+    TRAIN: {"options", "data", "layout", "model", "optimization", "safety", "depth range",
+            "ablations", "system", "speed", "loading", "fine-tuning", "logging"},
     DEPTH: {"options", "data", "layout", "depth range", "system", "loading", "evaluation",
             "depth evaluation"},
     POSE: {"options", "data", "system", "loading", "evaluation"},
@@ -79,6 +80,12 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("train", ["--profile", "-1"], "--profile is -1"),
     ("train", ["--accumulate", "0"], "0 is not larger than 0"),
     ("train", ["--precision", "half"], "invalid choice: 'half'"),
+    ("train", ["--seed", "-1"], "-1 is below 0"),
+    ("train", ["--seed", "one"], "invalid natural value: 'one'"),
+    ("train", ["--keep", "0"], "0 is not larger than 0"),
+    ("train", ["--max_bad_samples", "-2"], "-2 is below 0"),
+    ("train", ["--resume", "later"], "invalid choice: 'later'"),
+    ("train", ["--resume", "--overwrite"], "leave one out"),
     ("train", ["--no_such_flag"], "--no_such_flag"),
     ("evaluate_depth", WEIGHTS, "neither of --eval_mono and --eval_stereo"),
     ("evaluate_depth", [*WEIGHTS, "--eval_mono", "--eval_stereo"], "both of --eval_mono"),

@@ -6,11 +6,14 @@ import pytest
 from conftest import ROOT
 
 RANKS = {"options": 0, "utils": 0, "layers": 0, "metrics": 0, "machine": 0, "progress": 0,
+         "randomness": 0, "interrupts": 0,
          "networks": 1, "losses": 1, "datasets": 1, "distributed": 1, "logs": 1, "profiling": 1,
-         "checkpoints": 2,
-         "trainer": 3, "prediction": 3,
-         "train": 4, "test_simple": 4, "evaluate_depth": 4, "evaluate_pose": 4,
-         "export_gt_depth": 4, "demo": 4, "benchmarks": 5}
+         "commands": 1, "downloads": 1,
+         "checkpoints": 2, "divergence": 2,
+         "parts": 3, "prediction": 3, "resume": 3,
+         "trainer": 4,
+         "train": 5, "test_simple": 5, "evaluate_depth": 5, "evaluate_pose": 5,
+         "export_gt_depth": 5, "demo": 5, "benchmarks": 6}
 FILES = sorted([*ROOT.glob("*.py"), *ROOT.glob("networks/*.py"), *ROOT.glob("datasets/*.py"),
                 *ROOT.glob("benchmarks/*.py")])
 TREES = {path: ast.parse(path.read_text()) for path in FILES}

@@ -19,19 +19,24 @@ from options import MonodepthOptions
 from trainer import Trainer
 
 
-def events(folder):
-    """Return {tag: values} of TensorBoard's record files: scalars, and PNG sizes of pictures."""
-    found = {}
-    for path in folder.iterdir():
+def read_events(folder):
+    """Yield the events of TensorBoard's record files."""
+    for path in sorted(folder.iterdir()):
         content = path.read_bytes()
         while content:
             (length,) = struct.unpack("<Q", content[:8])
-            event = Event.FromString(content[12:12 + length])
+            yield Event.FromString(content[12:12 + length])
             content = content[16 + length:]
-            for value in event.summary.value:
-                size = (value.image.height, value.image.width)
-                found.setdefault(value.tag, []).append(
-                    size if value.HasField("image") else value.simple_value)
+
+
+def events(folder):
+    """Return {tag: values} of the events: scalars, and PNG sizes of pictures."""
+    found = {}
+    for event in read_events(folder):
+        for value in event.summary.value:
+            size = (value.image.height, value.image.width)
+            found.setdefault(value.tag, []).append(
+                size if value.HasField("image") else value.simple_value)
     return found
 
 
@@ -99,7 +104,9 @@ def test_weights_are_saved_every_save_frequency_and_at_the_end(drive, tmp_path):
     trainer(drive, "--num_epochs", 3, "--save_frequency", 2, "--log_dir", tmp_path,
             "--model_name", "m").train()
     models = tmp_path / "m" / "models"
-    assert sorted(path.name for path in models.iterdir()) == ["opt.json", "weights_1", "weights_2"]
+    assert sorted(path.name for path in models.iterdir()) == [
+        "opt.json", "training_state_00000006.pth", "training_state_00000009.pth", "weights_1",
+        "weights_2"]
     assert json.loads((models / "opt.json").read_text())["save_frequency"] == 2
 
 
@@ -231,7 +238,7 @@ def test_fine_tuning_needs_no_imagenet_weights_where_it_has_the_encoders(drive, 
 def test_a_log_folder_that_cannot_be_made_is_named(drive, tmp_path, script):
     (tmp_path / "file").write_text("")
     outcome = script("train", *train_flags(drive, "--log_dir", tmp_path / "file"))
-    assert "file/mdp cannot be written" in one_line(outcome, status=1)
+    assert "file/mdp/models/training_state_00000000.pth cannot be written" in one_line(outcome, status=1)
 
 
 def test_only_the_models_to_load_are_loaded(drive, weights, capsys):
