@@ -9,13 +9,16 @@ import shutil
 import struct
 from collections.abc import Iterable
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from datasets.images import MAX_PIXELS
 from networks import ENCODERS, Monodepth2
 from networks.depth_decoder import NUM_CH_DEC
+from options import MIN_SIZE, SIZE_STEP
 from utils import DataError, write_atomically
 
 # What torch.load raises on files that are broken or are no weights.
@@ -74,6 +77,28 @@ def read_state(path: str | Path) -> dict:
     return state
 
 
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read a network's state dict: tensors by name and, of an encoder, its `InputFormat`.
+
+    Raises:
+        DataError: the file is missing, broken, or holds something else.
+    """
+    state = read_state(path)
+    wrong = [key for key, value in state.items() if not isinstance(key, str) or not (
+        isinstance(value, int) if key in InputFormat._fields else _is_whole(value))]
+    if wrong:
+        raise DataError(f"{path} holds other things than weights ({str(wrong[0])[:60]!r}); copy or "
+                        "download it again")
+    return state
+
+
+def _is_whole(value: object) -> bool:
+    """Whether a value is a tensor with as many numbers as it says: its storage is in the file."""
+    return (isinstance(value, Tensor) and value.layout == torch.strided
+            and value.device.type == "cpu" and not value.is_quantized
+            and value.untyped_storage().nbytes() >= value.numel() * value.element_size())
+
+
 def load_model(folder: str | Path, *, with_pose: bool = False,
                device: torch.device | str = "cpu") -> tuple[Monodepth2, InputFormat]:
     """Build the model whose weights a folder holds, for prediction.
@@ -92,22 +117,29 @@ def load_model(folder: str | Path, *, with_pose: bool = False,
         DataError: a file is missing or broken, or its keys are not the model's.
     """
     folder = Path(folder)
-    states = {name: read_state(folder / f"{name}.pth") for name in ("encoder", "depth")}
+    states = {name: read_weights(folder / f"{name}.pth") for name in ("encoder", "depth")}
     if with_pose:
-        states["pose"] = read_state(folder / "pose.pth")
+        states["pose"] = read_weights(folder / "pose.pth")
         if (folder / "pose_encoder.pth").is_file():
-            states["pose_encoder"] = read_state(folder / "pose_encoder.pth")
+            states["pose_encoder"] = read_weights(folder / "pose_encoder.pth")
     model = Monodepth2(**_architecture(states, folder))
     for name, network in model.named_children():
         load_strictly(network, states[name], folder / f"{name}.pth")
-    encoder = states["encoder"]
-    if missing := [key for key in ("height", "width") if key not in encoder]:
-        raise DataError(f"{folder / 'encoder.pth'} does not say its {' and '.join(missing)}; "
-                        "weights of train.py and the published ones do")
-    input_format = InputFormat(int(encoder["height"]), int(encoder["width"]),
-                               bool(encoder.get("use_stereo", False)))
+    input_format = _input_format(states["encoder"], folder / "encoder.pth")
     # prediction is a quarter faster with the channels last, on CPUs too
     return model.to(device, memory_format=torch.channels_last).eval(), input_format
+
+
+def _input_format(encoder: dict, path: Path) -> InputFormat:
+    if missing := [key for key in ("height", "width") if key not in encoder]:
+        raise DataError(f"{path} does not say its {' and '.join(missing)}; weights of train.py and "
+                        "the published ones do")
+    height, width = encoder["height"], encoder["width"]
+    if min(height, width) < MIN_SIZE or height % SIZE_STEP or width % SIZE_STEP or (
+            height * width > MAX_PIXELS):
+        raise DataError(f"{path} is of images of {width}x{height}; a network's have multiples of "
+                        f"{SIZE_STEP}, from {MIN_SIZE} on; copy or download it again")
+    return InputFormat(height, width, bool(encoder.get("use_stereo", False)))
 
 
 def _architecture(states: dict[str, dict], folder: Path) -> dict:
@@ -147,9 +179,10 @@ def _num_layers(encoder: dict, folder: Path) -> int:
         return RESNETS[bottleneck, len(blocks)]
     try:
         num_layers = json.loads((folder.parent / "opt.json").read_text())["num_layers"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         num_layers = None
-    if num_layers not in ENCODERS or num_layers in RESNETS.values():
+    own = [name for name in ENCODERS if name not in RESNETS.values()]
+    if not isinstance(num_layers, int) or num_layers not in own:
         raise DataError(f"{folder / 'encoder.pth'} is no ResNet of 18, 34, 50, 101 or 152 layers: "
                         f"its third stage has {len(blocks)} blocks")
     return num_layers
@@ -195,7 +228,7 @@ def load_weights(folder: str | Path, model: Monodepth2, names: Iterable[str]) ->
         elif not path.is_file():
             lines.append(f"skipped {name}: {path} does not exist")
         else:
-            load_strictly(children[name], read_state(path), path)
+            load_strictly(children[name], read_weights(path), path)
             lines.append(f"loaded {name}")
     if not any(line.startswith("loaded") for line in lines):
         raise DataError(f"nothing was loaded from {folder} ({'; '.join(lines)}); give a "
@@ -218,7 +251,11 @@ def load_adam(folder: str | Path, optimizer: torch.optim.Optimizer) -> str:
     # Faithful: --learning_rate wins over the stored rate, and the scheduler starts from it
     groups = [{**own, "initial_lr": own["lr"], "params": stored["params"]} for own, stored in
               zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True)]
-    restore_adam(optimizer, {"state": state["state"], "param_groups": groups})
+    try:
+        restore_adam(optimizer, {"state": state["state"], "param_groups": groups})
+    except LOAD_ERRORS as error:
+        raise DataError(f"{path} cannot be read as Adam's state ({error}); copy it again, or "
+                        "delete it, and Adam starts anew") from None
     return "loaded Adam's state"
 
 
@@ -237,8 +274,8 @@ def _fits(state: dict, optimizer: torch.optim.Optimizer) -> bool:
         count = sum(len(group["params"]) for group in state["param_groups"])
         same_groups = len(state["param_groups"]) == len(optimizer.param_groups)
         return same_groups and count == len(parameters) and all(
-            moments["exp_avg"].shape == parameters[i].shape
-            for i, moments in state["state"].items())
+            moments[name].shape == parameters[i].shape
+            for i, moments in state["state"].items() for name in ("exp_avg", "exp_avg_sq"))
     except (KeyError, TypeError, AttributeError, IndexError):
         return False
 
@@ -251,8 +288,10 @@ class TrainingStates:
         keep: how many.
     """
 
-    KEYS = frozenset({"options", "seed", "processes", "epoch", "batch", "step", "validated",
-                      "bad_samples", "model", "optimizer", "scheduler", "scaler", "random"})
+    FORM = MappingProxyType({
+        "options": dict, "seed": int, "processes": int, "epoch": int, "batch": int, "step": int,
+        "validated": int, "bad_samples": list, "model": dict, "optimizer": dict,
+        "scheduler": dict, "scaler": dict, "random": list})
 
     def __init__(self, folder: Path, keep: int):
         self.folder, self.keep = folder, keep
@@ -265,7 +304,7 @@ class TrainingStates:
         return [found[step] for step in sorted(found)]
 
     def save(self, state: dict) -> Path:
-        """Write a state, of `KEYS`, then remove all but the last `keep`.
+        """Write a state, as `FORM` has it, then remove all but the last `keep`.
 
         Raises:
             DataError: it cannot be written; those before it are still there.
@@ -291,8 +330,9 @@ class TrainingStates:
         except DataError as error:
             raise DataError(f"{error}; or delete it, and --resume goes on from the one before, if "
                             "there is one") from None
-        if missing := self.KEYS - state.keys():
-            raise DataError(f"{path} is no training state: it has no {', '.join(sorted(missing))}; "
+        if missing := [key for key, kind in self.FORM.items()
+                       if not isinstance(state.get(key), kind)]:
+            raise DataError(f"{path} is no training state: it has no {', '.join(missing)}; "
                             "delete it, and --resume goes on from the one before")
         return state
 

@@ -216,6 +216,7 @@ class _LocalMean(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
+        """Return what `local_mean` returns."""
         height, width = x.shape[-2] - 2, x.shape[-1] - 2
         if not torch.compiler.is_compiling():
             return F.avg_pool2d(x.flatten(0, -4), 3, stride=1).view(*x.shape[:-2], height, width)
@@ -228,6 +229,7 @@ class _LocalMean(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
+        """Return the gradient of (..., C, H + 2, W + 2), from that of (..., C, H, W)."""
         return local_mean(F.pad(gradient, (2, 2, 2, 2)))
 
 

@@ -14,10 +14,10 @@ TRAIN, DEPTH, POSE = "train", "evaluate_depth", "evaluate_pose"
 
 
 def positive(kind: type) -> Callable[[str], int | float]:
-    """Return an argparse type: a number of `kind` that is larger than 0."""
+    """Return an argparse type: a number of `kind` that is larger than 0, and no infinity."""
     def parse(text: str) -> int | float:
         value = kind(text)
-        if not value > 0:
+        if not 0 < value < float("inf"):
             raise argparse.ArgumentTypeError(f"{text} is not larger than 0, as it must be")
         return value
     parse.__name__ = f"positive {kind.__name__}"

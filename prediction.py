@@ -5,7 +5,6 @@ Scripts import this file after they have read their command line: it takes secon
 from __future__ import annotations
 
 import io
-import zipfile
 from argparse import Namespace
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from checkpoints import load_model
 from datasets import KITTIOdomDataset, MonoDataset, as_float, dataset_class
+from datasets.arrays import read_array
 from datasets.images import IMAGE_ERRORS, read_image, resize
 from datasets.splits import eigen_to_benchmark_ids, read_split, split_path
 from distributed import World
@@ -77,17 +77,17 @@ def load_disparities(opts: Namespace) -> np.ndarray:
     """
     path = opts.ext_disp_to_eval
     try:
-        disps = np.load(path, allow_pickle=False)
+        disps = read_array(Path(path).read_bytes())
     except FileNotFoundError:
         raise DataError(f"--ext_disp_to_eval {path} does not exist") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        raise DataError(f"{path} cannot be read as a .npy array; expected what np.save writes of "
-                        "floats") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a .npy array ({error}); expected what np.save "
+                        "writes of floats") from None
     split = "eigen" if opts.eval_eigen_to_benchmark else opts.eval_split
     expected = len(read_split(split_path(split, "test_files.txt")))
     shape = getattr(disps, "shape", ())
     if len(shape) != 3 or 0 in shape or shape[0] != expected or disps.dtype.kind != "f":
-        raise DataError(f"{path} is {getattr(disps, 'dtype', 'an archive')} of shape {shape}; "
+        raise DataError(f"{path} is {getattr(disps, 'dtype', 'no array')} of shape {shape}; "
                         f"expected floats of shape ({expected}, height, width), a map for each "
                         f"image of the {split} split")
     disps = disps.astype(np.float32)

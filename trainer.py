@@ -5,9 +5,7 @@ import json
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,6 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from checkpoints import (
+    LOAD_ERRORS,
     InputFormat,
     TrainingStates,
     load_adam,
@@ -24,7 +23,7 @@ from checkpoints import (
 )
 from commands import evaluation_command, resume_command
 from datasets import Augment
-from datasets.loader import BadSamples
+from datasets.loader import BadSamples, endless
 from distributed import join_world, leave_world
 from divergence import Divergence
 from interrupts import StopRequest
@@ -99,6 +98,7 @@ class Trainer:
         if state is not None:
             self._restore(state)
         self.network = DistributedDataParallel(self.model) if self.world.size > 1 else self.model
+        self.val_batches = endless(self.val_loader, self.validated)
         self.logs = Logs(self.log_path, self.frames, options.scales, self.step)
 
     def _seed(self, state: dict | None) -> None:
@@ -113,12 +113,16 @@ class Trainer:
         """Go on where a state was saved."""
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.step, self.validated = state["step"], state["validated"]
-        self.bad_samples.found[:] = state["bad_samples"][self.world.rank]
-        self.model.load_state_dict(state["model"])
-        restore_adam(self.optimizer, state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
-        set_states(state["random"][self.world.rank], self.device)
+        try:
+            self.bad_samples.found[:] = state["bad_samples"][self.world.rank]
+            self.model.load_state_dict(state["model"])
+            restore_adam(self.optimizer, state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            self.scaler.load_state_dict(state["scaler"])
+            set_states(state["random"][self.world.rank], self.device)
+        except LOAD_ERRORS as error:
+            raise DataError(f"{self.states.paths()[-1]} does not fit this run ({error}); delete "
+                            "it, and --resume goes on from the one before") from None
 
     def _load_weights(self) -> None:
         folder = self.opts.load_weights_folder
@@ -284,7 +288,7 @@ class Trainer:
     def val(self) -> None:
         """Log losses, pictures and, where there is ground truth, depth errors of one batch."""
         self._set_training(False)
-        inputs = self.augment(self.bad_samples.pop(next(self._val_batches)))
+        inputs = self.augment(self.bad_samples.pop(next(self.val_batches)))
         self.validated += 1
         # not what --compile made: it would compile all once more, for a batch now and then
         outputs = self.model.forward(inputs)
@@ -330,14 +334,6 @@ class Trainer:
     def next_command(self) -> str:
         """Return the command line that evaluates what was trained."""
         return evaluation_command(self.opts, self.weights_folder(), self.model.pose is not None)
-
-    @cached_property
-    def _val_batches(self) -> Iterator[dict]:
-        """The validation batches, over and over, from the first that the run has not seen."""
-        while True:
-            epoch, batch = divmod(self.validated, len(self.val_loader))
-            self.val_loader.sampler.seek(epoch, batch * self.opts.batch_size)
-            yield from self.val_loader
 
     def _logs_now(self, step: int) -> bool:
         early = self.step < EARLY_STEPS and step % self.opts.log_frequency == 0

@@ -1,10 +1,10 @@
 """Loading for a training run: in an order that a seed decides, from any position on."""
 from __future__ import annotations
 
-import atexit
 import os
 import signal
 import sys
+import weakref
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count, islice
@@ -18,9 +18,6 @@ from randomness import mix, seeded
 from utils import DataError
 
 FAULTS = "faults"  # of a batch: a line for each sample that was replaced
-# Whether this process exits, and its workers may: python then sends them a SIGTERM
-_run_ends = torch.zeros(1, dtype=torch.bool).share_memory_()
-atexit.register(_run_ends.fill_, True)
 
 
 class EpochSampler(Sampler[int]):
@@ -152,11 +149,24 @@ def loader_of(draws: Draws, batch_size: int, num_workers: int, sampler: EpochSam
         drop_last: leave a smaller last batch out.
         pin_memory: for a fast copy to a GPU.
     """
-    return DataLoader(draws, batch_size, sampler=sampler, num_workers=num_workers,
-                      collate_fn=_collate, pin_memory=pin_memory, drop_last=drop_last,
-                      persistent_workers=num_workers > 0,
-                      worker_init_fn=partial(_leave_signals_to_parent, _run_ends),
-                      generator=torch.Generator())  # the run's own stays where it is
+    is_gone = torch.zeros(1, dtype=torch.bool).share_memory_()
+    loader = DataLoader(draws, batch_size, sampler=sampler, num_workers=num_workers,
+                        collate_fn=_collate, pin_memory=pin_memory, drop_last=drop_last,
+                        persistent_workers=num_workers > 0,
+                        worker_init_fn=partial(_leave_signals_to_parent, is_gone),
+                        generator=torch.Generator())  # the run's own stays where it is
+    # when nobody holds the loader any more, and when the program ends
+    weakref.finalize(loader, is_gone.fill_, True)
+    return loader
+
+
+def endless(loader: DataLoader, first: int) -> Iterator[dict]:
+    """Yield the batches of a loader of `loader_of`, epoch after epoch, from number `first` on."""
+    epoch, batch = divmod(first, len(loader))
+    for later in count(epoch):
+        loader.sampler.seek(later, batch * loader.batch_size)
+        yield from loader
+        batch = 0
 
 
 def _collate(items: Sequence[dict]) -> dict:
@@ -165,7 +175,10 @@ def _collate(items: Sequence[dict]) -> dict:
     return batch | {FAULTS: faults} if faults else batch
 
 
-def _leave_signals_to_parent(run_ends: torch.Tensor, _: int) -> None:
-    """Have a worker outlive a Ctrl-C or SIGTERM that goes to all processes: the run still saves."""
+def _leave_signals_to_parent(is_gone: torch.Tensor, _: int) -> None:
+    """Have a worker outlive a Ctrl-C or SIGTERM that goes to all processes: the run still saves.
+
+    Once its loader `is_gone`, a SIGTERM is its parent's own, which ends it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if run_ends else None)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if is_gone else None)

@@ -180,7 +180,7 @@ def test_a_malicious_state_is_refused_and_not_run(flags, tmp_path, script):
 def test_a_state_with_parts_missing_is_named(flags, tmp_path, script):
     TrainingStates(tmp_path / "m" / "models", 1).save({"step": 3, "model": {}})
     outcome = script("train", *flags, "--resume", "--model_name", "m")
-    assert "training_state_00000003.pth is no training state: it has no bad_samples, batch" in (
+    assert "00000003.pth is no training state: it has no options, seed, processes, epoch, " in (
         one_line(outcome, 1))
 
 
@@ -254,7 +254,7 @@ def test_killed_at_random_moments_a_run_loses_nothing(flags, tmp_path, request):
         finished = ended == 0
         assert ended in (0, -signal.SIGKILL), f"kill {kill}: {err}"
         for path in (tmp_path / "killed").glob("models/training_state_*.pth"):
-            assert torch.load(path, weights_only=True).keys() >= TrainingStates.KEYS
+            assert torch.load(path, weights_only=True).keys() >= TrainingStates.FORM.keys()
     train(*words, "--model_name", "killed", "--resume", "auto")
     assert_same_end(tmp_path / "whole", tmp_path / "killed", 6)
 
@@ -278,7 +278,7 @@ def test_a_log_that_cannot_grow_ends_the_run_and_does_not_hang(flags, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000,) * 2)
     ended, _, err = Run(tmp_path, *flags, preexec=limit).end()
     assert ended == 1
-    assert re.search(r"error: --log_dir: .*/mdp cannot be written: File too large", err)
+    assert re.search(r"error: .*training_state_00000000.pth cannot be written: File too large", err)
 
 
 def test_a_worker_that_is_killed_ends_the_run_with_a_line_that_says_so(flags, tmp_path):
