@@ -23,7 +23,8 @@ from utils import DataError, write_atomically
 
 # What torch.load raises on files that are broken or are no weights.
 LOAD_ERRORS = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError,
-               IndexError, AttributeError, struct.error, OSError)
+               IndexError, AttributeError, AssertionError, OverflowError, MemoryError, struct.error,
+               OSError)
 # (has bottleneck blocks, blocks in the third stage): number of layers
 RESNETS = {(False, 2): 18, (False, 6): 34, (True, 6): 50, (True, 23): 101, (True, 36): 152}
 

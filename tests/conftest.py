@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 import utils
 from datasets.synthetic import HELD_OUT, TRAIN
@@ -25,6 +27,11 @@ sys.path.insert(0, str(DATA))  # recipe.py makes the inputs and weights behind t
 needs_shared = pytest.mark.skipif(
     not all((SHARED / name).is_dir() for name in ("real", "parity")),
     reason="needs real KITTI and its figures in ../shared")
+
+
+settings.register_profile("default", max_examples=300, deadline=timedelta(seconds=20))
+settings.register_profile("thorough", max_examples=20_000, deadline=timedelta(seconds=20))
+settings.load_profile("default")
 
 
 def pytest_addoption(parser):
