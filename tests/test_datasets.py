@@ -1,4 +1,6 @@
 """Datasets: KITTI's layouts against published items and depth maps; what broken files get."""
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,8 @@ from datasets import (
     KITTITestDataset,
     MonoDataset,
 )
+from datasets.frame_cache import FrameCache
+from datasets.kitti_dataset import read_depth_png
 from datasets.kitti_utils import (
     generate_depth_map,
     load_velodyne_points,
@@ -235,7 +239,7 @@ def test_a_broken_scan_is_named_with_its_line(tmp_path):
         f"S_rect_02: 8 4\nR_rect_00:{' 1' * 9}\nP_rect_02:{' 1' * 12}\n")
     (tmp_path / "calib_velo_to_cam.txt").write_text(f"R:{' 1' * 9}\nT: 0 0 0\n")
     dataset = KITTIRAWDataset(tmp_path, ["drive 1 l"], 64, 96, [0], 1)
-    with pytest.raises(DataError, match=r"0000000001\.bin has 0 numbers.*'drive 1 l'"):
+    with pytest.raises(DataError, match=r"0000000001\.bin has 2 bytes.*'drive 1 l'"):
         dataset[0]
 
 
@@ -297,15 +301,81 @@ def test_calibration_without_its_keys_is_named(tmp_path):
     (tmp_path / "calib_cam_to_cam.txt").write_text(
         "calib_time: 09-Jan-2012 13:57:47\nS_rect_02: 3 4\n")
     assert list(read_calib_file(tmp_path / "calib_cam_to_cam.txt")) == ["S_rect_02"]
-    with pytest.raises(DataError, match=r"calib_cam_to_cam\.txt has no R_rect_00 of 9 numbers"):
+    with pytest.raises(DataError, match=r"cam_to_cam\.txt has no R_rect_00 of 9 finite numbers"):
         generate_depth_map(tmp_path, tmp_path / "scan.bin")
 
 
-@pytest.mark.parametrize("size", [0, 3, 17])
+@pytest.mark.parametrize("size", [0, 12, 15, 17, 68])
 def test_a_scan_of_no_whole_points_is_named(tmp_path, size):
-    np.zeros(size, np.float32).tofile(tmp_path / "scan.bin")
-    with pytest.raises(DataError, match=rf"scan\.bin has {size} numbers"):
+    (tmp_path / "scan.bin").write_bytes(bytes(size))
+    with pytest.raises(DataError, match=rf"scan\.bin has {size} bytes"):
         load_velodyne_points(tmp_path / "scan.bin")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_scan_with_points_that_are_not_finite_is_named(tmp_path, value):
+    np.float32([[1, 2, 3, 0], [4, value, 6, 0]]).tofile(tmp_path / "scan.bin")
+    with pytest.raises(DataError, match=r"scan\.bin has points that are not finite; extract"):
+        load_velodyne_points(tmp_path / "scan.bin")
+
+
+@pytest.mark.parametrize("size", ["0 4", "-3 4", "1e9 1e9", "nan 4"])
+def test_a_camera_of_an_impossible_size_is_named(tmp_path, size):
+    (tmp_path / "calib_cam_to_cam.txt").write_text(
+        f"S_rect_02: {size}\nR_rect_00:{' 1' * 9}\nP_rect_02:{' 1' * 12}\n")
+    (tmp_path / "calib_velo_to_cam.txt").write_text(f"R:{' 1' * 9}\nT: 0 0 0\n")
+    with pytest.raises(DataError, match=r"calib_cam_to_cam\.txt has .*S_rect_02"):
+        generate_depth_map(tmp_path, tmp_path / "scan.bin")
+
+
+def test_frames_of_different_sizes_in_a_sample_are_named(tmp_path):
+    folder = write_images(tmp_path, [f"{i:010d}.jpg" for i in range(3)])
+    Image.new("RGB", (50, 40)).save(folder / "0000000002.jpg")
+    for cache in (None, FrameCache(tmp_path / "cache", 64, 96)):
+        dataset = KITTIRAWDataset(tmp_path, ["drive 1 l"], 64, 96, (0, -1, 1), 1, is_train=True,
+                                  cache=cache)
+        for _ in range(2):  # from the cache too
+            with pytest.raises(DataError, match=r"02\.jpg has 50x40 pixels, frame 0 of its sample"):
+                dataset[0]
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path):
+    folder = write_images(tmp_path, ["0000000000.png"])
+    Image.new("1", (8001, 8000)).save(folder / "0000000000.png")
+    dataset = KITTIRAWDataset(tmp_path, ["drive 0 l"], 64, 96, [0], 1, img_ext=".png")
+    with pytest.raises(DataError, match="8001x8000 pixels are more than the 64,000,000 that an"):
+        dataset[0]
+    with pytest.raises(DataError, match="8001x8000 pixels are more"):
+        read_depth_png(folder / "0000000000.png")
+
+
+@pytest.mark.parametrize("level", ["drive", "drive/image_02", "drive/image_02/data/0000000000.jpg"])
+def test_a_link_out_of_the_data_path_is_refused_with_the_line(tmp_path, level):
+    write_images(tmp_path / "elsewhere", ["0000000000.jpg"])
+    link = tmp_path / "data" / level
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "elsewhere" / level)
+    (tmp_path / "files.txt").write_text("# a list\ndrive 0 l\n")
+    dataset = KITTIRAWDataset(tmp_path / "data", read_split(tmp_path / "files.txt"), 64, 96, [0], 1)
+    with pytest.raises(DataError, match=r"leads, by a link, to .*elsewhere.*files\.txt, line 2"):
+        dataset[0]
+    (tmp_path / "inside").symlink_to(tmp_path / "elsewhere")  # the data path itself may be one
+    assert KITTIRAWDataset(tmp_path / "inside", ["drive 0 l"], 64, 96, [0], 1)[0]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read all files")
+def test_an_image_that_may_not_be_read_is_named(tmp_path):
+    folder = write_images(tmp_path, ["0000000000.jpg"])
+    (folder / "0000000000.jpg").chmod(0)
+    with pytest.raises(DataError, match=r"0000000000\.jpg cannot be read as an image: .*ermission"):
+        raw(tmp_path, ["drive 0 l"], (0,))[0]
+
+
+def test_a_folder_in_the_place_of_an_image_is_named(tmp_path):
+    folder = write_images(tmp_path, ["0000000001.jpg"])
+    (folder / "0000000000.jpg").mkdir()
+    with pytest.raises(DataError, match=r"0000000000\.jpg cannot be read as an image: .*directory"):
+        raw(tmp_path, ["drive 0 l"], (0,))[0]
 
 
 def test_poses_are_read_as_matrices(tmp_path):
@@ -319,7 +389,9 @@ def test_blank_lines_between_poses_do_not_count(tmp_path):
     assert read_poses(tmp_path / "09.txt").shape == (2, 4, 4)
 
 
-@pytest.mark.parametrize("text", ["", "\n", "1 2 3\n", "1 0 0 5 0 1 0 6 0 0 1 x\n"])
+@pytest.mark.parametrize("text", [
+    "", "\n", "1 2 3\n", "1 0 0 5 0 1 0 6 0 0 1 x\n", "1 0 0 5 0 1 0 6 0 0 1 nan\n",
+    "1 0 0 5 0 1 0 6 0 0 1 7\n1 0 0 5 0 1 0 6 0 0 1\n"])
 def test_malformed_poses_are_named(tmp_path, text):
     (tmp_path / "09.txt").write_text(text)
     with pytest.raises(DataError, match=r"09\.txt"):

@@ -1,5 +1,6 @@
 """Resuming: a run that is stopped, killed or short of disk goes on as if nothing had happened."""
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -19,6 +20,7 @@ from tensorboardX.proto.event_pb2 import SessionLog
 from test_trainer import read_events
 
 from checkpoints import TrainingStates
+from datasets.synthetic import TRAIN
 from options import MonodepthOptions
 from trainer import Trainer
 
@@ -182,6 +184,69 @@ def test_a_state_with_parts_missing_is_named(flags, tmp_path, script):
     outcome = script("train", *flags, "--resume", "--model_name", "m")
     assert "00000003.pth is no training state: it has no options, seed, processes, epoch, " in (
         one_line(outcome, 1))
+
+
+def test_two_deterministic_runs_of_one_seed_are_equal_to_the_bit(flags, tmp_path, script):
+    for name in ("one", "two"):
+        words = [*flags, "--deterministic", "--dataset", "noisy", "--num_workers", 2]
+        done = subprocess.run([sys.executable, TINY, *map(str, words), "--model_name", name],
+                              check=True, capture_output=True, text=True)
+        assert "seed 7;" in done.stdout
+    assert_same_end(tmp_path / "one", tmp_path / "two", 6)
+
+
+def test_a_drawn_seed_is_printed_stored_and_makes_the_same_run_again(flags, tmp_path, script):
+    at = flags.index("--seed")
+    unseeded = flags[:at] + flags[at + 2:]
+    said = script("train", *unseeded, "--model_name", "drawn").out
+    seed = int(re.search(r"seed (\d+);", said)[1])
+    assert json.loads((tmp_path / "drawn/models/opt.json").read_text())["seed"] == seed
+    script("train", *unseeded, "--seed", seed, "--model_name", "again")
+    assert_same_end(tmp_path / "drawn", tmp_path / "again", 6)
+    other = script("train", *unseeded, "--model_name", "other").out
+    assert f"seed {seed};" not in other
+
+
+@pytest.fixture
+def faulty(drive, flags, tmp_path):
+    """Flags of a run on a copy of the drive, of whose six samples two cannot be read."""
+    data = tmp_path / "data"
+    shutil.copytree(drive, data)
+    for side, frame in (("02", 12), ("03", 20)):  # the target of one sample, a source of others
+        image = data / TRAIN / f"image_{side}/data/00000000{frame}.jpg"
+        image.write_bytes(image.read_bytes()[:300])
+    split = data / "splits/some"
+    shutil.copytree(data / "splits/tiny", split)
+    (split / "train_files.txt").write_text(f"{TRAIN} l: 12 15-18\n{TRAIN} r: 20\n")
+    return [*flags, "--data_path", data, "--split", split]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_samples_are_replaced_and_shown_once_each(faulty, tmp_path, workers):
+    ended, out, err = Run(tmp_path, *faulty, "--max_bad_samples", 2, "--num_workers", workers).end()
+    assert ended == 0, err
+    assert "trained 6 steps" in out
+    assert err.count("bad sample ") == 2
+    for number, image in ((1, "02/data/0000000012"), (2, "03/data/0000000020")):
+        assert f"bad sample {number}, of 2 allowed" in err
+        assert len(re.findall(rf"bad sample \d, of .*{image}.jpg cannot be read", err)) == 1
+    assert state(tmp_path / "mdp", 6)["bad_samples"][0][1]  # and a resumed run knows them
+
+
+def test_one_bad_sample_more_than_allowed_ends_the_run(faulty, tmp_path, script):
+    error = one_line(script("train", *faulty, "--max_bad_samples", 1), 1)
+    assert "this is bad sample number 2, and --max_bad_samples is 1" in error
+    assert "train_files.txt, line " in error
+    error = one_line(script("train", *faulty, "--model_name", "strict"), 1)
+    assert "cannot be read as an image" in error
+
+
+def test_workers_are_gone_when_their_trainer_is(flags):
+    train(*flags, "--num_workers", 2)
+    deadline = time.monotonic() + 20
+    while multiprocessing.active_children():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 class Run:
