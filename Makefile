@@ -1,5 +1,6 @@
 # make demo   from a fresh clone to a picture: install, render a drive, train, evaluate, predict
 # make test   ruff and pytest
+# make faults  the long tests: 25 kills of a run, 20,000 hostile inputs for each parser
 #
 # PYTHON       the interpreter that makes .venv (3.10 or newer)
 # TORCH_INDEX  the package index to take torch and torchvision from; PyTorch's own index of CPU
@@ -8,7 +9,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test faults clean
 
 demo: .venv/installed
 	$(BIN)/python demo.py demo
@@ -16,6 +17,10 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+
+faults: .venv/installed
+	$(BIN)/python -m pytest tests/test_resume.py -k killed_at_random --kills 25
+	$(BIN)/python -m pytest tests/test_hostile.py --hypothesis-profile=thorough
 
 .venv/installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv

@@ -1,15 +1,13 @@
-"""What a run leaves: weights_<epoch>/{encoder,depth,pose_encoder,pose,adam}.pth, and its states."""
+"""Weights folders: weights_<epoch>/{encoder,depth,pose_encoder,pose}.pth and adam.pth."""
 from __future__ import annotations
 
 import io
 import json
 import pickle
 import re
-import shutil
 import struct
 from collections.abc import Iterable
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -47,11 +45,16 @@ def save_weights(folder: str | Path, model: Monodepth2, optimizer: torch.optim.O
     # Faithful: one state dict per network, of the published keys; encoder.pth has the input's size
     for name, network in model.named_children():
         extra = input_format._asdict() if name == "encoder" else {}
-        _save(Path(folder, f"{name}.pth"), {**network.state_dict(), **extra})
-    _save(Path(folder, "adam.pth"), optimizer.state_dict())
+        save_state_dict(Path(folder, f"{name}.pth"), {**network.state_dict(), **extra})
+    save_state_dict(Path(folder, "adam.pth"), optimizer.state_dict())
 
 
-def _save(path: Path, state: dict) -> None:
+def save_state_dict(path: Path, state: dict) -> None:
+    """Write a state dict, whole or not at all.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomically(path, buffer.getbuffer())
@@ -279,71 +282,3 @@ def _fits(state: dict, optimizer: torch.optim.Optimizer) -> bool:
             for i, moments in state["state"].items() for name in ("exp_avg", "exp_avg_sq"))
     except (KeyError, TypeError, AttributeError, IndexError):
         return False
-
-
-class TrainingStates:
-    """The training states of a run, `training_state_<step>.pth`, of which the last few are kept.
-
-    Args:
-        folder: where they are, beside the weights folders.
-        keep: how many.
-    """
-
-    FORM = MappingProxyType({
-        "options": dict, "seed": int, "processes": int, "epoch": int, "batch": int, "step": int,
-        "validated": int, "bad_samples": list, "model": dict, "optimizer": dict,
-        "scheduler": dict, "scaler": dict, "random": list})
-
-    def __init__(self, folder: Path, keep: int):
-        self.folder, self.keep = folder, keep
-
-    def paths(self) -> list[Path]:
-        """Return the states that there are, the oldest first."""
-        found = {int(path.stem.rpartition("_")[2]): path
-                 for path in self.folder.glob("training_state_*.pth")
-                 if path.stem.rpartition("_")[2].isdecimal()}
-        return [found[step] for step in sorted(found)]
-
-    def save(self, state: dict) -> Path:
-        """Write a state, as `FORM` has it, then remove all but the last `keep`.
-
-        Raises:
-            DataError: it cannot be written; those before it are still there.
-        """
-        path = self.folder / f"training_state_{state['step']:08d}.pth"
-        _save(path, state)
-        for old in self.paths()[:-self.keep]:
-            if old != path:
-                old.unlink(missing_ok=True)
-        return path
-
-    def load(self) -> dict | None:
-        """Read the last state, if there is one, onto the CPU; no code in the file is run.
-
-        Raises:
-            DataError: it is broken.
-        """
-        if not self.paths():
-            return None
-        path = self.paths()[-1]
-        try:
-            state = read_state(path)
-        except DataError as error:
-            raise DataError(f"{error}; or delete it, and --resume goes on from the one before, if "
-                            "there is one") from None
-        if missing := [key for key, kind in self.FORM.items()
-                       if not isinstance(state.get(key), kind)]:
-            raise DataError(f"{path} is no training state: it has no {', '.join(missing)}; "
-                            "delete it, and --resume goes on from the one before")
-        return state
-
-    def remove_run(self) -> None:
-        """Delete the weights, states and options of the run in this folder."""
-        for weights in self.folder.glob("weights_*"):
-            shutil.rmtree(weights)
-        for file in (*self.folder.glob("training_state_*.pth"), self.folder / "opt.json"):
-            file.unlink(missing_ok=True)
-
-    def run_exists(self) -> bool:
-        """Return whether there are weights or states here."""
-        return any(self.folder.glob("weights_*")) or bool(self.paths())

@@ -1,6 +1,7 @@
 """The command lines with which a user goes on after a run."""
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from argparse import Namespace
@@ -14,7 +15,12 @@ KITTI_SPLITS = ("eigen_zhou", "eigen_full", "benchmark")  # trained on these, ei
 def resume_command() -> str:
     """Return the command line that goes on with the run of this process."""
     words = [word for word in sys.argv if word != "--overwrite"]
-    return shlex.join(["python", *words] + ["--resume"] * ("--resume" not in words))
+    launcher = ["python"]
+    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun's
+        local, world = os.environ["LOCAL_WORLD_SIZE"], os.environ["WORLD_SIZE"]
+        nodes = int(world) // int(local)
+        launcher = ["torchrun", *["--nnodes", str(nodes)] * (nodes > 1), "--nproc_per_node", local]
+    return shlex.join([*launcher, *words] + ["--resume"] * ("--resume" not in words))
 
 
 def evaluation_command(opts: Namespace, weights: Path, has_pose: bool) -> str:

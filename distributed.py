@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,8 @@ class World(NamedTuple):
     def say(self, *words: object, sep: str = " ") -> None:
         """Print, in the main process."""
         if self.is_main:
-            print(*words, sep=sep, flush=True)
+            with suppress(OSError):  # a terminal that is gone ends no run
+                print(*words, sep=sep, flush=True)
 
     def describe(self) -> str:
         """Say what the run runs on."""

@@ -13,12 +13,19 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
 from utils import DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 MODELS_URL = "https://storage.googleapis.com/niantic-lon-static/research/monodepth2"
 MODELS_DIR = Path(__file__).resolve().parent / "models"
@@ -75,21 +82,41 @@ def download_model_if_doesnt_exist(model_name: str) -> Path:
     archive, unpacked = folder.with_name(model_name + ".zip"), folder.with_name(model_name + ".tmp")
     md5 = PRETRAINED_MODELS[model_name]
     try:
-        download(url, archive, Checksum("md5", md5) if md5 else None)
-        shutil.rmtree(unpacked, ignore_errors=True)
-        unpack(archive, unpacked)
-        if not (unpacked / "encoder.pth").is_file():
-            raise Refused("it holds no encoder.pth, so it is no model of Monodepth2")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(unpacked, folder)
+        with alone_in(MODELS_DIR):
+            if not (folder / "encoder.pth").is_file():  # nobody has brought it meanwhile
+                download(url, archive, Checksum("md5", md5) if md5 else None)
+                shutil.rmtree(unpacked, ignore_errors=True)
+                unpack(archive, unpacked)
+                if not (unpacked / "encoder.pth").is_file():
+                    raise Refused("it holds no encoder.pth, so it is no model of Monodepth2")
+                shutil.rmtree(folder, ignore_errors=True)
+                os.replace(unpacked, folder)
+                archive.unlink()
     except (Refused, OSError) as error:
+        archive.unlink(missing_ok=True)
+        shutil.rmtree(unpacked, ignore_errors=True)
         raise DataError(f"{url} cannot be downloaded ({error}); try again, or download it by hand "
                         f"and unpack it into {folder}, so that {folder / 'encoder.pth'} "
                         "exists") from None
-    finally:
-        archive.unlink(missing_ok=True)
-        shutil.rmtree(unpacked, ignore_errors=True)
     return folder
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process of this machine downloads to a folder, which is made.
+
+    Where the system has no such locks, there is no wait.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def download(url: str, path: Path, checksum: Checksum | None, max_bytes: int = MAX_BYTES) -> None:

@@ -5,9 +5,12 @@ import os
 import signal
 import sys
 import threading
+import time
+from contextlib import suppress
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # a scheduler's, and Ctrl-C
+ECHO = 1.0  # seconds within which a launcher passes on the signal that its processes have had
 
 
 class StopRequest:
@@ -20,7 +23,7 @@ class StopRequest:
     """
 
     def __init__(self):
-        self.number = 0
+        self.number, self._noted = 0, 0.0
         self._former = {}
 
     def __enter__(self) -> StopRequest:
@@ -36,9 +39,15 @@ class StopRequest:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name
-        if self.number:  # a file half-written now has a temporary name
-            os.write(sys.__stderr__.fileno(), f"\nstopped at once by a second {name}\n".encode())
+        if not self.number:
+            self.number, self._noted = number, time.monotonic()
+            _write(f"\n{name}: finishing the step and saving; once more to stop at once\n")
+        elif time.monotonic() - self._noted > ECHO:  # a file half-written has a temporary name
+            _write(f"\nstopped at once by a second {name}\n")
             os._exit(128 + number)
-        self.number = number
-        os.write(sys.__stderr__.fileno(), f"\n{name}: finishing the step and saving; once more to "
-                                          "stop at once\n".encode())
+
+
+def _write(text: str) -> None:
+    """Write to stderr from a signal handler; whoever reads it may have ended of the same signal."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.write(sys.__stderr__.fileno(), text.encode())

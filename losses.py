@@ -179,7 +179,8 @@ class ReprojectionObjective(nn.Module):
         warped = over_sources(errors, 0)                                    # (B, S, H, W)
         if not self.automasking:
             return warped, None
-        # Faithful: an unmoved frame competes, with noise against ties
+        # Faithful: an unmoved frame competes, with noise against ties. All scales share its errors,
+        # and the noise too: it decides between equal errors within a scale, nothing between scales
         with torch.no_grad():
             identity = self._error(reflect(sources), target)                # (F, B, H, W)
             if self.avg_reprojection:

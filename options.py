@@ -119,7 +119,8 @@ class MonodepthOptions:
             help="with torchrun: batch norm over the batches of all GPUs, not of each")
         add("--seed", type=natural, help="of every random draw (default: drawn, and printed)")
         add("--deterministic", action="store_true",
-            help="two runs of one seed on one machine are equal bit for bit; slower on a GPU")
+            help="two runs of one seed are equal bit for bit on a CPU; on a GPU PyTorch comes as "
+                 "near as it can, and warns of the rest")
 
     def _safety(self):
         add = self._group("safety", "what outlives a killed run, and what ends one", TRAIN)
@@ -133,7 +134,8 @@ class MonodepthOptions:
         add("--keep", type=positive(int), default=2, metavar="LAST",
             help="training states to keep, the last ones; weights are always kept (%(default)s)")
         add("--max_bad_samples", type=natural, default=0, metavar="N",
-            help="replace up to N samples that cannot be read by a neighbour (%(default)s)")
+            help="replace up to N samples that cannot be read by a neighbour; an image is part of "
+                 "as many as there are --frame_ids (%(default)s)")
 
     def _depth_range(self):
         add = self._group("depth range", "what disparity 1 and 0 mean", TRAIN, DEPTH)

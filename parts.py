@@ -15,7 +15,7 @@ from datasets import FrameCache, dataset_class
 from datasets.loader import Draws, EpochSampler, loader_of
 from datasets.splits import read_split, split_path
 from distributed import World
-from downloads import Checksum, Refused, download
+from downloads import Checksum, Refused, alone_in, download
 from losses import ReprojectionObjective
 from networks import ENCODERS, Monodepth2
 from utils import DataError, UsageError, check_data_path
@@ -92,9 +92,10 @@ def _fetch_imagenet_weights(num_layers: int) -> None:
     url = get_model_weights(name).IMAGENET1K_V1.url
     path = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
     try:
-        if not path.is_file():
-            sha256 = path.stem.rpartition("-")[2]  # its start, which torchvision names files by
-            download(url, path, Checksum("sha256", sha256))
+        with alone_in(path.parent):
+            if not path.is_file():
+                sha256 = path.stem.rpartition("-")[2]  # its start, which torchvision names files by
+                download(url, path, Checksum("sha256", sha256))
         read_state(path)
     except (DataError, Refused, OSError) as error:
         raise DataError(f"ImageNet's weights cannot be loaded ({error}); put {url} at {path}, or "

@@ -1,8 +1,10 @@
 """How a run gets on: a bar with the loss, the pace, and the time spent waiting for data."""
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 
 from torch import Tensor
@@ -12,6 +14,23 @@ from tqdm import tqdm
 BAR = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 BAR_SECONDS = 1.0  # between looks at the loss: each makes the device stop
 WAITING = "waiting for data"
+
+
+class Terminal:
+    """stderr, which ends no run when it is gone: its reader may have ended of the same Ctrl-C."""
+
+    def write(self, text: str) -> None:
+        """Write a text, if anybody is there."""
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Bring what was written on its way."""
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(sys.stderr, name)
 
 
 class Progress:
@@ -30,7 +49,7 @@ class Progress:
                  shown: bool = True, done: int = 0):
         self.loader, self.batches, self.examples = loader, batches, examples
         self.bar = tqdm(total=batches, initial=done, desc=description, bar_format=BAR,
-                        disable=not shown)
+                        disable=not shown, file=Terminal())
         self._left = batches - done
         self._looked, self._counted, self._waited = time.monotonic(), done, 0.0
 

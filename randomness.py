@@ -66,6 +66,9 @@ def set_states(states: dict[str, object], device: torch.device) -> None:
 def make_deterministic() -> None:
     """Have PyTorch choose operations that give the same bits each time, and name those that don't.
 
+    On a CPU all do. On a GPU it warns of some that have no such form: the gradients of reflected
+    borders and of lookups.
+
     Source: https://pytorch.org/docs/stable/notes/randomness.html
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

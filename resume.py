@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from checkpoints import TrainingStates
 from options import RESUME_ALWAYS
+from training_states import TrainingStates
 from utils import DataError, UsageError
 
 # They say how or for how long a run works; every other flag says what it learns

@@ -15,7 +15,6 @@ from torch.nn.parallel import DistributedDataParallel
 from checkpoints import (
     LOAD_ERRORS,
     InputFormat,
-    TrainingStates,
     load_adam,
     load_weights,
     restore_adam,
@@ -23,7 +22,7 @@ from checkpoints import (
 )
 from commands import evaluation_command, resume_command
 from datasets import Augment
-from datasets.loader import BadSamples, endless
+from datasets.loader import BadSamples, digest, endless
 from distributed import join_world, leave_world
 from divergence import Divergence
 from interrupts import StopRequest
@@ -36,6 +35,7 @@ from profiling import StepProfile
 from progress import Progress
 from randomness import draw_seed, get_states, make_deterministic, seed_all, set_states
 from resume import state_to_resume
+from training_states import TrainingStates
 from utils import DataError, UsageError, sec_to_hm_str, write_atomically
 
 EARLY_STEPS = 2000    # until then logs come every --log_frequency steps, later every 2000
@@ -87,9 +87,6 @@ class Trainer:
             self.optimizer, options.scheduler_step_size, DROP)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "fp16")
         self._configure_speed()
-        self.profile = StepProfile(options.profile if self.world.is_main else 0,
-                                   self.steps_per_epoch * options.num_epochs,
-                                   self.log_path / "models" / "trace.json")
         self.divergence = Divergence(self.world)
         self.stop = StopRequest()
         self.epoch = self.batch = self.step = self.validated = 0
@@ -97,6 +94,9 @@ class Trainer:
         seed_all(self.seed, self.world.rank + 1)  # flips, jitter and noise differ between processes
         if state is not None:
             self._restore(state)
+        self.profile = StepProfile(options.profile if self.world.is_main else 0,
+                                   self.steps_per_epoch * options.num_epochs - self.step,
+                                   self.log_path / "models" / "trace.json")
         self.network = DistributedDataParallel(self.model) if self.world.size > 1 else self.model
         self.val_batches = endless(self.val_loader, self.validated)
         self.logs = Logs(self.log_path, self.frames, options.scales, self.step)
@@ -113,6 +113,9 @@ class Trainer:
         """Go on where a state was saved."""
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.step, self.validated = state["step"], state["validated"]
+        if state["lists"] != digest(self.train_loader, self.val_loader):
+            raise UsageError(f"the lists of --split {self.opts.split} are not those that the run "
+                             "began with; restore them, or choose another --model_name")
         try:
             self.bad_samples.found[:] = state["bad_samples"][self.world.rank]
             self.model.load_state_dict(state["model"])
@@ -173,22 +176,23 @@ class Trainer:
                     self.save_model()
                 self.save_state(epoch + 1)
         self.logs.close()
-        self.world.say(f"trained {self.step} steps in {sec_to_hm_str(time.monotonic() - started)}; "
-                  f"weights: {self.weights_folder()}\nnext: {self.next_command()}")
+        duration = sec_to_hm_str(time.monotonic() - started)
+        self.world.say(f"trained {self.step} steps in {duration}; weights: "
+                       f"{self.weights_folder()}\nnext: {self.next_command()}")
         leave_world()
 
     def _announce(self) -> None:
         """Say what is about to happen, and make room for it."""
         opts, world = self.opts, self.world
-        self.world.say(f"training {opts.model_name} on {self.world.describe()}: "
+        world.say(f"training {opts.model_name} on {world.describe()}: "
                   f"{len(self.train_loader.dataset)} items of {opts.split}, "
                   f"{opts.batch_size * world.size * opts.accumulate} to a step, "
                   f"{len(self.val_loader.dataset)} to validate; seed {self.seed}; "
                   f"logs in {self.log_path}")
         if self.epoch == opts.num_epochs:
-            self.world.say("nothing is left to do; a larger --num_epochs goes on")
+            world.say("nothing is left to do; a larger --num_epochs goes on")
         elif self.step:
-            self.world.say(f"going on after step {self.step}, in epoch {self.epoch + 1}")
+            world.say(f"going on after step {self.step}, in epoch {self.epoch + 1}")
         if opts.overwrite and world.is_main:
             self.states.remove_run()
             self.logs.remove()
@@ -246,6 +250,7 @@ class Trainer:
             return
         path = self.save_state(self.epoch)
         if number:
+            self.world.gather_all(None)  # or a launcher ends the one that is still writing
             self.world.say(f"\nstopped after step {self.step}, which is in {path}; to go on: "
                            f"{resume_command()}")
             leave_world()
@@ -262,8 +267,8 @@ class Trainer:
         if rank == self.world.rank:
             write_atomically(report, self._report(step).encode())
         last = self.states.paths()
-        raise DataError(f"the loss of step {step} is not finite; {report} has its files and flags. "
-                        "Try a lower --learning_rate or --precision fp32; "
+        raise DataError(f"the loss of step {step}, or a weight after it, is not finite; {report} "
+                        "has its files and flags. Try a lower --learning_rate or --precision fp32; "
                         + (f"the last good state is {last[-1]}" if last else "no state was saved"))
 
     def _report(self, step: int) -> str:
@@ -314,7 +319,8 @@ class Trainer:
         Raises:
             DataError: the disk is full, or the loss is not finite; the states before are there.
         """
-        self._check_finite(self.step - 1)
+        if self.step:
+            self._check_finite(self.step - 1)
         random = self.world.gather_all(get_states(self.device))
         bad_samples = self.world.gather_all(self.bad_samples.found)
         if not self.world.is_main:
@@ -322,9 +328,9 @@ class Trainer:
         return self.states.save({
             "options": vars(self.opts), "seed": self.seed, "processes": self.world.size,
             "epoch": epoch, "batch": self.batch, "step": self.step, "validated": self.validated,
-            "bad_samples": bad_samples, "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(), "random": random})
+            "lists": digest(self.train_loader, self.val_loader), "bad_samples": bad_samples, "random": random,
+            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(), "scaler": self.scaler.state_dict()})
 
     def weights_folder(self) -> Path:
         """Return the folder of the current epoch's weights, after the last one that of the last."""

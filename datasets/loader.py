@@ -1,6 +1,7 @@
 """Loading for a training run: in an order that a seed decides, from any position on."""
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
@@ -158,6 +159,13 @@ def loader_of(draws: Draws, batch_size: int, num_workers: int, sampler: EpochSam
     # when nobody holds the loader any more, and when the program ends
     weakref.finalize(loader, is_gone.fill_, True)
     return loader
+
+
+def digest(*loaders: DataLoader) -> str:
+    """Return a hash of the split lines of loaders of `loader_of`: a resumed run's must be the same.
+    """
+    lists = ("\n".join(loader.dataset.dataset.filenames) for loader in loaders)
+    return hashlib.sha256("\n\n".join(lists).encode()).hexdigest()
 
 
 def endless(loader: DataLoader, first: int) -> Iterator[dict]:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from checkpoints import TrainingStates, load_adam, load_model, read_state
+from checkpoints import load_adam, load_model, read_state
 from datasets import KITTIRAWDataset
 from datasets.arrays import read_array
 from datasets.ground_truth import load_gt_depths
@@ -26,6 +26,7 @@ from datasets.kitti_utils import (
 )
 from datasets.splits import parse_line, read_split
 from options import DEPTH, POSE, TRAIN, MonodepthOptions
+from training_states import TrainingStates
 from utils import DataError
 
 

@@ -19,10 +19,10 @@ from conftest import ROOT, Malicious, one_line, train_flags
 from tensorboardX.proto.event_pb2 import SessionLog
 from test_trainer import read_events
 
-from checkpoints import TrainingStates
 from datasets.synthetic import TRAIN
 from options import MonodepthOptions
 from trainer import Trainer
+from training_states import TrainingStates
 
 import_module("tiny")  # which brings --num_layers 2 and --dataset noisy
 TINY = str(ROOT / "tests" / "tiny.py")
@@ -133,6 +133,16 @@ def test_resume_auto_begins_where_there_is_nothing_and_a_finished_run_says_so(fl
     assert "going on after step 3, in epoch 2" in script("train", *words).out
 
 
+def test_a_run_is_not_resumed_on_other_lists(drive, flags, tmp_path, script):
+    shutil.copytree(drive / "splits/tiny", tmp_path / "split")
+    words = [*flags, "--num_epochs", 1, "--split", tmp_path / "split"]
+    script("train", *words)
+    with (tmp_path / "split/train_files.txt").open("a") as lists:
+        lists.write(f"{TRAIN} l: 30-33\n")
+    error = one_line(script("train", *words, "--num_epochs", 2, "--resume"), 2)
+    assert "the lists of --split" in error
+
+
 def test_resume_of_nothing_is_an_error(flags, script):
     outcome = script("train", *flags, "--resume", "--model_name", "m")
     assert "m/models has no training_state_<step>.pth" in one_line(outcome, 1)
@@ -186,7 +196,15 @@ def test_a_state_with_parts_missing_is_named(flags, tmp_path, script):
         one_line(outcome, 1))
 
 
-def test_two_deterministic_runs_of_one_seed_are_equal_to_the_bit(flags, tmp_path, script):
+def test_deterministic_has_pytorch_choose_such_operations(flags):
+    try:
+        Trainer(MonodepthOptions().parse([*map(str, flags), "--deterministic"]))
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_two_deterministic_runs_of_one_seed_are_equal_to_the_bit(flags, tmp_path):
     for name in ("one", "two"):
         words = [*flags, "--deterministic", "--dataset", "noisy", "--num_workers", 2]
         done = subprocess.run([sys.executable, TINY, *map(str, words), "--model_name", name],
@@ -252,11 +270,11 @@ def test_workers_are_gone_when_their_trainer_is(flags):
 class Run:
     """A training script in a process group of its own, as a terminal starts it."""
 
-    def __init__(self, tmp_path, *words, preexec=None):
+    def __init__(self, tmp_path, *words, preexec=None, launcher=()):
         self.err = tmp_path / f"{time.monotonic()}.err"
         with self.err.open("w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, TINY, *map(str, words)], stdout=subprocess.PIPE,
+                [sys.executable, *launcher, TINY, *map(str, words)], stdout=subprocess.PIPE,
                 stderr=err, text=True, preexec_fn=preexec, start_new_session=True)
 
     def wait_for(self, sign: str):
@@ -291,13 +309,44 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(flags, tmp_path,
     assert f"going on after step {step}" in resumed.stdout
 
 
+def test_a_signal_to_all_processes_of_two_saves_and_the_command_printed_goes_on(flags, tmp_path):
+    words = [*flags, "--num_epochs", 50, "--batch_size", 1, "--model_name", "m"]
+    run = Run(tmp_path, *words, launcher=["-m", "torch.distributed.run", "--standalone",
+                                          "--nproc_per_node", "2"])
+    run.wait_for(r"loss 0\.")
+    os.killpg(run.process.pid, signal.SIGTERM)  # the launcher passes it on besides
+    _, out, err = run.end()
+    step = int(re.search(r"stopped after step (\d+), which is in ", out)[1])
+    assert "at once" not in err.replace("once more to stop at once", "")
+    command = out.rpartition("to go on: ")[2].split()
+    assert command[:3] == ["torchrun", "--nproc_per_node", "2"]
+    resumed = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", *command[1:],
+         "--num_epochs", str(1 + step // 3)], text=True, capture_output=True, check=True)
+    assert f"going on after step {step}" in resumed.stdout
+
+
+def test_a_terminal_that_is_gone_does_not_keep_a_run_from_saving(flags, tmp_path):
+    words = [*flags, "--num_epochs", 2, "--model_name", "m"]
+    run = subprocess.Popen([sys.executable, TINY, *map(str, words)], stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE)
+    run.stdout.readline()
+    run.stdout.close()
+    run.stderr.close()
+    run.wait(120)
+    assert state(tmp_path / "m", 6)["step"] == 6
+    assert (tmp_path / "m/models/weights_1/adam.pth").exists()
+
+
 def test_a_second_signal_stops_at_once(flags, tmp_path):
-    run = Run(tmp_path, *flags, "--num_epochs", 50, "--batch_size", 6, "--model_name", "m")
+    run = Run(tmp_path, *flags, "--height", 256, "--width", 832, "--num_layers", 50,
+              "--batch_size", 6, "--model_name", "m")  # a step of many seconds
     run.wait_for(r"0/1 ")
-    time.sleep(1)
-    for _ in range(2):
-        run.process.send_signal(signal.SIGTERM)
-        time.sleep(0.05)
+    run.process.send_signal(signal.SIGTERM)
+    run.wait_for("SIGTERM: finishing the step")
+    run.process.send_signal(signal.SIGTERM)  # an echo, as launchers send it
+    time.sleep(1.5)
+    run.process.send_signal(signal.SIGTERM)
     ended, out, err = run.end()
     assert ended == 143
     assert "stopped at once by a second SIGTERM" in err
@@ -321,6 +370,7 @@ def test_killed_at_random_moments_a_run_loses_nothing(flags, tmp_path, request):
         for path in (tmp_path / "killed").glob("models/training_state_*.pth"):
             assert torch.load(path, weights_only=True).keys() >= TrainingStates.FORM.keys()
     train(*words, "--model_name", "killed", "--resume", "auto")
+    assert not list(tmp_path.glob("killed/models/training_state_*.tmp"))
     assert_same_end(tmp_path / "whole", tmp_path / "killed", 6)
 
 
@@ -367,7 +417,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_its_batch_is_reported(flags
     poisoned["model"]["depth.decoder.0.conv.conv.bias"][0] = float("nan")
     torch.save(poisoned, bad)
     error = one_line(script("train", *words, "--resume"), 1)
-    assert "the loss of step 3 is not finite" in error
+    assert "the loss of step 3, or a weight after it, is not finite" in error
     assert f"the last good state is {bad}" in error
     (report,) = (tmp_path / "mdp").glob("not_finite_at_step_3_process_0.txt")
     lines = report.read_text().splitlines()
