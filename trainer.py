@@ -220,7 +220,6 @@ class Trainer:
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad()
-
             progress.show(losses["loss"])
             self.profile.step()
             if self._logs_now(i // accumulate - 1):
@@ -328,9 +327,10 @@ class Trainer:
         return self.states.save({
             "options": vars(self.opts), "seed": self.seed, "processes": self.world.size,
             "epoch": epoch, "batch": self.batch, "step": self.step, "validated": self.validated,
-            "lists": digest(self.train_loader, self.val_loader), "bad_samples": bad_samples, "random": random,
+            "lists": digest(self.train_loader, self.val_loader), "bad_samples": bad_samples,
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(), "scaler": self.scaler.state_dict()})
+            "scheduler": self.scheduler.state_dict(), "scaler": self.scaler.state_dict(),
+            "random": random})
 
     def weights_folder(self) -> Path:
         """Return the folder of the current epoch's weights, after the last one that of the last."""
