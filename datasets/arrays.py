@@ -14,11 +14,12 @@ BROKEN = (ValueError, EOFError, KeyError, TypeError, IndexError, AttributeError,
           pickle.UnpicklingError)
 
 
-def read_array(content: bytes) -> np.ndarray:
-    """Read a .npy: of plain values, or as the original's of objects that are float arrays.
+def read_array(content: bytes, objects: bool = False) -> np.ndarray:
+    """Read a .npy of plain values.
 
     Args:
         content: of the file.
+        objects: also read, as the original's ground truth has it, an array of float arrays.
 
     Returns:
         An array that cannot be written to.
@@ -28,17 +29,19 @@ def read_array(content: bytes) -> np.ndarray:
             asks for more than float arrays.
     """
     try:
-        return _read(content)
+        return _read(content, objects)
     except BROKEN as error:
         raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
-def _read(content: bytes) -> np.ndarray:
+def _read(content: bytes, objects: bool) -> np.ndarray:
     stream = io.BytesIO(content)
     version = np.lib.format.read_magic(stream)
     read_header = (np.lib.format.read_array_header_1_0 if version == (1, 0)
                    else np.lib.format.read_array_header_2_0)
     shape, is_fortran, dtype = read_header(stream)
+    if dtype.hasobject and not objects:
+        raise ValueError("it holds objects, not numbers")
     if dtype.hasobject:
         return _FloatArrayUnpickler(stream, encoding="latin1").load()
     size, start = math.prod(shape) * dtype.itemsize, stream.tell()

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from datasets.arrays import read_array
 from datasets.kitti_dataset import KITTIDataset, read_depth_png
 from datasets.kitti_utils import generate_depth_map
-from datasets.splits import parse_line, read_split, split_path
+from datasets.splits import check_inside, parse_line, read_split, split_path
 from utils import DataError, check_data_path, write_atomically
 
 FILE_NAME = "gt_depths.npz"
@@ -113,14 +113,16 @@ def _merge_zips(zips: Iterable[Tensor], lines: np.ndarray) -> bytes:
 
 def _project_scan(data_path: Path, folder: str, frame: int, side: str) -> np.ndarray:
     scan = data_path / folder / f"velodyne_points/data/{frame:010d}.bin"
+    check_inside(scan, data_path)
     camera = KITTIDataset.side_map[side]
     return generate_depth_map((data_path / folder).parent, scan, camera, vel_depth=True)
 
 
 def _read_annotated(data_path: Path, folder: str, frame: int, side: str) -> np.ndarray:
     camera = KITTIDataset.side_map[side]
-    return read_depth_png(data_path / folder / f"proj_depth/groundtruth/image_0{camera}"
-                          / f"{frame:010d}.png")
+    path = data_path / folder / f"proj_depth/groundtruth/image_0{camera}" / f"{frame:010d}.png"
+    check_inside(path, data_path)
+    return read_depth_png(path)
 
 
 def load_or_export_gt_depths(data_path: str | Path, split: str,
@@ -151,7 +153,7 @@ def load_gt_depths(path: str | Path, lines: list[str] | None = None) -> list[np.
         with zipfile.ZipFile(path) as archive:
             if (size := sum(entry.file_size for entry in archive.infolist())) > MAX_BYTES:
                 raise ValueError(f"unpacked it has {size} bytes, more than {MAX_BYTES}")
-            arrays = {name.removesuffix(".npy"): read_array(archive.read(name))
+            arrays = {name.removesuffix(".npy"): read_array(archive.read(name), objects=True)
                       for name in sorted(archive.namelist())}
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, OverflowError,
             struct.error, zipfile.BadZipFile, zlib.error) as error:

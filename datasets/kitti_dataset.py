@@ -8,7 +8,7 @@ import numpy as np
 from datasets.images import IMAGE_ERRORS, open_image
 from datasets.kitti_utils import DEPTH_PNG_SCALE, generate_depth_map
 from datasets.mono_dataset import MonoDataset
-from datasets.splits import parse_line
+from datasets.splits import check_inside, parse_line
 from utils import DataError
 
 
@@ -65,6 +65,7 @@ class KITTIRAWDataset(KITTIDataset):
         scan = self._scan_path(folder, frame_index)
         if not scan.is_file():  # a few of KITTI's frames have none
             return np.zeros(self.full_res_shape[::-1], np.float32)
+        check_inside(scan, self.data_path)
         return self.to_full_res(generate_depth_map(calib_dir, scan, self.camera(side)), do_flip)
 
 
@@ -99,6 +100,7 @@ class KITTIDepthDataset(KITTIDataset):
         path = self._depth_path(folder, frame_index, side)
         if not path.is_file():  # the first and last frames of a drive have none
             return np.zeros(self.full_res_shape[::-1], np.float32)
+        check_inside(path, self.data_path)
         return self.to_full_res(read_depth_png(path), do_flip)
 
 

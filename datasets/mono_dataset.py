@@ -1,7 +1,6 @@
 """The base of all datasets: a split line becomes a target frame, source frames, intrinsics."""
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -21,7 +20,7 @@ from datasets.images import (
     read_image,
     resize,
 )
-from datasets.splits import parse_line
+from datasets.splits import check_inside, parse_line
 from utils import DataError, UsageError
 
 NOMINAL_BASELINE = 0.1  # of a stereo pair, in the network's unit of length
@@ -129,7 +128,7 @@ class MonoDataset(Dataset):
             if not self.reads_files:
                 return self._resize(from_pillow(self.get_color(folder, frame, side, False)))
             path = self.get_image_path(folder, frame, side)
-            self._check_inside(path)
+            check_inside(path, self.data_path)
             return self.cache.read(path, self._decode) if self.cache else self._decode(path)
         except FileNotFoundError as error:
             other = ".png" if self.img_ext == ".jpg" else ".jpg"
@@ -144,19 +143,6 @@ class MonoDataset(Dataset):
             path = self.get_image_path(folder, frame, side)
             raise DataError(f"{path} cannot be read as an image: {error}; extract or convert it "
                             "again") from None
-
-    def _check_inside(self, path: str) -> None:
-        """Refuse a path below the data path that links lead out of it."""
-        root = os.path.abspath(self.data_path)
-        is_below = os.path.abspath(path).startswith(root + os.sep)
-        if is_below and not os.path.realpath(path).startswith(self._real_root + os.sep):
-            raise DataError(f"{path} leads, by a link, to {os.path.realpath(path)}, outside of "
-                            f"--data_path {self.data_path}; move the files there, or give the "
-                            "folder that they are in")
-
-    @cached_property
-    def _real_root(self) -> str:
-        return os.path.realpath(self.data_path)
 
     def _decode(self, path: str | Path) -> Resized:
         return self._resize(read_image(path))

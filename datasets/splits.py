@@ -10,9 +10,11 @@ keep their leading zeros. A head may repeat on several lines; a comment line sta
 """
 from __future__ import annotations
 
+import os
 import re
 import textwrap
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path, PureWindowsPath
@@ -83,6 +85,24 @@ def parse_line(line: str) -> tuple[str, int, str | None]:
     """
     folder, frame, side = _fields(line)
     return folder, int(frame), side
+
+
+def check_inside(path: str | Path, data_path: str | Path) -> None:
+    """Refuse a path below the data path that links lead out of it.
+
+    Raises:
+        DataError: they do; names where to.
+    """
+    root, real = os.path.abspath(data_path), os.path.realpath(path)
+    is_below = os.path.abspath(path).startswith(root + os.sep)
+    if is_below and not real.startswith(_real(root) + os.sep):
+        raise DataError(f"{path} leads, by a link, to {real}, outside of --data_path {data_path}; "
+                        "move the files there, or give the folder that they are in")
+
+
+@lru_cache
+def _real(root: str) -> str:
+    return os.path.realpath(root)
 
 
 def compact(lines: Iterable[str]) -> str:

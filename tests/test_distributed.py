@@ -36,7 +36,7 @@ def test_two_processes_and_accumulated_batches_have_the_gradients_of_one_large_b
         drive, tmp_path):
     def flags(size, accumulate):
         return train_flags(drive, "--batch_size", size, "--accumulate", accumulate, "--log_dir",
-                           tmp_path)
+                           tmp_path, "--seed", 0)
     together = gradients(tmp_path, 1, flags(4, 1))
     for processes, size, accumulate in ((2, 2, 1), (1, 2, 2), (2, 1, 2)):
         found = gradients(tmp_path, processes, flags(size, accumulate))

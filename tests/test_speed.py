@@ -132,7 +132,7 @@ def test_the_cache_is_announced_filled_and_read_by_later_runs(drive, tmp_path):
     assert re.findall(r"cache: (\d+) frames at 0.02 MB take 0.0 GB in ", out) == ["16", "6"]
     files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cache/*/*/*.rgb")}
     assert len(files) == 22
-    out, _ = run_train(drive, tmp_path, *flags)
+    out, _ = run_train(drive, tmp_path, *flags, "--overwrite")
     assert sum(map(int, re.findall(r"has (\d+) already", out))) >= 22
     assert files == {path: path.stat().st_mtime_ns for path in tmp_path.glob("cache/*/*/*")}
 

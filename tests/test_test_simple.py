@@ -5,7 +5,7 @@ import torch
 from conftest import HEIGHT, SHARED, WIDTH, needs_shared, one_line, train_flags
 from PIL import Image
 
-import utils
+import downloads
 from checkpoints import load_model
 from datasets.synthetic import HELD_OUT
 from layers import disp_to_depth
@@ -120,7 +120,7 @@ def test_a_real_frame_is_predicted(tmp_path, weights, script):
 
 def test_a_published_model_is_taken_from_where_it_was_downloaded(image, weights, tmp_path, script,
                                                                  monkeypatch):
-    monkeypatch.setattr(utils, "MODELS_DIR", tmp_path)
+    monkeypatch.setattr(downloads, "MODELS_DIR", tmp_path)
     (tmp_path / "mono_640x192").symlink_to(weights)
     outcome = script("test_simple", "--image_path", image, "--model_name", "mono_640x192")
     assert outcome.status == 0, outcome.err
