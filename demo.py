@@ -96,7 +96,7 @@ def learn(out: Path, drive: Path, split: Path) -> dict[str, float]:
          "--use_stereo", "--weights_init", "scratch", "--batch_size", BATCH_SIZE, "--num_epochs",
          EPOCHS, "--scheduler_step_size", EPOCHS - 1, "--learning_rate", LEARNING_RATE,
          "--num_workers", 1, "--log_dir", out, "--model_name", "model", "--save_frequency", EPOCHS,
-         "--min_depth", MIN_DEPTH)
+         "--min_depth", MIN_DEPTH, "--overwrite")
     save_untrained(out / "untrained")
     call("export_gt_depth.py", "--data_path", drive, "--split", split)
     save_constant_map(drive, split, out / "constant.npy")
