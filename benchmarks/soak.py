@@ -50,8 +50,7 @@ def _resident_mb(pid: int | str) -> float:
 
 
 def minute(looks: list[Look], number: int) -> dict[str, float]:
-    """Return the least of a minute, counted from 1: a save is over soon, a leak stays.
-    """
+    """Return the least of a minute, counted from 1: a save is over soon, a leak stays."""
     chosen = [one for one in looks if number - 1 <= one.seconds / 60 < number]
     return {name: min(getattr(one, name) for one in chosen) for name in Look._fields[1:]}
 
