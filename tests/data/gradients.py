@@ -2,6 +2,8 @@
 
 The batches are the first lines of the training list in their order, unchanged by augmentation and
 split evenly between processes and --accumulate; batch norm keeps its statistics, ties no noise.
+All is in float64: before training the warped frames are nearly the unmoved ones, and float32's
+rounding, which depends on the batch's size, decides some pixels' minimum and their gradient.
 """
 import sys
 from pathlib import Path
@@ -16,6 +18,8 @@ from distributed import leave_world
 from options import MonodepthOptions
 from trainer import Trainer
 
+torch.set_default_dtype(torch.float64)
+torch.Tensor.float = torch.Tensor.double
 torch.manual_seed(0)
 trainer = Trainer(MonodepthOptions().parse(sys.argv[2:]))
 trainer.objective.tie_noise = 0
@@ -38,6 +42,8 @@ class Fixed(list):
 
 kept = {}
 trainer.train_loader = Fixed(collate(items) for items in own)
+trainer.augment.register_forward_hook(
+    lambda _module, _batch, inputs: {key: value.double() for key, value in inputs.items()})
 trainer.augment.train = trainer.network.train = lambda mode: None
 trainer.optimizer.register_step_pre_hook(lambda *_: kept.update(
     {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}))
