@@ -1,14 +1,13 @@
 """Weights folders: weights_<epoch>/{encoder,depth,pose_encoder,pose}.pth and adam.pth."""
 from __future__ import annotations
 
-import io
 import json
 import pickle
 import re
 import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -55,9 +54,14 @@ def save_state_dict(path: Path, state: dict) -> None:
     Raises:
         DataError: it cannot be written.
     """
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomically(path, buffer.getbuffer())
+    def write(file: BinaryIO) -> None:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # which hides what the disk said
+            disk = error.__context__
+            raise (disk if isinstance(disk, OSError) else error) from None
+
+    write_atomically(path, write)
 
 
 def read_state(path: str | Path) -> dict:

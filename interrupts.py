@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: the first is noted, the second ends the process at once."""
+"""Signals that ask a run to end: the first is noted, the second ends it; workers hear none."""
 from __future__ import annotations
 
 import os
@@ -45,6 +45,14 @@ class StopRequest:
         elif time.monotonic() - self._noted > ECHO:  # a file half-written has a temporary name
             _write(f"\nstopped at once by a second {name}\n")
             os._exit(128 + number)
+
+
+def leave_interrupts_to_parent(_: int = 0) -> None:
+    """Have a worker outlive a Ctrl-C, which goes to all processes: its parent ends it.
+
+    A worker that is interrupted while it hands something over leaves the others waiting.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write(text: str) -> None:

@@ -25,6 +25,7 @@ from datasets.arrays import read_array
 from datasets.images import IMAGE_ERRORS, read_image, resize
 from datasets.splits import eigen_to_benchmark_ids, read_split, split_path
 from distributed import World
+from interrupts import leave_interrupts_to_parent
 from layers import disp_to_depth, resize_disp
 from metrics import STEREO_SCALE_FACTOR, batch_post_process_disparity
 from networks import Monodepth2
@@ -64,7 +65,8 @@ def _batches_of(dataset: MonoDataset, opts: Namespace, world: World) -> Iterable
     """Return the batches of this process's share of a dataset, under a bar."""
     own = Subset(dataset, world.share(len(dataset)))
     loader = DataLoader(own, opts.batch_size, num_workers=min(opts.num_workers, len(own)),
-                        pin_memory=world.device.type == "cuda")
+                        pin_memory=world.device.type == "cuda",
+                        worker_init_fn=leave_interrupts_to_parent)
     return tqdm(loader, desc=f"predicting at {dataset.width}x{dataset.height}", dynamic_ncols=True,
                 disable=not world.is_main)
 

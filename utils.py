@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -77,8 +77,12 @@ def check_data_path(path: str | Path) -> None:
                         "'KITTI data')")
 
 
-def write_atomically(path: str | Path, content: bytes) -> None:
+def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], object]) -> None:
     """Write a file as a whole or not at all, whatever ends the program or the machine.
+
+    Args:
+        path: of the file; its folder is made.
+        content: of the file, or what writes it into an open one.
 
     Raises:
         DataError: it cannot be written; what was there before is still there.
@@ -88,7 +92,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(content)
+            content(file) if callable(content) else file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -115,7 +119,7 @@ def save_array(path: str | Path, array: np.ndarray) -> None:
     """Write a .npy file, as a whole or not at all."""
     buffer = io.BytesIO()
     np.save(buffer, array)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getbuffer())
 
 
 def normalize_image(x: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from datasets.arrays import read_array
 from datasets.kitti_dataset import KITTIDataset, read_depth_png
 from datasets.kitti_utils import generate_depth_map
 from datasets.splits import check_inside, parse_line, read_split, split_path
+from interrupts import leave_interrupts_to_parent
 from utils import DataError, check_data_path, write_atomically
 
 FILE_NAME = "gt_depths.npz"
@@ -53,7 +54,8 @@ def export_gt_depths(data_path: str | Path, split: str, num_workers: int = 0) ->
     lines = read_split(split_path(split, "test_files.txt"))
     maps = _ZippedMaps(Path(data_path), lines, Path(split).name == "eigen_benchmark")
     workers = min(num_workers, len(lines), os.cpu_count() or 1)
-    loader = DataLoader(maps, batch_size=None, num_workers=workers)
+    loader = DataLoader(maps, batch_size=None, num_workers=workers,
+                        worker_init_fn=leave_interrupts_to_parent)
     bar = tqdm(loader, desc=f"ground truth of {split}", dynamic_ncols=True)
     write_atomically(gt_path(split), _merge_zips(bar, np.array(lines)))
     return gt_path(split)

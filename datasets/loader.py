@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from datasets.mono_dataset import MonoDataset, collate
+from interrupts import leave_interrupts_to_parent
 from randomness import mix, seeded
 from utils import DataError
 
@@ -188,5 +189,5 @@ def _leave_signals_to_parent(is_gone: torch.Tensor, _: int) -> None:
 
     Once its loader `is_gone`, a SIGTERM is its parent's own, which ends it.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_interrupts_to_parent()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if is_gone else None)
