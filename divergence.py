@@ -1,12 +1,24 @@
 """Whether training has diverged: found out on the device at every step, asked for seldom."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from distributed import World
+from utils import DataError
 
 NEVER = 2**40  # later than any step
+
+
+def diverged(step: int, report: Path, states: Sequence[Path]) -> DataError:
+    """Return the error that ends a run, of whose training states these are kept."""
+    last = f"the last good state is {states[-1]}" if states else "no state was saved"
+    return DataError(f"the loss of step {step}, or a weight after it, is not finite; {report} has "
+                     "its files and flags. Try a lower --learning_rate or --precision fp32; "
+                     f"{last}")
 
 
 class Divergence:

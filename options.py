@@ -86,7 +86,8 @@ class MonodepthOptions:
     def _layout(self):
         add = self._group("layout", "how the images lie there", TRAIN, DEPTH)
         add("--dataset", default="kitti",
-            help="kitti, kitti_odom, kitti_depth, kitti_test, or one you added (%(default)s)")
+            help="kitti, kitti_odom, kitti_depth, kitti_test, folder (footage of your own), or one "
+                 "you added (%(default)s)")
 
     def _model(self):
         add = self._group("model", "what is trained, and on which images", TRAIN)

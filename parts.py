@@ -3,17 +3,21 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from torchvision.models import get_model_weights, list_models
 
+from camera import Camera
 from checkpoints import read_state
 from datasets import FrameCache, dataset_class
+from datasets.images import IMAGE_ERRORS, open_image
 from datasets.loader import Draws, EpochSampler, loader_of
-from datasets.splits import read_split, split_path
+from datasets.splits import parse_line, read_split, split_path
 from distributed import World
 from downloads import Checksum, Refused, alone_in, download
 from losses import ReprojectionObjective
@@ -117,3 +121,19 @@ def make_objective(opts: Namespace, frames: Sequence[int | str]) -> Reprojection
         v1_multiscale=opts.v1_multiscale, avg_reprojection=opts.avg_reprojection,
         automasking=not opts.disable_automasking, predictive_mask=opts.predictive_mask,
         ssim=not opts.no_ssim, scale_translation=opts.pose_model_type == "posecnn")
+
+
+def make_camera(opts: Namespace, loader: DataLoader) -> Camera:
+    """Return what a run's weights say of their depth; `loader` is of its training list."""
+    dataset = loader.dataset.dataset
+    folder, frame, side = parse_line(dataset.filenames[0])
+    K = dataset.get_intrinsics(folder)
+    folders = {parse_line(line)[0] for line in dataset.filenames}
+    is_one = all(np.array_equal(K, dataset.get_intrinsics(other)) for other in folders)
+    size = None
+    with suppress(NotImplementedError, *IMAGE_ERRORS):  # a dataset whose images are no files
+        with open_image(dataset.get_image_path(folder, frame, side)) as image:
+            size = list(image.size)
+    training = "+".join(["mono"] * (len(opts.frame_ids) > 1) + ["stereo"] * opts.use_stereo)
+    return Camera(training, opts.min_depth, opts.max_depth, dataset.baseline,
+                  K[:3, :3].tolist() if is_one else None, size)

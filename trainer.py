@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from camera import write_camera
 from checkpoints import (
     LOAD_ERRORS,
     InputFormat,
@@ -24,13 +25,13 @@ from commands import evaluation_command, resume_command
 from datasets import Augment
 from datasets.loader import BadSamples, digest, endless
 from distributed import join_world, leave_world
-from divergence import Divergence
+from divergence import Divergence, diverged
 from interrupts import StopRequest
 from layers import disp_to_depth
 from logs import Logs
 from machine import compiler_fault, prepare_for_steps, trains_channels_last
 from metrics import logged_depth_errors
-from parts import make_loader, make_model, make_objective
+from parts import make_camera, make_loader, make_model, make_objective
 from profiling import StepProfile
 from progress import Progress
 from randomness import draw_seed, get_states, make_deterministic, seed_all, set_states
@@ -265,10 +266,7 @@ class Trainer:
         report = self.log_path / f"not_finite_at_step_{step}_process_{rank}.txt"
         if rank == self.world.rank:
             write_atomically(report, self._report(step).encode())
-        last = self.states.paths()
-        raise DataError(f"the loss of step {step}, or a weight after it, is not finite; {report} "
-                        "has its files and flags. Try a lower --learning_rate or --precision fp32; "
-                        + (f"the last good state is {last[-1]}" if last else "no state was saved"))
+        raise diverged(step, report, self.states.paths())
 
     def _report(self, step: int) -> str:
         """Return the split lines of a step of this epoch, and the run's flags."""
@@ -311,6 +309,7 @@ class Trainer:
         write_atomically(self.log_path / "models" / "opt.json", self._flags().encode())
         form = InputFormat(self.opts.height, self.opts.width, self.opts.use_stereo)
         save_weights(self.weights_folder(), self.model, self.optimizer, form)
+        write_camera(self.weights_folder(), make_camera(self.opts, self.train_loader))
 
     def save_state(self, epoch: int) -> Path | None:
         """Write all that going on takes, from the next batch of `epoch`; return where it is.

@@ -1,5 +1,6 @@
 """Datasets: a line in `DATASETS` makes one a value of --dataset."""
 from datasets.augment import Augment, as_float
+from datasets.folder_dataset import FolderDataset
 from datasets.frame_cache import FrameCache
 from datasets.kitti_dataset import (
     KITTIDepthDataset,
@@ -15,8 +16,8 @@ DATASETS = {
     "kitti_odom": KITTIOdomDataset,
     "kitti_depth": KITTIDepthDataset,
     "kitti_test": KITTITestDataset,
+    "folder": FolderDataset,
 }
-
 
 
 def dataset_class(name: str) -> type[MonoDataset]:
@@ -30,6 +31,6 @@ def dataset_class(name: str) -> type[MonoDataset]:
     return DATASETS[name]
 
 
-__all__ = ["DATASETS", "Augment", "FrameCache", "KITTIDepthDataset", "KITTIOdomDataset",
+__all__ = ["DATASETS", "Augment", "FolderDataset", "FrameCache", "KITTIDepthDataset", "KITTIOdomDataset",
            "KITTIRAWDataset", "KITTITestDataset", "MonoDataset", "as_float", "collate",
            "dataset_class"]

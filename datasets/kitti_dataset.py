@@ -20,6 +20,7 @@ class KITTIDataset(MonoDataset):
                   [0, 1.92, 0.5, 0],
                   [0, 0, 1, 0],
                   [0, 0, 0, 1]], dtype=np.float32)
+    baseline = 0.54  # metres
     full_res_shape = (1242, 375)  # width, height of most drives, to which ground truth is brought
     side_map = {"2": 2, "3": 3, "l": 2, "r": 3}  # noqa: RUF012 - a constant
 

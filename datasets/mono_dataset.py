@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -54,9 +53,11 @@ class MonoDataset(Dataset):
     Attributes:
         K: (4, 4) intrinsics, in units of the image's width and height; a principal point of 0.5 is
             the middle of the image and stays where it is when the image is mirrored.
+        baseline: metres between the two cameras of its stereo pairs, None where it isn't known.
     """
 
     K: np.ndarray
+    baseline: float | None = None
 
     def __init__(self, data_path: str | Path, filenames: Sequence[str], height: int, width: int,
                  frame_idxs: Sequence[int | str], num_scales: int, is_train: bool = False,
@@ -67,6 +68,7 @@ class MonoDataset(Dataset):
         self.frame_idxs, self.is_train = frame_idxs, is_train
         self.load_depth = load_depth and not is_train and self.check_depth()
         self.cache = cache
+        self._matrices: dict[str, dict] = {}
         self.reads_files = type(self).get_color is MonoDataset.get_color
         if cache is not None and not self.reads_files:
             raise UsageError(f"--cache_dir keeps image files as they are, and {type(self).__name__}"
@@ -106,14 +108,16 @@ class MonoDataset(Dataset):
         return found
 
     def _load(self, folder: str, frame: int, side: str | None) -> dict:
-        item = dict(self._intrinsics)
+        item = dict(self._intrinsics(folder))
         frames = {f: self._read(folder, *_frame_of(f, frame, side), f) for f in self.frame_idxs}
-        for f, (image, size) in frames.items():
-            if size != frames[0].original_size:
-                (h, w), (height, width) = size, frames[0].original_size
+        expected = self.get_image_size(folder)
+        other = "its intrinsics are for" if expected else "frame 0 of its sample"
+        height, width = expected or frames[0].original_size
+        for f, (image, (h, w)) in frames.items():
+            if (h, w) != (height, width):
                 raise DataError(f"{self.get_image_path(folder, *_frame_of(f, frame, side))} has "
-                                f"{w}x{h} pixels, frame 0 of its sample {width}x{height}; extract "
-                                "both again, or list only frames of one size together")
+                                f"{w}x{h} pixels, {other} {width}x{height}; extract both again, or "
+                                "list only frames of one size together")
             item["color", f, 0] = image
         if "s" in self.frame_idxs:
             item["stereo_T"] = stereo_pose(side)
@@ -151,17 +155,26 @@ class MonoDataset(Dataset):
         resized = resize(image, self.height, self.width, exact=not self.is_train)
         return Resized(resized, tuple(image.shape[1:]))
 
-    @cached_property
-    def _intrinsics(self) -> dict[tuple[str, int], torch.Tensor]:
-        matrices = {}
+    def _intrinsics(self, folder: str) -> dict[tuple[str, int], torch.Tensor]:
+        if folder in self._matrices:
+            return self._matrices[folder]
+        matrices = self._matrices[folder] = {}
         for s in range(self.num_scales):
             # Faithful: one normalised K for every drive, times the size of each scale
-            K = self.K.astype(np.float32)
+            K = self.get_intrinsics(folder).astype(np.float32)
             K[0] *= self.width // 2**s
             K[1] *= self.height // 2**s
             matrices["K", s] = torch.from_numpy(K)
             matrices["inv_K", s] = torch.from_numpy(np.linalg.pinv(K))
         return matrices
+
+    def get_intrinsics(self, folder: str) -> np.ndarray:
+        """Return `K`, or what a subclass knows of the camera of a folder's images."""
+        return self.K
+
+    def get_image_size(self, folder: str) -> tuple[int, int] | None:
+        """Return the height and width that a folder's images must have; None: one and the same."""
+        return None
 
     def get_color(self, folder: str, frame_index: int, side: str | None,
                   do_flip: bool) -> Image.Image:

@@ -9,7 +9,7 @@ RANKS = {"options": 0, "utils": 0, "layers": 0, "metrics": 0, "machine": 0, "pro
          "randomness": 0, "interrupts": 0,
          "networks": 1, "losses": 1, "datasets": 1, "distributed": 1, "logs": 1, "profiling": 1,
          "commands": 1, "downloads": 1,
-         "checkpoints": 2, "divergence": 2,
+         "camera": 2, "checkpoints": 2, "divergence": 2,
          "parts": 3, "prediction": 3, "training_states": 3,
          "resume": 4,
          "trainer": 5,
