@@ -7,7 +7,7 @@ import sys
 import torch
 
 # Parameters of glibc's mallopt (malloc.h)
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 NEVER = -1
 TOP_PAD = 256 * 2**20  # bytes by which the heap grows at once
 
@@ -50,6 +50,7 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
+        mallopt(M_ARENA_MAX, 1)  # what the backward pass frees, the forward pass takes
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, NEVER)
         mallopt(M_TOP_PAD, TOP_PAD)

@@ -4,32 +4,33 @@ Scripts import this file after they have read their command line: it takes secon
 """
 from __future__ import annotations
 
-import io
 from argparse import Namespace
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from camera import Camera
 from checkpoints import load_model
 from datasets import KITTIOdomDataset, MonoDataset, as_float, dataset_class
 from datasets.arrays import read_array
-from datasets.images import IMAGE_ERRORS, read_image, resize
+from datasets.ground_truth import load_gt_depths
+from datasets.images import resize
 from datasets.splits import eigen_to_benchmark_ids, read_split, split_path
 from distributed import World
+from footage import Still
 from interrupts import leave_interrupts_to_parent
 from layers import disp_to_depth, resize_disp
-from metrics import STEREO_SCALE_FACTOR, batch_post_process_disparity
+from metrics import batch_post_process_disparity
 from networks import Monodepth2
-from utils import DataError, check_data_path, colorize, save_array, write_atomically
+from utils import DataError, check_data_path
 
 
 @torch.no_grad()
@@ -118,20 +119,28 @@ def predict_motions(opts: Namespace, lines: list[str], world: World) -> np.ndarr
 
 
 class Frame(NamedTuple):
-    """An image file: its path, its own height and width, and a tensor of what became of it."""
+    """An image and what was predicted for it.
 
-    path: Path
-    size: tuple[int, int]
-    tensor: Tensor
+    Attributes:
+        label: what it is called in messages.
+        name: path without extension, on which those of its outputs are built.
+        image: (3, H, W) uint8 RGB.
+        disp: (1, 1, h, w) in (0, 1), of the network's size.
+    """
+
+    label: str
+    name: Path
+    image: Tensor
+    disp: Tensor
 
 
-def predict_images(model: Monodepth2, paths: Sequence[Path], height: int, width: int,
+def predict_images(model: Monodepth2, footage: Iterable[Still], height: int, width: int,
                    batch_size: int, pool: Executor) -> Iterator[list[Frame]]:
-    """Yield each batch of images with their (1, 1, height, width) disparities in (0, 1).
+    """Yield each batch of images with their disparities.
 
     Args:
         model: on any device.
-        paths: image files of any size.
+        footage: images of any size.
         height: of the network's input.
         width: the same.
         batch_size: images at once.
@@ -141,21 +150,25 @@ def predict_images(model: Monodepth2, paths: Sequence[Path], height: int, width:
         DataError: a file is no image; those before it have been yielded.
     """
     device = next(model.parameters()).device
-    for batch in _batches(_read_ahead(pool, paths, height, width, 2 * batch_size), batch_size):
-        images = torch.stack([frame.tensor for frame in batch]).to(device)
+    for batch in _batches(_read_ahead(pool, footage, height, width, 2 * batch_size), batch_size):
+        images = torch.stack([resized for _, _, resized in batch]).to(device)
         with torch.no_grad():
             disps = model.disparity(as_float(images)).cpu()
-        yield [frame._replace(tensor=disp)
-               for frame, disp in zip(batch, disps.split(1), strict=True)]
+        yield [Frame(still.label, still.name, image, disp)
+               for (still, image, _), disp in zip(batch, disps.split(1), strict=True)]
 
 
-def _read_ahead(pool: Executor, paths: Sequence[Path], height: int, width: int,
-                ahead: int) -> Iterator[Frame]:
-    """Yield the frames of `paths` in their order, read at most `ahead` too early."""
+def _read_ahead(pool: Executor, footage: Iterable[Still], height: int, width: int,
+                ahead: int) -> Iterator[tuple[Still, Tensor, Tensor]]:
+    """Yield frames in their order, read at most `ahead` too early: as they are, and resized."""
+    def read(still: Still) -> tuple[Still, Tensor, Tensor]:
+        image = still.read()
+        return still, image, resize(image, height, width, exact=True)
+
     coming = deque()
     try:
-        for path in paths:
-            coming.append(pool.submit(_read_frame, path, height, width))
+        for still in footage:
+            coming.append(pool.submit(read, still))
             if len(coming) > ahead:
                 yield coming.popleft().result()
         while coming:
@@ -165,7 +178,7 @@ def _read_ahead(pool: Executor, paths: Sequence[Path], height: int, width: int,
             frame.cancel()
 
 
-def _batches(frames: Iterable[Frame], batch_size: int) -> Iterator[list[Frame]]:
+def _batches(frames: Iterable[tuple], batch_size: int) -> Iterator[list[tuple]]:
     """Yield lists of `batch_size` frames; what is left, or came before an error, is yielded too."""
     batch = []
     try:
@@ -182,37 +195,28 @@ def _batches(frames: Iterable[Frame], batch_size: int) -> Iterator[list[Frame]]:
         yield batch
 
 
-def _read_frame(path: Path, height: int, width: int) -> Frame:
-    """Read an image and resize it to (3, height, width) uint8, in RGB.
+def fit_scale(batches: Iterable[list[Frame]], path: str | Path, camera: Camera) -> float:
+    """Return the factor that makes predicted depth that of a ground truth file.
 
-    Raises:
-        DataError: it is no image.
-    """
-    try:
-        image = read_image(path)
-    except IMAGE_ERRORS as error:
-        raise DataError(f"{path} cannot be read as an image: {error}") from None
-    return Frame(path, tuple(image.shape[1:]), resize(image, height, width, exact=True))
-
-
-def save_prediction(frame: Frame, min_depth: float, max_depth: float, metric: bool) -> str:
-    """Write beside an image the .npy and the picture of its disparity; return a line that says so.
+    Each image has a ratio of medians, over the pixels that have ground truth; theirs is the factor.
 
     Args:
-        frame: as `predict_images` yields it.
-        min_depth: what disparity 1 means.
-        max_depth: what disparity 0 means.
-        metric: the .npy holds metres, not scaled disparity.
+        batches: as `predict_images` yields them.
+        path: of an .npz with a map (H, W) for each image, 0 = none.
+        camera: of the weights.
+
+    Raises:
+        DataError: the file is broken, has another number of maps, or no depth.
     """
-    scaled_disp, depth = disp_to_depth(frame.tensor, min_depth, max_depth)
-    stem = frame.path.with_suffix("")
-    if metric:
-        npy, values = f"{stem}_depth.npy", STEREO_SCALE_FACTOR * depth
-    else:
-        npy, values = f"{stem}_disp.npy", scaled_disp
-    save_array(npy, values.numpy())
-    picture = io.BytesIO()
-    full_size = resize_disp(frame.tensor, *frame.size)[0, 0].numpy()
-    Image.fromarray(colorize(full_size)).save(picture, "JPEG")
-    write_atomically(f"{stem}_disp.jpeg", picture.getvalue())
-    return f"{frame.path}: wrote {npy} and {stem}_disp.jpeg"
+    gt_depths, ratios = load_gt_depths(path), []
+    frames = [frame.disp for batch in batches for frame in batch]
+    if len(frames) != len(gt_depths):
+        raise DataError(f"--scale_from {path} has {len(gt_depths)} maps for {len(frames)} images; "
+                        "give one for each, in their order")
+    for disp, gt in zip(frames, gt_depths, strict=True):
+        depth = disp_to_depth(resize_disp(disp, *gt.shape), camera.min_depth, camera.max_depth)[1]
+        if (gt > 0).any():
+            ratios.append(np.median(gt[gt > 0]) / np.median(depth[0, 0].numpy()[gt > 0]))
+    if not ratios:
+        raise DataError(f"--scale_from {path} has no depth at all; export it again")
+    return float(np.median(ratios))

@@ -1,0 +1,1 @@
+"""What is done to data before training: footage, KITTI's archives, and a look at what came of it."""

@@ -1,0 +1,181 @@
+"""Whether data is right: every file read, the camera, the motion, and a picture to look at."""
+from __future__ import annotations
+
+import math
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from datasets import MonoDataset, as_float, collate
+from datasets.intrinsics import Intrinsics, from_normalised
+from datasets.splits import parse_line
+from interrupts import leave_interrupts_to_parent
+from preparation.contact_sheet import Row, contact_sheet, difference, gray_mask
+from preparation.motion import MIN_FLOW, mean_flow, small_gray
+from utils import DataError, colorize
+
+SHOWN_FAULTS = 10
+SHOWN_CAMERAS = 5
+MEASURED = 200  # samples whose flow is measured
+ROWS = 4        # samples in the picture
+
+
+class Reading(Dataset):
+    """Reads a dataset's items for the sake of their faults and of their motion."""
+
+    def __init__(self, dataset: MonoDataset, measured: Sequence[int]):
+        self.dataset, self.measured = dataset, frozenset(measured)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[int, str, float]:
+        """Return the index, what is wrong with the item ("" if nothing), and its mean flow."""
+        try:
+            item = self.dataset[index]
+        except DataError as error:
+            return index, str(error), math.nan
+        if index not in self.measured:
+            return index, "", math.nan
+        first, second = (small_gray(item["color", f, 0]) for f in self.dataset.frame_idxs[:2])
+        return index, "", mean_flow(first, second)
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Return at most `most` of range(count), evenly spread."""
+    return [i * count // min(count, most) for i in range(min(count, most))]
+
+
+def read_all(dataset: MonoDataset, workers: int) -> tuple[dict[int, str], np.ndarray]:
+    """Read every item.
+
+    Returns:
+        What is wrong, by the index of the item, and the mean flows of some of the others.
+    """
+    reading = Reading(dataset, spread(len(dataset), MEASURED))
+    loader = DataLoader(reading, batch_size=None, num_workers=min(workers, len(dataset)),
+                        worker_init_fn=leave_interrupts_to_parent)
+    faults, flows = {}, []
+    for index, fault, flow in tqdm(loader, desc="reading", unit="sample", dynamic_ncols=True):
+        if fault:
+            faults[index] = fault
+        if not math.isnan(flow):
+            flows.append(flow)
+    return faults, np.array(flows)
+
+
+def describe_faults(faults: dict[int, str], count: int) -> list[str]:
+    """Return lines that say what is missing or broken: how much, and the first ones."""
+    if not faults:
+        return [f"files: all {count} samples can be read"]
+    different = sorted(set(faults.values()))
+    return [f"files: {len(faults)} of {count} samples cannot be read; the first reasons:",
+            *(f"  {fault}" for fault in different[:SHOWN_FAULTS]),
+            *[f"  ... and {len(different) - SHOWN_FAULTS} more"] * (
+                len(different) > SHOWN_FAULTS)]
+
+
+def describe_camera(camera: Intrinsics) -> str:
+    """Return a camera in pixels, normalised, and as its field of view."""
+    K = camera.normalised
+    views = [2 * math.degrees(math.atan(size / 2 / focal)) for size, focal in
+             ((camera.width, camera.fx), (camera.height, camera.fy))]
+    return (f"fx {camera.fx:.2f} fy {camera.fy:.2f} cx {camera.cx:.2f} cy {camera.cy:.2f} pixels "
+            f"of {camera.width}x{camera.height}; normalised fx {K[0, 0]:.4f} fy {K[1, 1]:.4f} "
+            f"cx {K[0, 2]:.4f} cy {K[1, 2]:.4f}; it sees {views[0]:.1f} x {views[1]:.1f} degrees")
+
+
+def describe_cameras(dataset: MonoDataset) -> list[str]:
+    """Return a line for each camera of a dataset, with the sequences it took."""
+    cameras: dict[str, list[str]] = {}
+    for folder in dict.fromkeys(parse_line(line)[0] for line in dataset.filenames):
+        height, width = dataset.get_image_size(folder) or (dataset.height, dataset.width)
+        camera = from_normalised(dataset.get_intrinsics(folder), width, height)
+        cameras.setdefault(describe_camera(camera), []).append(folder)
+    lines = [f"camera of {folders[0]}{f' and {len(folders) - 1} more' if folders[1:] else ''}: "
+             f"{words}" for words, folders in cameras.items()]
+    return lines[:SHOWN_CAMERAS] + [f"... and {len(lines) - SHOWN_CAMERAS} more cameras"] * (
+        len(lines) > SHOWN_CAMERAS)
+
+
+def describe_motion(flows: np.ndarray, source: int | str) -> str:
+    """Return the mean parallax, and the share of pairs that are nearly static."""
+    if not len(flows):
+        return "motion: no sample could be read"
+    static = (flows < MIN_FLOW).mean()
+    advice = " Leave them out: they teach nothing." * bool(static > 0.1 and source != "s")
+    return (f"motion: frame 0 to {source} moves {flows.mean():.2f} pixels of 416 on average (5 % "
+            f"less than {np.percentile(flows, 5):.2f}); {static:.0%} of {len(flows)} pairs are "
+            f"nearly static, below {MIN_FLOW:g}.{advice}")
+
+
+def rows_of(dataset: MonoDataset, faults: dict[int, str], weights: str | None,
+            no_cuda: bool) -> list[Row]:
+    """Return the rows of the picture: frames, differences and, with weights, what is predicted."""
+    whole = [i for i in range(len(dataset)) if i not in faults]
+    rows = []
+    for index in (whole[i] for i in spread(len(whole), ROWS)):
+        item = dataset[index]
+        target, *sources = ((f, item["color", f, 0]) for f in dataset.frame_idxs)
+        row = {"frame 0": target[1].permute(1, 2, 0).numpy()}
+        row |= {f"frame {f}": image.permute(1, 2, 0).numpy() for f, image in sources}
+        row |= {f"|0 - {f}|": difference(target[1], image) for f, image in sources}
+        rows.append(Row(str(dataset.filenames[index]), row))
+        if weights is not None:
+            row |= predicted(item, dataset.frame_idxs, weights, no_cuda)
+    return rows
+
+
+@torch.no_grad()
+def predicted(item: dict, frames: Sequence[int | str], weights: str,
+              no_cuda: bool) -> dict[str, np.ndarray]:
+    """Return the pictures of an item's disparity, of its warped sources and of its mask."""
+    from camera import read_camera
+    from checkpoints import load_model
+    from distributed import get_device
+    from losses import ReprojectionObjective
+    in_time = [f for f in frames if f not in (0, "s")]
+    device = get_device(no_cuda)
+    model, form = load_model(weights, with_pose=bool(in_time), device=device)
+    camera = read_camera(weights, form.use_stereo)
+    inputs = {key: torch.as_tensor(value).to(device) for key, value in collate([item]).items()}
+    inputs |= {key: as_float(value) for key, value in inputs.items() if key[0] == "color"}
+    outputs = {("disp", 0): model.disparity(inputs["color", 0, 0])}
+    for f in in_time:
+        pair = [inputs["color", f, 0], inputs["color", 0, 0]]
+        T = model.motion(*pair) if f < 0 else model.motion(*reversed(pair))
+        outputs["cam_T_cam", 0, f] = T.inverse() if f < 0 else T
+    if "s" in frames:
+        outputs["cam_T_cam", 0, "s"] = inputs["stereo_T"]
+    objective = ReprojectionObjective(frames, [0], camera.min_depth, camera.max_depth)
+    _, views = objective(inputs, outputs)
+    pictures = {"disparity": colorize(outputs["disp", 0][0, 0].cpu().numpy())}
+    for f in frames[1:]:
+        warped = (255 * views["color", f, 0][0]).byte().cpu()
+        pictures[f"{f} warped to 0"] = warped.permute(1, 2, 0).numpy()
+        pictures[f"|0 - {f} warped|"] = difference(item["color", 0, 0], warped)
+    return pictures | {"mask (white counts)": gray_mask(views["automask", 0][0].cpu().numpy())}
+
+
+def check(dataset: MonoDataset, opts: Namespace) -> bool:
+    """Say what a split's data is like, and write the picture; return whether all can be read.
+
+    Args:
+        dataset: of the split, without ground truth.
+        opts: num_workers, out (of the picture), load_weights_folder, no_cuda.
+    """
+    faults, flows = read_all(dataset, opts.num_workers)
+    print(*describe_faults(faults, len(dataset)), *describe_cameras(dataset),
+          describe_motion(flows, dataset.frame_idxs[1]), sep="\n")
+    rows = rows_of(dataset, faults, opts.load_weights_folder, opts.no_cuda)
+    if rows:
+        contact_sheet(rows, Path(opts.out))
+        print(f"wrote {opts.out}: look whether things move between frames as they should"
+              + ", and whether the warped frames look like frame 0" * bool(
+                  opts.load_weights_folder))
+    return not faults

@@ -1,0 +1,183 @@
+"""Sequences made of footage: the frames that move, their camera, and lists to train on."""
+from __future__ import annotations
+
+import io
+import re
+import shutil
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from datasets.images import resize
+from datasets.intrinsics import FILE_NAME, Intrinsics, write_intrinsics
+from datasets.splits import compact
+from footage import Footage, Still
+from preparation.motion import mean_flow, small_gray
+from utils import DataError, write_atomically
+
+QUALITY = 95       # of the JPEGs
+STRETCH = 500      # frames, of which the last tenth is for validation
+VAL_SHARE = 0.1
+LEAST = 3          # frames of a stretch: one with both its neighbours
+WAITING = 8        # frames that wait to be written
+
+
+class Prepared(NamedTuple):
+    """A sequence that was written.
+
+    Attributes:
+        name: of its folder.
+        kept: frames written.
+        static: frames left out because they hardly differ from the last one that was kept.
+        camera: of the images written.
+    """
+
+    name: str
+    kept: int
+    static: int
+    camera: Intrinsics
+
+
+@contextmanager
+def new_folder(out: Path, number: int) -> Iterator[Path]:
+    """Give a folder to write, which becomes `out` as a whole or not at all.
+
+    Args:
+        out: must be new or empty.
+        number: of this process.
+
+    Raises:
+        DataError: it is not, or the disk is full.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise DataError(f"--out {out} exists; remove it or choose another folder")
+    unfinished = out.with_name(f"{out.name}.unfinished-{number}")
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        unfinished.replace(out)
+    except OSError as error:
+        raise DataError(f"--out {out} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def folder_name(footage: Footage, taken: Sequence[str]) -> str:
+    """Return a name for a sequence that split lines can hold and no other one has."""
+    name = re.sub(r"[^\w.-]+", "_", footage.name.resolve().name).strip("._") or "sequence"
+    name, number = re.sub(r"[^\x20-\x7e]", "_", name), 2
+    while name in taken:
+        name = f"{name.rpartition('-')[0] or name}-{number}"
+        number += 1
+    return name
+
+
+def write_sequence(folder: Path, views: Sequence[Footage], camera: Intrinsics,
+                   fps: float, min_flow: float) -> Prepared:
+    """Write the frames that move, and their camera, into a folder.
+
+    Args:
+        folder: new; its name is the sequence's.
+        views: the footage; of a stereo pair that of the left and that of the right camera.
+        camera: of the images to write: they are resized to its size.
+        fps: frames a second to keep of a video.
+        min_flow: mean flow, in pixels of `motion.WIDTH`, below which a frame is left out.
+
+    Raises:
+        DataError: a frame cannot be read, the views differ, or too few frames move.
+    """
+    places = [folder] if len(views) == 1 else [folder / "left", folder / "right"]
+    for place in places:
+        place.mkdir(parents=True)
+    write_intrinsics(folder / FILE_NAME, camera)
+    kept = seen = 0
+    last, pending = None, deque()
+    with ThreadPoolExecutor() as pool:
+        for stills in tqdm(_together(views, fps), unit="frame", desc=folder.name,
+                           dynamic_ncols=True):
+            images = [_read(still, camera) for still in stills]
+            seen += 1
+            now = small_gray(images[0])
+            if last is not None and mean_flow(last, now) < min_flow:
+                continue
+            last = now
+            for place, image in zip(places, images, strict=True):
+                pending.append(pool.submit(_write, image, place / f"{kept:010d}.jpg"))
+            kept += 1
+            while len(pending) > WAITING:
+                pending.popleft().result()
+        for writing in pending:
+            writing.result()
+    if kept < 2 * LEAST:
+        raise DataError(f"{views[0].source}: {kept} of {seen} frames move, and {2 * LEAST} are "
+                        "needed; take longer footage, a higher --fps, or a lower --min_flow")
+    return Prepared(folder.name, kept, seen - kept, camera)
+
+
+def _together(views: Sequence[Footage], fps: float) -> Iterator[list[Still]]:
+    """Yield the views' frames of the same time, `fps` of them a second."""
+    number, ends = 0, object()
+    iterators = [iter(view) for view in views]
+    share = min(1.0, fps / views[0].fps) if views[0].is_video else 1.0
+    while True:
+        stills = [next(one, ends) for one in iterators]
+        if all(still is ends for still in stills):
+            return
+        if ends in stills:
+            raise DataError(f"{views[stills.index(ends)].source} ends after {number} frames, the "
+                            "other camera's footage does not; cut them to one length")
+        if number == 0 or int(number * share) > int((number - 1) * share):
+            yield stills
+        number += 1
+
+
+def _read(still: Still, camera: Intrinsics) -> Tensor:
+    """Return a frame at the camera's size, (3, H, W) uint8."""
+    image = still.read()
+    if tuple(image.shape[1:]) == (camera.height, camera.width):
+        return image
+    return resize(image, camera.height, camera.width, exact=True)
+
+
+def _write(image: Tensor, path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(
+        buffer, "JPEG", quality=QUALITY)
+    path.write_bytes(buffer.getvalue())
+
+
+def write_lists(folder: Path, sequences: Sequence[Prepared], sides: str) -> dict[str, int]:
+    """Write train_files.txt and val_files.txt; return how many lines each has.
+
+    Whole stretches are held out, and no frame is in an item of both lists.
+
+    Args:
+        folder: for the lists.
+        sequences: that were written.
+        sides: "lr" for stereo pairs, "" for single images.
+    """
+    lines = {"train": [], "val": []}
+    for sequence in sequences:
+        for name, frames in stretches(sequence.kept):
+            lines[name] += [f"{sequence.name} {frame} {side}".rstrip() for side in sides or [""]
+                            for frame in frames]
+    for name, wanted in lines.items():
+        write_atomically(folder / f"{name}_files.txt", compact(wanted).encode())
+    return {name: len(wanted) for name, wanted in lines.items()}
+
+
+def stretches(length: int) -> Iterator[tuple[str, range]]:
+    """Yield ("train" or "val", frames that have both neighbours in their own stretch)."""
+    parts = max(1, length // STRETCH)
+    for part in range(parts):
+        start, stop = length * part // parts, length * (part + 1) // parts
+        cut = stop - max(LEAST, round(VAL_SHARE * (stop - start)))
+        yield "train", range(start + 1, cut - 1)
+        yield "val", range(cut + 1, stop - 1)
