@@ -106,7 +106,8 @@ def parse_camera(content: bytes, name: str | Path) -> Camera:
 
 def _is_matrix(K: object) -> bool:
     return [len(row) for row in K] == [3, 3, 3] and all(
-        isinstance(v, (int, float)) and abs(v) < 1e6 for row in K for v in row)
+        isinstance(v, (int, float)) and abs(v) < 1e6 for row in K for v in row) and (
+        min(K[0][0], K[1][1]) > 0)
 
 
 def _is_size(size: object) -> bool:

@@ -3,6 +3,7 @@
 Hundreds of inputs for each parser; `make faults` tries 20,000.
 """
 import io
+import json
 import warnings
 import zipfile
 
@@ -14,10 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from camera import Camera, parse_camera
 from checkpoints import load_adam, load_model, read_state
 from datasets import KITTIRAWDataset
 from datasets.arrays import read_array
 from datasets.ground_truth import load_gt_depths
+from datasets.intrinsics import Intrinsics, parse_intrinsics
 from datasets.kitti_utils import (
     generate_depth_map,
     load_velodyne_points,
@@ -102,6 +105,23 @@ def test_poses(place, content):
     (place / "09.txt").write_bytes(content)
     poses = tried(read_poses, place / "09.txt")
     assert poses is None or (poses.shape[1:] == (4, 4) and np.isfinite(poses).all())
+
+
+CAMERAS = [json.dumps(camera._asdict()).encode() for camera in (
+    Intrinsics(720.5, 721, 609, 172.5, 1242, 375, 0.54),
+    Camera("stereo", 0.1, 100.0, 0.54, [[0.58, 0, 0.5], [0, 1.92, 0.5], [0, 0, 1]], [1242, 375]))]
+
+
+@given(mutated(CAMERAS))
+def test_cameras(content):
+    camera = tried(parse_intrinsics, content, "intrinsics.json")
+    if camera is not None:
+        assert np.isfinite(camera.normalised).all()
+        assert camera.width > 0
+    camera = tried(parse_camera, content, "camera.json")
+    if camera is not None:
+        assert camera.unit()
+        assert camera.intrinsics(64, 32) is None or np.isfinite(camera.intrinsics(64, 32)).all()
 
 
 PARSERS = {script: MonodepthOptions(script) for script in (TRAIN, DEPTH, POSE)}

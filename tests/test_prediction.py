@@ -8,11 +8,13 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
+from footage import Footage
 from networks import Monodepth2
 from prediction import predict_images
 from utils import DataError
 
-SCRIPTS = ("train", "evaluate_depth", "evaluate_pose", "test_simple", "export_gt_depth")
+SCRIPTS = ("train", "evaluate_depth", "evaluate_pose", "test_simple", "export_gt_depth",
+           "prepare_data")
 HEAVY = {"torch", "torchvision", "tensorboardX", "cv2", "PIL"}
 
 
@@ -59,17 +61,17 @@ def model():
 
 def test_images_come_in_their_order_with_their_own_size_and_disparity(images, model):
     with ThreadPoolExecutor() as pool:
-        batches = list(predict_images(model, images, 64, 96, 4, pool))
+        batches = list(predict_images(model, Footage(images[0].parent), 64, 96, 4, pool))
     assert [len(batch) for batch in batches] == [4, 4, 1]
     frames = [frame for batch in batches for frame in batch]
-    assert [frame.path for frame in frames] == images
+    assert [frame.label for frame in frames] == list(map(str, images))
     for frame in frames:
-        with Image.open(frame.path) as image:
-            assert frame.size == (image.height, image.width)
+        with Image.open(frame.label) as image:
+            assert frame.image.shape == (3, image.height, image.width)
             pixels = torch.tensor(image.getpixel((0, 0))).float() / 255
         with torch.no_grad():
             expected = model.disparity(pixels[None, :, None, None].expand(1, 3, 64, 96))
-        torch.testing.assert_close(frame.tensor, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(frame.disp, expected, atol=1e-5, rtol=0)
 
 
 class CountingPool(ThreadPoolExecutor):
@@ -84,7 +86,7 @@ class CountingPool(ThreadPoolExecutor):
 
 def test_no_more_than_two_batches_are_read_ahead(images, model):
     with CountingPool() as pool:
-        batches = predict_images(model, images, 64, 96, 2, pool)
+        batches = predict_images(model, Footage(images[0].parent), 64, 96, 2, pool)
         assert pool.asked == 0
         next(batches)
         assert pool.asked == 2 + 2 * 2
@@ -95,8 +97,8 @@ def test_no_more_than_two_batches_are_read_ahead(images, model):
 def test_the_images_before_a_broken_one_are_predicted(images, model):
     images[6].write_bytes(b"no image")
     with ThreadPoolExecutor() as pool:
-        batches = predict_images(model, images, 64, 96, 4, pool)
-        seen = [frame.path for batch in (next(batches), next(batches)) for frame in batch]
-        assert seen == images[:6]
+        batches = predict_images(model, Footage(images[0].parent), 64, 96, 4, pool)
+        seen = [frame.label for batch in (next(batches), next(batches)) for frame in batch]
+        assert seen == list(map(str, images[:6]))
         with pytest.raises(DataError, match=r"6\.png cannot be read"):
             next(batches)

@@ -1,4 +1,5 @@
 """test_simple.py from its command line: images, folders, metres, bad input."""
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -8,8 +9,10 @@ from PIL import Image
 import downloads
 from checkpoints import load_model
 from datasets.synthetic import HELD_OUT
+from footage import Footage, VideoFile
 from layers import disp_to_depth
 from options import MonodepthOptions
+from outputs import POINT
 from trainer import Trainer
 
 
@@ -83,8 +86,10 @@ def test_a_folder_in_batches_is_predicted_as_one_by_one(folder, weights, script)
     for batch_size in (1, 3):
         outcome = script("test_simple", "--image_path", folder, "--load_weights_folder", weights,
                          "--batch_size", batch_size)
-        assert [line.partition(":")[0] for line in outcome.out.splitlines()] == [
+        *lines, last = outcome.out.splitlines()
+        assert [line.partition(":")[0] for line in lines] == [
             str(folder / f"{i}.jpg") for i in range(5)]
+        assert last.startswith("5 frames in ")
         written[batch_size] = {
             path.name: np.load(path) if path.suffix == ".npy" else np.array(Image.open(path))
             for path in folder.glob("*_disp.*")}
@@ -145,4 +150,119 @@ def test_bad_input_gets_one_line(image, weights, tmp_path, script):
     assert "invalid choice: 'mono'" in one_line(call(image, "--model_name", "mono"), status=2)
     image.write_bytes(b"no image")
     assert "street.jpg cannot be read as an image" in one_line(call(image, *loaded), status=1)
+    assert [path.name for path in image.parent.iterdir()] == ["street.jpg"]
+
+
+def predict(script, path, weights, *flags):
+    outcome = script("test_simple", "--image_path", path, "--load_weights_folder", weights, *flags)
+    assert outcome.status == 0, outcome.err
+    return outcome
+
+
+def test_each_output_is_written_where_it_is_wanted_and_at_the_size_that_is_wanted(
+        image, weights, tmp_path, script):
+    out = tmp_path / "out"
+    predict(script, image, weights, "--output", "disp", "depth", "png", "--size", "image",
+            "--output_dir", out)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "street_depth.npy", "street_depth.png", "street_disp.npy"]
+    assert [path.name for path in image.parent.iterdir()] == ["street.jpg"]
+    disp, depth = (np.load(out / f"street_{kind}.npy") for kind in ("disp", "depth"))
+    assert disp.shape == depth.shape == (1, 1, 100, 200)
+    np.testing.assert_allclose(depth, 5.4 / disp, rtol=1e-4)
+    png = cv2.imread(str(out / "street_depth.png"), cv2.IMREAD_UNCHANGED)
+    assert png.dtype == np.uint16
+    np.testing.assert_allclose(png, (depth[0, 0] * 256).clip(1, 65535), atol=0.51)
+
+
+def test_every_point_of_a_cloud_lies_on_the_ray_of_its_pixel(image, weights, script):
+    predict(script, image, weights, "--ply", "--output", "depth", "--size", "image",
+            "--intrinsics", 150, 140, 90, 45)
+    header, _, content = image.with_name("street_cloud.ply").read_bytes().partition(
+        b"end_header\n")
+    assert b"element vertex 20000\n" in header
+    assert b"comment unit: metres: 5.4 x" in header
+    points = np.frombuffer(content, POINT)
+    v, u = np.indices((100, 200))
+    np.testing.assert_allclose(150 * points["x"] / points["z"] + 90, u.ravel(), atol=1e-3)
+    np.testing.assert_allclose(140 * points["y"] / points["z"] + 45, v.ravel(), atol=1e-3)
+    depth = np.load(image.with_name("street_depth.npy"))
+    np.testing.assert_allclose(points["z"], depth.ravel(), rtol=1e-6)
+    pixels = np.array(Image.open(image)).reshape(-1, 3)
+    np.testing.assert_array_equal(np.stack([points["red"], points["green"], points["blue"]], 1),
+                                  pixels)
+
+
+def test_a_cloud_without_a_camera_of_its_own_has_that_of_training(image, weights, script):
+    predict(script, image, weights, "--ply")
+    content = image.with_name("street_cloud.ply").read_bytes().partition(b"end_header\n")[2]
+    last = np.frombuffer(content, POINT)[-1]
+    # KITTI's published intrinsics, at the middle of the last pixel
+    assert last["x"] / last["z"] == pytest.approx((199.5 / 200 - 0.5) / 0.58, rel=1e-5)
+    assert last["y"] / last["z"] == pytest.approx((99.5 / 100 - 0.5) / 1.92, rel=1e-5)
+
+
+def test_a_scale_is_given_or_fitted_to_ground_truth(folder, weights, tmp_path, script):
+    predict(script, folder, weights, "--output", "depth", "--scale", 1, "--size", "image")
+    plain = [np.load(folder / f"{i}_depth.npy")[0, 0] for i in range(5)]
+    predict(script, folder, weights, "--output", "depth", "--scale", 3, "--size", "image")
+    np.testing.assert_allclose(np.load(folder / "0_depth.npy")[0, 0], 3 * plain[0], rtol=1e-6)
+    sparse = [np.where(np.random.rand(*depth.shape) < 0.1, 7 * depth, 0) for depth in plain]
+    np.savez(tmp_path / "gt.npz", *[depth.astype(np.float32) for depth in sparse])
+    outcome = predict(script, folder, weights, "--output", "depth", "--size", "image",
+                      "--scale_from", tmp_path / "gt.npz")
+    np.testing.assert_allclose(np.load(folder / "4_depth.npy")[0, 0], 7 * plain[4], rtol=1e-4)
+    assert "depth is metres: 7 x the network's depth, fitted to" in outcome.out
+    np.savez(tmp_path / "gt.npz", sparse[0].astype(np.float32))
+    outcome = script("test_simple", "--image_path", folder, "--load_weights_folder", weights,
+                     "--scale_from", tmp_path / "gt.npz")
+    assert "has 1 maps for 5 images" in one_line(outcome, 1)
+
+
+@pytest.fixture
+def video(drive, tmp_path):
+    """A video of the held-out drive, whose second half is nearly black."""
+    with VideoFile(tmp_path / "drive.mp4", 10) as file:
+        for i in range(8):
+            frame = np.array(Image.open(drive / HELD_OUT / f"image_02/data/{i:010d}.jpg"))
+            file.write(frame if i < 4 else frame // 8)
+    return file.path
+
+
+def test_a_video_becomes_a_video_of_frames_beside_their_disparities(video, weights, script):
+    outcome = predict(script, video, weights, "--batch_size", 3)
+    assert sorted(path.name for path in video.parent.glob("drive*.*")) == [
+        "drive.mp4", "drive_disp.mp4"]
+    made = Footage(video.with_name("drive_disp.mp4"))
+    assert (made.count, made.fps) == (8, 10)
+    for still, source in zip(made, Footage(video), strict=True):
+        image, frame = still.read().float(), source.read().float()
+        assert image.shape == (3, HEIGHT, 2 * WIDTH)
+        assert (image[:, :, :WIDTH] - frame).abs().mean() < 12
+        assert (image[:, :, WIDTH:] - frame).abs().mean() > 20
+    assert "8 frames in " in outcome.out
+
+
+def test_frames_of_a_video_are_written_too_with_one_range_of_colours(video, weights, script):
+    predict(script, video, weights, "--output", "video", "picture", "disp", "--max_frames", 6,
+            "--disp_range", 0.2, 0.8)
+    folder = video.with_suffix("")
+    assert len(list(folder.glob("*_disp.npy"))) == 6
+    for i in (0, 5):
+        disp = np.load(folder / f"{i:06d}_disp.npy")[0, 0]  # scaled: 0.01 + 9.99 * the sigmoid
+        level = np.clip(((disp - 0.01) / 9.99 - 0.2) / 0.6, 0, 1)
+        painted = cv2.applyColorMap((255 * level).astype(np.uint8), cv2.COLORMAP_MAGMA)
+        picture = cv2.imread(str(folder / f"{i:06d}_disp.jpeg")).astype(float)
+        assert np.abs(picture - painted).mean() < 6
+
+
+@pytest.mark.parametrize(("flags", "found", "status"), [
+    (["--disp_range", 0.5, 0.5], "it must ascend, between 0 and 1", 2),
+    (["--pred_metric_depth", "--output", "disp"], "leave one out", 2),
+    (["--scale", 2, "--scale_from", "x.npz"], "not allowed with argument --scale", 2),
+    (["--scale_from", "nowhere.npz"], "nowhere.npz cannot be read as ground truth", 1),
+    (["--min_depth", 200], "--min_depth 200.0 is not below --max_depth 100.0", 1)])
+def test_flags_that_cannot_be_get_one_line(image, weights, script, flags, found, status):
+    outcome = script("test_simple", "--image_path", image, "--load_weights_folder", weights, *flags)
+    assert found in one_line(outcome, status)
     assert [path.name for path in image.parent.iterdir()] == ["street.jpg"]

@@ -1,0 +1,90 @@
+"""Videos, folders and images read as frames; videos written."""
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.synthetic import TRAIN
+from footage import Footage, VideoFile
+from utils import DataError
+
+
+@pytest.fixture(scope="session")
+def frames(drive):
+    """Sixteen frames of the drive, (64, 96, 3) uint8."""
+    paths = sorted((drive / TRAIN / "image_02/data").glob("*.jpg"))[:16]
+    return [np.array(Image.open(path)) for path in paths]
+
+
+@pytest.fixture
+def video(tmp_path, frames):
+    with VideoFile(tmp_path / "drive.mp4", 20) as file:
+        for frame in frames:
+            file.write(frame)
+    return file.path
+
+
+def test_a_video_gives_back_the_frames_it_was_written_of(video, frames):
+    footage = Footage(video)
+    assert (footage.count, footage.fps, footage.name.name) == (16, 20, "drive")
+    stills = list(footage)
+    assert [still.name.name for still in stills] == [f"{i:06d}" for i in range(16)]
+    for still, frame in zip(stills, frames, strict=True):
+        image = still.read().permute(1, 2, 0).numpy().astype(float)
+        assert np.abs(image - frame).mean() < 12  # MPEG-4 is not lossless
+        assert np.abs(image - frame).mean() < np.abs(image - frame[::-1]).mean() / 2
+    assert len(list(Footage(video, most=5))) == Footage(video, most=5).count == 5
+
+
+def test_an_odd_size_loses_its_last_row_and_column(tmp_path):
+    with VideoFile(tmp_path / "odd.avi", 5) as file:
+        file.write(np.zeros((65, 97, 3), np.uint8))
+    (still,) = Footage(tmp_path / "odd.avi")
+    assert still.read().shape == (3, 64, 96)
+
+
+def test_a_folder_gives_its_images_in_order_and_no_pictures_of_predictions(tmp_path, frames):
+    for name in ("b.PNG", "a.jpg", "a_disp.jpeg", "a_depth.png"):
+        Image.fromarray(frames[0]).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    assert [still.name.name for still in Footage(tmp_path)] == ["a", "b"]
+    assert [still.name.name for still in Footage(tmp_path, "jpg")] == ["a"]
+
+
+@pytest.mark.parametrize(("content", "found"), [
+    (b"", r"zero\.mp4 cannot be read as a video \(0 bytes\)"),
+    (b"no video" * 100, "cannot be read as a video")])
+def test_a_video_that_is_none_is_named(tmp_path, content, found):
+    (tmp_path / "zero.mp4").write_bytes(content)
+    with pytest.raises(DataError, match=found):
+        Footage(tmp_path / "zero.mp4")
+
+
+def test_a_video_that_is_cut_off_is_named(tmp_path, video):
+    content = video.read_bytes()
+    video.write_bytes(content[:len(content) // 2])
+    with pytest.raises(DataError, match=r"drive\.mp4 (cannot be read|has no frame)"):
+        list(Footage(video))
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    for source in (tmp_path / "nothing", tmp_path / "nothing.mp4"):
+        with pytest.raises(DataError, match="nothing.* does not exist; give an image, a folder"):
+            Footage(source)
+    with pytest.raises(DataError, match="97 is no camera of this machine"):
+        Footage("97")
+    with pytest.raises(DataError, match="has no image"):
+        Footage(tmp_path)
+
+
+def test_a_video_is_not_there_until_it_is_whole(tmp_path, frames):
+    with pytest.raises(KeyError), VideoFile(tmp_path / "half.mp4", 10) as file:
+        file.write(frames[0])
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(DataError, match="its extension must be one of .mp4"), VideoFile(
+            tmp_path / "video.xyz", 10) as file:
+        file.write(frames[0])
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="cannot be made"), VideoFile(
+            tmp_path / "file/video.mp4", 10) as file:
+        file.write(frames[0])

@@ -1,0 +1,215 @@
+"""prepare_data.py video and check: footage becomes a dataset, and what is wrong with one is said."""
+import numpy as np
+import pytest
+import torch
+from conftest import one_line
+from PIL import Image
+
+from datasets.intrinsics import Intrinsics, read_intrinsics, write_intrinsics
+from datasets.splits import parse_line, read_split
+from datasets.synthetic import HELD_OUT, TRAIN
+from footage import VideoFile
+from preparation.motion import mean_flow, small_gray
+from preparation.sequences import stretches
+
+
+@pytest.fixture(scope="session")
+def frames(drive):
+    """Twenty frames of the drive, (64, 96, 3) uint8."""
+    paths = sorted((drive / TRAIN / "image_02/data").glob("*.jpg"))[:20]
+    return [np.array(Image.open(path)) for path in paths]
+
+
+def write_video(path, frames, fps=20):
+    with VideoFile(path, fps) as file:
+        for frame in frames:
+            file.write(frame)
+    return path
+
+
+def targets(out, name):
+    return [parse_line(line) for line in read_split(out / f"splits/{name}_files.txt")]
+
+
+def test_a_video_becomes_frames_camera_and_lists(tmp_path, frames, script):
+    video, out = write_video(tmp_path / "My drive.mp4", frames), tmp_path / "out"
+    outcome = script("prepare_data", "video", video, "--out", out, "--fps", 10, "--min_flow", 0,
+                     "--intrinsics", 60, 61, 47, 31)
+    assert outcome.status == 0, outcome.err
+    assert sorted(path.name for path in out.iterdir()) == ["My_drive", "splits"]
+    images = sorted((out / "My_drive").glob("*.jpg"))
+    assert [path.stem for path in images] == [f"{i:010d}" for i in range(10)]
+    for path, frame in zip(images, frames[::2], strict=True):  # 10 of 20 frames a second
+        assert np.abs(np.array(Image.open(path)).astype(float) - frame).mean() < 13
+    assert read_intrinsics(out / "My_drive/intrinsics.json") == Intrinsics(60, 61, 47, 31, 96, 64)
+    assert "python train.py --dataset folder --data_path" in outcome.out
+
+
+def test_frames_that_hardly_move_are_left_out_and_counted(tmp_path, frames, script):
+    for i, frame in enumerate(np.repeat(frames[:10], 3, 0)):
+        (tmp_path / "slow").mkdir(exist_ok=True)
+        Image.fromarray(frame).save(tmp_path / f"slow/{i:03d}.png")
+    outcome = script("prepare_data", "video", tmp_path / "slow", "--out", tmp_path / "out", "--fov",
+                     80)
+    assert outcome.status == 0, outcome.err
+    kept = sorted((tmp_path / "out/slow").glob("*.jpg"))
+    gray = [small_gray(to_tensor(frame)) for frame in frames[:10]]
+    assert min(map(mean_flow, gray, gray[1:])) > 1  # all of the ten move
+    assert len(kept) == 10
+    assert "slow: 10 frames written; 20 left out, which move less than 1 pixels" in outcome.out
+
+
+def to_tensor(frame):
+    return torch.from_numpy(frame).permute(2, 0, 1)
+
+
+def test_flow_is_the_length_of_a_shift(frames):
+    wide = np.array(Image.fromarray(frames[0]).resize((416, 277), Image.Resampling.BICUBIC))
+    shifted = np.roll(wide, 5, 1)
+    flow = mean_flow(small_gray(to_tensor(wide)), small_gray(to_tensor(shifted)))
+    assert flow == pytest.approx(5, abs=1)
+    assert mean_flow(small_gray(to_tensor(wide)), small_gray(to_tensor(wide))) < 0.1
+
+
+@pytest.mark.parametrize("length", [6, 7, 20, 499, 500, 1730])
+def test_no_frame_is_in_an_item_of_both_lists_and_none_lacks_a_neighbour(length):
+    used = {"train": set(), "val": set()}
+    for name, wanted in stretches(length):
+        assert len(wanted) > 0
+        used[name] |= {frame + offset for frame in wanted for offset in (-1, 0, 1)}
+    assert not used["train"] & used["val"]
+    assert used["train"] | used["val"] == set(range(length))
+    assert 0.05 < len(used["val"]) / length < 0.15 or length < 30
+
+
+def test_several_inputs_become_several_sequences(tmp_path, frames, script):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_video(tmp_path / name / "clip.mp4", frames)
+    out = tmp_path / "out"
+    outcome = script("prepare_data", "video", tmp_path / "a/clip.mp4", tmp_path / "b/clip.mp4",
+                     "--out", out, "--fov", 70, "--size", "128x96", "--min_flow", 0)
+    assert outcome.status == 0, outcome.err
+    assert {folder for folder, _, _ in targets(out, "train")} == {"clip", "clip-2"}
+    assert {folder for folder, _, _ in targets(out, "val")} == {"clip", "clip-2"}
+    with Image.open(out / "clip-2/0000000000.jpg") as image:
+        assert image.size == (128, 96)
+    camera = read_intrinsics(out / "clip-2/intrinsics.json")
+    assert (camera.width, camera.height) == (128, 96)
+    assert camera.fx == pytest.approx(camera.fy * 128 / 96 * 64 / 96)
+
+
+def test_a_stereo_pair_keeps_its_sides_and_its_baseline(drive, tmp_path, script):
+    out = tmp_path / "out"
+    places = [drive / TRAIN / f"image_0{i}/data" for i in (2, 3)]
+    outcome = script("prepare_data", "video", "--left", places[0], "--right", places[1],
+                     "--baseline", 0.54, "--fov", 80, "--out", out, "--min_flow", 0)
+    assert outcome.status == 0, outcome.err
+    (folder,) = (path for path in out.iterdir() if path.name != "splits")
+    for side, place in zip(("left", "right"), places, strict=True):
+        first = np.array(Image.open(folder / side / "0000000000.jpg")).astype(float)
+        assert np.abs(first - np.array(Image.open(place / "0000000000.jpg"))).mean() < 5
+    assert read_intrinsics(folder / "intrinsics.json").baseline == 0.54
+    assert {side for _, _, side in targets(out, "train")} == {"l", "r"}
+
+
+def test_a_folders_own_intrinsics_are_taken(tmp_path, frames, script):
+    (tmp_path / "walk").mkdir()
+    for i, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"walk/{i}.png")
+    camera = Intrinsics(70, 71, 40, 30, 96, 64)
+    write_intrinsics(tmp_path / "walk/intrinsics.json", camera)
+    outcome = script("prepare_data", "video", tmp_path / "walk", "--out", tmp_path / "out")
+    assert outcome.status == 0, outcome.err
+    assert read_intrinsics(tmp_path / "out/walk/intrinsics.json") == camera
+    assert "warning" not in outcome.err
+    write_intrinsics(tmp_path / "walk/intrinsics.json", camera._replace(width=200, height=100))
+    outcome = script("prepare_data", "video", tmp_path / "walk", "--out", tmp_path / "more")
+    assert "is for images of 200x100, those of" in one_line(outcome, status=1)
+
+
+def test_a_camera_that_nobody_described_is_warned_of(tmp_path, frames, script):
+    video = write_video(tmp_path / "clip.mp4", frames)
+    outcome = script("prepare_data", "video", video, "--out", tmp_path / "out", "--min_flow", 0)
+    assert outcome.status == 0, outcome.err
+    assert "nothing says what the camera sees; it is taken for 60 degrees wide" in outcome.err
+
+
+@pytest.mark.parametrize(("words", "found", "status"), [
+    (["--size", "640x190"], "640x190 is not of multiples of 32, from 64 on; for example 640x192", 2),
+    (["--size", "big"], "'big' is no size; expected WxH", 2),
+    (["--fov", "180"], "sees less than 180 degrees", 2),
+    (["--baseline", "1"], "--baseline is of a stereo pair", 2),
+    (["--left", "x"], "needs --left, --right and --baseline", 2),
+    (["--intrinsics", "0.5", "1", "0.5", "0.5"], "focal lengths are in pixels", 1),
+    (["--fps", "1", "--fov", "80"], "1 of 20 frames move", 1)])
+def test_wrong_flags_get_one_line_and_leave_nothing(tmp_path, frames, script, words, found, status):
+    video = write_video(tmp_path / "clip.mp4", frames)
+    outcome = script("prepare_data", "video", video, "--out", tmp_path / "out", *words)
+    assert found in one_line(outcome, status)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_footage_that_is_broken_gets_one_line_and_leaves_nothing(tmp_path, frames, script):
+    for i, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"{i:02d}.png")
+    (tmp_path / "12.png").write_bytes(b"no image")
+    outcome = script("prepare_data", "video", tmp_path, "--out", tmp_path / "out/new", "--fov", 80)
+    assert "12.png cannot be read as an image" in one_line(outcome, 1)
+    assert list((tmp_path / "out").iterdir()) == []
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    outcome = script("prepare_data", "video", tmp_path / "empty.mp4", "--out", tmp_path / "out/new")
+    assert "empty.mp4 cannot be read as a video (0 bytes)" in one_line(outcome, 1)
+    outcome = script("prepare_data", "video", tmp_path, "--out", tmp_path, "--fov", 80)
+    assert "exists; remove it or choose another folder" in one_line(outcome, 1)
+
+
+def check(script, drive, tmp_path, *words):
+    return script("prepare_data", "check", "--data_path", drive, "--split", drive / "splits/tiny",
+                  "--height", 64, "--width", 96, "--out", tmp_path / "check.png", "--no_cuda",
+                  "--num_workers", 0, *words)
+
+
+def test_a_check_of_whole_data_shows_camera_motion_and_a_picture(drive, weights, tmp_path, script):
+    outcome = check(script, drive, tmp_path, "--use_stereo", "--load_weights_folder", weights)
+    assert outcome.status == 0, outcome.err
+    assert "files: all 6 samples can be read" in outcome.out
+    assert "normalised fx 0.5800 fy 1.9200 cx 0.5000 cy 0.5000" in outcome.out
+    assert "0% of 6 pairs are nearly static" in outcome.out
+    with Image.open(tmp_path / "check.png") as picture:
+        cells, rows = 1 + 3 + 3 + 1 + 3 * 2 + 1, 4
+        assert picture.size == (320 * cells, rows * (18 + 18 + round(64 * 320 / 96)))
+
+
+def test_a_check_counts_what_is_broken_and_ends_with_1(drive, tmp_path, script):
+    folder = tmp_path / "data" / TRAIN / "image_02/data"
+    folder.mkdir(parents=True)
+    for i in range(9, 15):
+        source = drive / TRAIN / f"image_02/data/{i:010d}.jpg"
+        (folder / source.name).write_bytes(source.read_bytes())
+    (folder / "0000000010.jpg").write_bytes(b"no image")
+    (folder / "0000000014.jpg").unlink()
+    (tmp_path / "split").mkdir()
+    (tmp_path / "split/train_files.txt").write_text(f"{TRAIN} l: 10-13\n")
+    outcome = script("prepare_data", "check", "--data_path", tmp_path / "data", "--split",
+                     tmp_path / "split", "--height", 64, "--width", 96, "--num_workers", 2,
+                     "--out", tmp_path / "check.png")
+    assert outcome.status == 1
+    assert "files: 3 of 4 samples cannot be read" in outcome.out
+    assert "0000000010.jpg cannot be read as an image" in outcome.out
+    assert "0000000014.jpg is missing; frame 13 has no neighbour +1" in outcome.out
+    assert (tmp_path / "check.png").is_file()  # of the sample that is whole
+
+
+def test_a_check_says_that_a_camera_stands_still(drive, tmp_path, script):
+    folder = tmp_path / "data" / HELD_OUT / "image_02/data"
+    folder.mkdir(parents=True)
+    content = (drive / HELD_OUT / "image_02/data/0000000005.jpg").read_bytes()
+    for i in range(4):
+        (folder / f"{i:010d}.jpg").write_bytes(content)
+    (tmp_path / "split").mkdir()
+    (tmp_path / "split/train_files.txt").write_text(f"{HELD_OUT} l: 1-2\n")
+    outcome = script("prepare_data", "check", "--data_path", tmp_path / "data", "--split",
+                     tmp_path / "split", "--height", 64, "--width", 96, "--num_workers", 0,
+                     "--out", tmp_path / "check.png")
+    assert "100% of 2 pairs are nearly static, below 1. Leave them out" in outcome.out
