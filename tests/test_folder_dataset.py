@@ -1,14 +1,15 @@
 """Footage of one's own: cameras, frames by number, stereo pairs, what training keeps of them."""
 import json
 import math
+import re
 
 import numpy as np
 import pytest
-from conftest import one_line
+from conftest import ROOT, one_line, train_flags
 from PIL import Image
 
 from camera import Camera, parse_camera, read_camera, write_camera
-from datasets import Augment, FolderDataset, collate
+from datasets import DATASETS, Augment, FolderDataset, collate
 from datasets.intrinsics import (
     Intrinsics,
     from_field_of_view,
@@ -209,3 +210,22 @@ def test_training_on_footage_without_a_baseline_says_so(footage, script):
                      footage / "splits", "--use_stereo", "--batch_size", 1, "--log_dir",
                      footage / "log", "--weights_init", "scratch")
     assert "has no baseline, which --use_stereo needs" in one_line(outcome, status=1)
+
+
+def test_the_dataset_class_of_the_readme_trains(drive, tmp_path, script, monkeypatch):
+    (code,) = re.findall(r"```python\n(import os.*?)```", (ROOT / "README.md").read_text(), re.S)
+    names = {}
+    exec(code, names)
+    monkeypatch.setitem(DATASETS, "mine", names["MyDataset"])
+    (tmp_path / "data/street").mkdir(parents=True)
+    for i in range(6):
+        source = drive / TRAIN / f"image_02/data/{i:010d}.jpg"
+        (tmp_path / f"data/street/{i:06d}.jpg").write_bytes(source.read_bytes())
+    for name in ("train", "val"):
+        (tmp_path / f"{name}_files.txt").write_text("street: 1-4\n")
+    outcome = script("train", *train_flags(drive, "--dataset", "mine", "--data_path",
+                                           tmp_path / "data", "--split", tmp_path, "--log_dir",
+                                           tmp_path))
+    assert outcome.status == 0, outcome.err
+    camera = read_camera(tmp_path / "mdp/models/weights_0", False)
+    assert (camera.K[0][0], camera.metres) == (pytest.approx(0.9), None)
