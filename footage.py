@@ -1,4 +1,4 @@
-"""Footage: the frames of an image, a folder of images, a video file or a camera; and video files."""
+"""Footage: the frames of an image, a folder, a video file or a camera; and videos to write."""
 from __future__ import annotations
 
 import os
@@ -24,7 +24,7 @@ CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".avi": "MJPG"}
 DEFAULT_FPS = 10.0  # of a video that is made of frames which have no rate of their own
 MADE = ("_disp", "_depth")  # ends of the names of pictures that prediction makes
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong is said here, in a line
-cv2.setLogLevel(0)
+cv2.utils.logging.setLogLevel(0)
 
 
 class Still(NamedTuple):
@@ -131,8 +131,8 @@ def _find_images(path: Path, ext: str | None) -> list[Path]:
                    if (file.suffix if ext else file.suffix.lower()) in wanted
                    and not file.stem.endswith(MADE))
     if not found:
-        raise DataError(f"{path} has no {'image' if ext is None else '*.' + ext.lstrip('.')}; "
-                        "name their extension with --ext" * (ext is not None))
+        what = "image" if ext is None else f"*.{ext.lstrip('.')}"
+        raise DataError(f"{path} has no {what}; name their extension with --ext")
     return found
 
 

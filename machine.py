@@ -42,7 +42,7 @@ def prepare_for_steps(device: torch.device, deterministic: bool) -> None:
 def keep_freed_memory() -> None:
     """Let the C library keep what is freed: half a CPU step's time in the loss is page faults.
 
-    Tensors of a training step are freed and asked for again, step after step. glibc gives blocks of
+    Tensors of a step are freed and asked for again, step after step. glibc gives blocks of
     more than 32 MB back to the system each time, and new ones come page by page, zeroed. Elsewhere
     than on Linux this does nothing.
     """

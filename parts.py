@@ -131,9 +131,9 @@ def make_camera(opts: Namespace, loader: DataLoader) -> Camera:
     folders = {parse_line(line)[0] for line in dataset.filenames}
     is_one = all(np.array_equal(K, dataset.get_intrinsics(other)) for other in folders)
     size = None
-    with suppress(NotImplementedError, *IMAGE_ERRORS):  # a dataset whose images are no files
-        with open_image(dataset.get_image_path(folder, frame, side)) as image:
-            size = list(image.size)
+    # a dataset's images need not be files
+    with suppress(*IMAGE_ERRORS), open_image(dataset.get_image_path(folder, frame, side)) as image:
+        size = list(image.size)
     training = "+".join(["mono"] * (len(opts.frame_ids) > 1) + ["stereo"] * opts.use_stereo)
     return Camera(training, opts.min_depth, opts.max_depth, dataset.baseline,
                   K[:3, :3].tolist() if is_one else None, size)

@@ -34,6 +34,7 @@ from benchmarks.literal_data import (
     write_gt_depths,
 )
 from datasets.splits import read_split, split_path
+from layers import ConvBlock
 from networks import Monodepth2
 from options import DEPTH, TRAIN, MonodepthOptions
 from utils import run
@@ -196,13 +197,22 @@ def read_gt_depths(opts: Namespace, lines: Sequence[str]) -> list[np.ndarray]:
         return [file[name] for name in sorted(file.files) if name.startswith("depth_")]
 
 
+def literal_networks(*args, **kwargs) -> Monodepth2:
+    """Return the networks, with PyTorch's own ELU."""
+    model = Monodepth2(*args, **kwargs)
+    for module in model.modules():
+        if isinstance(module, ConvBlock):
+            module.nonlin = nn.ELU(inplace=True)
+    return model
+
+
 def load_networks(opts: Namespace, device: torch.device) -> tuple[Monodepth2, int, int]:
     """Return the depth networks of a weights folder, ready to predict, and their input's size."""
     encoder, decoder = (torch.load(Path(opts.load_weights_folder, name), device, weights_only=True)
                         for name in ("encoder.pth", "depth.pth"))
     height, width = encoder.pop("height"), encoder.pop("width")
     encoder.pop("use_stereo", None)
-    model = Monodepth2(opts.num_layers, False, [0], range(NUM_SCALES)).to(device).eval()
+    model = literal_networks(opts.num_layers, False, [0], range(NUM_SCALES)).to(device).eval()
     model.encoder.load_state_dict(encoder)
     model.depth.load_state_dict(decoder)
     return model, height, width
@@ -259,8 +269,9 @@ def train(opts: Namespace) -> Monodepth2:
                              True, ".png" if opts.png else ".jpg")
     loader = DataLoader(dataset, opts.batch_size, shuffle=True, num_workers=opts.num_workers,
                         pin_memory=device.type == "cuda", drop_last=True)
-    model = Monodepth2(opts.num_layers, opts.weights_init == "pretrained", frames, opts.scales,
-                       opts.pose_model_type, opts.pose_model_input).to(device).train()
+    model = literal_networks(opts.num_layers, opts.weights_init == "pretrained", frames,
+                             opts.scales, opts.pose_model_type,
+                             opts.pose_model_input).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), opts.learning_rate)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, opts.scheduler_step_size, 0.1)
     step, logged, looked = 0, -1, time.monotonic()

@@ -114,7 +114,7 @@ def step(side: str, folder: Path, flags: list[str]) -> Work:
         return work
 
     inputs = pinned(default_collate(batch))
-    model = Monodepth2(18, False, FRAMES).to(device).train()
+    model = literal.literal_networks(18, False, FRAMES).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), opts.learning_rate)
 
     def literal_work() -> int:

@@ -31,6 +31,6 @@ def dataset_class(name: str) -> type[MonoDataset]:
     return DATASETS[name]
 
 
-__all__ = ["DATASETS", "Augment", "FolderDataset", "FrameCache", "KITTIDepthDataset", "KITTIOdomDataset",
-           "KITTIRAWDataset", "KITTITestDataset", "MonoDataset", "as_float", "collate",
-           "dataset_class"]
+__all__ = ["DATASETS", "Augment", "FolderDataset", "FrameCache", "KITTIDepthDataset",
+           "KITTIOdomDataset", "KITTIRAWDataset", "KITTITestDataset", "MonoDataset", "as_float",
+           "collate", "dataset_class"]

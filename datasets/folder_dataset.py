@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,8 @@ class FolderDataset(MonoDataset):
     def __init__(self, data_path: str | Path, filenames: Sequence[str], height: int, width: int,
                  frame_idxs: Sequence[int | str], *args, **kwargs):
         super().__init__(data_path, filenames, height, width, frame_idxs, *args, **kwargs)
+        self._cameras: dict[str, Intrinsics] = {}
+        self._images: dict[Path, dict[int, str]] = {}  # by folder and number
         if "s" in frame_idxs:
             self._check_baselines()
 
@@ -56,7 +58,10 @@ class FolderDataset(MonoDataset):
         Raises:
             DataError: there is no intrinsics file, or it is broken.
         """
-        return _camera(str(Path(self.data_path, folder)), str(self.data_path))
+        if folder not in self._cameras:
+            path = find_intrinsics(Path(self.data_path, folder), self.data_path)
+            self._cameras[folder] = read_intrinsics(path)
+        return self._cameras[folder]
 
     def get_intrinsics(self, folder: str) -> np.ndarray:
         """Return the (4, 4) intrinsics in units of the image's width and height."""
@@ -70,15 +75,11 @@ class FolderDataset(MonoDataset):
     def get_image_path(self, folder: str, frame_index: int, side: str | None) -> str:
         """Return the path of a frame's image, or one that is missing."""
         place = Path(self.data_path, folder, SIDE_FOLDERS[side])
-        return _numbered_images(place).get(frame_index) or str(place / f"{frame_index:010d}.jpg")
+        if place not in self._images:
+            self._images[place] = _numbered_images(place)
+        return self._images[place].get(frame_index) or str(place / f"{frame_index:010d}.jpg")
 
 
-@lru_cache
-def _camera(folder: str, data_path: str) -> Intrinsics:
-    return read_intrinsics(find_intrinsics(folder, data_path))
-
-
-@lru_cache
 def _numbered_images(folder: Path) -> dict[int, str]:
     """Return the images of a folder, by their numbers; {} if there is no such folder.
 

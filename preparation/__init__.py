@@ -1,1 +1,1 @@
-"""What is done to data before training: footage, KITTI's archives, and a look at what came of it."""
+"""What is done to data before training: footage, KITTI's archives, a look at what came of it."""

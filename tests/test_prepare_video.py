@@ -1,4 +1,4 @@
-"""prepare_data.py video and check: footage becomes a dataset, and what is wrong with one is said."""
+"""prepare_data.py video and check: footage becomes a dataset; what is wrong with one is said."""
 import numpy as np
 import pytest
 import torch
@@ -15,8 +15,8 @@ from preparation.sequences import stretches
 
 @pytest.fixture(scope="session")
 def frames(drive):
-    """Twenty frames of the drive, (64, 96, 3) uint8."""
-    paths = sorted((drive / TRAIN / "image_02/data").glob("*.jpg"))[:20]
+    """Twenty frames of the drive, (64, 96, 3) uint8, after it has set off."""
+    paths = sorted((drive / TRAIN / "image_02/data").glob("*.jpg"))[4:24]
     return [np.array(Image.open(path)) for path in paths]
 
 
@@ -136,13 +136,13 @@ def test_a_camera_that_nobody_described_is_warned_of(tmp_path, frames, script):
 
 
 @pytest.mark.parametrize(("words", "found", "status"), [
-    (["--size", "640x190"], "640x190 is not of multiples of 32, from 64 on; for example 640x192", 2),
+    (["--size", "640x190"], "640x190 is not of multiples of 32, from 64 on; for example 640x19", 2),
     (["--size", "big"], "'big' is no size; expected WxH", 2),
     (["--fov", "180"], "sees less than 180 degrees", 2),
     (["--baseline", "1"], "--baseline is of a stereo pair", 2),
     (["--left", "x"], "needs --left, --right and --baseline", 2),
     (["--intrinsics", "0.5", "1", "0.5", "0.5"], "focal lengths are in pixels", 1),
-    (["--fps", "1", "--fov", "80"], "1 of 20 frames move", 1)])
+    (["--fps", "1", "--fov", "80"], "1 of 1 frames move, and 6 are needed", 1)])
 def test_wrong_flags_get_one_line_and_leave_nothing(tmp_path, frames, script, words, found, status):
     video = write_video(tmp_path / "clip.mp4", frames)
     outcome = script("prepare_data", "video", video, "--out", tmp_path / "out", *words)
