@@ -109,6 +109,22 @@ def resize(image: Tensor, height: int, width: int, exact: bool = False) -> Tenso
     return resized.contiguous()
 
 
+def resize_float(images: Tensor, height: int, width: int) -> Tensor:
+    """Resize float images with LANCZOS, on their device.
+
+    Args:
+        images: (B, 3, H, W) float32 in [0, 1].
+        height: of the result.
+        width: the same.
+
+    Returns:
+        (B, 3, height, width) in [0, 1]: what `resize` gives, but for the rounding to 8 bits.
+    """
+    rows = _lanczos(images.shape[2], height, images.device)
+    columns = _lanczos(images.shape[3], width, images.device)
+    return (rows @ (images @ columns.T).clamp(0, 1)).clamp(0, 1)
+
+
 def pyramid(images: Tensor, levels: int) -> list[Tensor]:
     """Return uint8 images and their halves, on their device.
 
@@ -123,7 +139,7 @@ def pyramid(images: Tensor, levels: int) -> list[Tensor]:
     for _ in range(levels - 1):
         # Faithful: each scale from the one above
         finer = scales[-1]
-        rows, columns = (_halving(size, images.device) for size in finer.shape[2:])
+        rows, columns = (_lanczos(size, size // 2, images.device) for size in finer.shape[2:])
         scales.append(_whole(rows @ _whole(finer @ columns.T)))
     return scales
 
@@ -132,11 +148,11 @@ def _whole(values: Tensor) -> Tensor:
     return values.round().clamp(0, 255)
 
 
-def _halving(size: int, device: torch.device) -> Tensor:
-    """Return the (size // 2, size) matrix of LANCZOS: a resize is linear, and separable."""
-    scale = size / (size // 2)
-    centres = (torch.arange(size // 2, device=device) + 0.5) * scale
-    x = (torch.arange(size, device=device) + 0.5 - centres[:, None]) / scale
+def _lanczos(size: int, new_size: int, device: torch.device) -> Tensor:
+    """Return the (new_size, size) matrix of LANCZOS: a resize is linear, and separable."""
+    scale = size / new_size
+    centres = (torch.arange(new_size, device=device) + 0.5) * scale
+    x = (torch.arange(size, device=device) + 0.5 - centres[:, None]) / max(scale, 1)
     weights = torch.where(x.abs() < LANCZOS_SUPPORT,
                           torch.sinc(x) * torch.sinc(x / LANCZOS_SUPPORT), 0)
     return weights / weights.sum(1, keepdim=True)

@@ -15,7 +15,9 @@ import torch
 from hypothesis import settings
 
 import utils
+from checkpoints import InputFormat, save_weights
 from datasets.synthetic import HELD_OUT, TRAIN
+from networks import Monodepth2
 from options import MonodepthOptions
 from trainer import Trainer
 
@@ -95,6 +97,17 @@ def one_line(outcome: Outcome, status: int) -> str:
 
 
 HEIGHT, WIDTH = 64, 96  # the smallest that the networks take
+
+
+def filled_weights(folder: Path, use_stereo: bool = True) -> Path:
+    """Write weights without training, drawn so that disparities differ; returns their folder."""
+    from recipe import filled_state_dict
+    model = Monodepth2(frame_ids=[0])
+    for name, network in model.named_children():
+        network.load_state_dict(filled_state_dict(network.state_dict(), name))
+    save_weights(folder, model, torch.optim.Adam(model.parameters()),
+                 InputFormat(HEIGHT, WIDTH, use_stereo))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from conftest import SHARED, needs_shared
 from PIL import Image
 
 from datasets import images
-from datasets.images import pyramid, read_image, resize
+from datasets.images import pyramid, read_image, resize, resize_float
 
 KITTI_SIZES = [(1242, 375), (1224, 370), (1226, 370), (1238, 374), (1241, 376)]
 
@@ -72,6 +72,16 @@ def test_an_exact_resize_is_pillows_to_the_bit():
     image = photo(1242, 375)
     found = resize(torch.from_numpy(np.array(image)).permute(2, 0, 1), 192, 640, exact=True)
     assert difference(found, image.resize((640, 192), Image.Resampling.LANCZOS)) == (0, 0)
+
+
+@pytest.mark.parametrize("to", [(640, 192), (96, 64), (1500, 500), (1242, 375)])
+def test_float_images_are_resized_as_pillow_does_but_for_rounding(to):
+    image = photo(1242, 375, smooth=False)
+    floats = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    found = (resize_float(floats, to[1], to[0])[0] * 255).round()
+    largest, share = difference(found, image.resize(to, Image.Resampling.LANCZOS))
+    assert largest <= 1
+    assert share < 0.25  # Pillow rounds between rows and columns, too
 
 
 def test_a_pyramid_halves_the_scale_above_with_lanczos():
