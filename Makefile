@@ -22,7 +22,7 @@ faults: .venv/installed
 	$(BIN)/python -m pytest tests/test_resume.py -k killed_at_random --kills 25
 	$(BIN)/python -m pytest tests/test_hostile.py --hypothesis-profile=thorough
 
-.venv/installed: requirements.txt requirements-dev.txt
+.venv/installed: requirements.txt requirements-export.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
 	$(BIN)/pip install -r requirements-dev.txt

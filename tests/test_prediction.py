@@ -14,7 +14,7 @@ from prediction import predict_images
 from utils import DataError
 
 SCRIPTS = ("train", "evaluate_depth", "evaluate_pose", "test_simple", "export_gt_depth",
-           "prepare_data")
+           "prepare_data", "export_onnx")
 HEAVY = {"torch", "torchvision", "tensorboardX", "cv2", "PIL"}
 
 
