@@ -121,7 +121,8 @@ def test_cameras(content):
     camera = tried(parse_camera, content, "camera.json")
     if camera is not None:
         assert camera.unit()
-        assert camera.intrinsics(64, 32) is None or np.isfinite(camera.intrinsics(64, 32)).all()
+        assert camera.intrinsics(64, 32) is None or np.isfinite(
+            camera.intrinsics(64, 32).matrix).all()
 
 
 PARSERS = {script: MonodepthOptions(script) for script in (TRAIN, DEPTH, POSE)}
