@@ -13,7 +13,7 @@ from prediction import predict_images
 from utils import DataError
 
 SCRIPTS = ("train", "evaluate_depth", "evaluate_pose", "test_simple", "export_gt_depth")
-HEAVY = {"torch", "torchvision", "tensorboardX", "cv2", "PIL"}
+HEAVY = {"torch", "torchvision", "tensorboardX", "cv2", "PIL", "matplotlib"}
 
 
 def run_python(*words):

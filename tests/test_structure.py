@@ -11,7 +11,7 @@ RANKS = {"options": 0, "utils": 0, "layers": 0, "metrics": 0, "machine": 0, "pro
          "commands": 1, "downloads": 1,
          "checkpoints": 2, "divergence": 2,
          "parts": 3, "prediction": 3, "training_states": 3,
-         "resume": 4,
+         "figures": 4, "resume": 4,
          "trainer": 5,
          "train": 6, "test_simple": 6, "evaluate_depth": 6, "evaluate_pose": 6,
          "export_gt_depth": 6, "demo": 6, "benchmarks": 7}
