@@ -14,7 +14,7 @@ from metrics import (
     batch_post_process_disparity,
     compute_errors,
     depth_errors,
-    eigen_mask,
+    evaluated_mask,
 )
 from options import DEPTH, MonodepthOptions
 from utils import DataError, run, save_array, write_atomically
@@ -47,7 +47,7 @@ def evaluate(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: bool = Tr
                         "export_gt_depth.py for the same split")
     errors, ratios = [], []
     for i, (disp, gt) in enumerate(zip(disps, gt_depths, strict=True)):
-        mask = eigen_mask(gt) if eigen else gt > 0
+        mask = evaluated_mask(gt, eigen)
         if not mask.any():
             raise DataError(f"ground truth {i} has no depth where it is evaluated; export it again")
         error, ratio = depth_errors(gt, disp, mask, scale_factor, median_scaling)
@@ -94,6 +94,8 @@ def main() -> None:
     from datasets.ground_truth import load_or_export_gt_depths
     from distributed import join_world, leave_world
     from prediction import load_disparities, predict_disparities
+    if opts.save_figures:
+        from figures import save_figures
     world = join_world(opts.no_cuda)
     name = Path(opts.eval_split).name
     compares = not opts.no_eval and name != "benchmark"
@@ -127,6 +129,9 @@ def main() -> None:
         med = np.median(ratios)
         print(f" Scaling ratios | med: {med:0.3f} | std: {np.std(ratios / med):0.3f}")
     print_table(errors)
+    if opts.save_figures:
+        unit = (factor * ratios).astype(np.float32)[:, None, None]  # metres
+        save_figures(opts, out_dir, disps / unit, gt_depths, errors[:, 0])
 
 
 if __name__ == "__main__":

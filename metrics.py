@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # scripts import this file to read their command line, which 
     import torch
 
 MIN_DEPTH, MAX_DEPTH = 1e-3, 80.0  # metres between which KITTI's depth is evaluated
+DISTANCE_STEP = 10.0  # metres, of the bins in which errors are averaged by distance
 # Faithful: KITTI's baseline of 0.54 m over the nominal 0.1 makes stereo-trained depth metres
 STEREO_SCALE_FACTOR = 5.4
 # The crop of Garg et al. 2016 as fractions of the height and of the width
@@ -61,9 +62,14 @@ def eigen_mask(gt: np.ndarray) -> np.ndarray:
     return mask & (gt > MIN_DEPTH) & (gt < MAX_DEPTH)
 
 
-def depth_errors(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray, scale_factor: float = 1.0,
-                 median_scaling: bool = True) -> tuple[np.ndarray, float]:
-    """Compare one predicted disparity map with its ground truth.
+def evaluated_mask(gt: np.ndarray, eigen: bool) -> np.ndarray:
+    """Return the (H, W) bool mask of pixels that count: Eigen's, or all that have ground truth."""
+    return eigen_mask(gt) if eigen else gt > 0
+
+
+def depths_at(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray, scale_factor: float = 1.0,
+              median_scaling: bool = True) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return the depths that are compared: true and predicted ones at the N pixels that count.
 
     Args:
         gt: (H, W) metres, 0 = none.
@@ -73,7 +79,7 @@ def depth_errors(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray, scale_facto
         median_scaling: then bring its median to that of the ground truth.
 
     Returns:
-        The seven errors, and the ratio of medians (1 without median scaling).
+        (N,) true and (N,) predicted depths, and the ratio of medians (1 without median scaling).
     """
     import cv2
     # Faithful: disparity is resized, then inverted; np.median; 1e-3 to 80 m
@@ -85,7 +91,38 @@ def depth_errors(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray, scale_facto
     if median_scaling:
         ratio = float(np.median(gt) / np.median(pred))
         pred = pred * ratio
-    return np.array(compute_errors(gt, pred.clip(MIN_DEPTH, MAX_DEPTH))), ratio
+    return gt, pred.clip(MIN_DEPTH, MAX_DEPTH), ratio
+
+
+def depth_errors(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray, scale_factor: float = 1.0,
+                 median_scaling: bool = True) -> tuple[np.ndarray, float]:
+    """Compare one predicted disparity map with its ground truth; arguments as of `depths_at`.
+
+    Returns:
+        The seven errors, and the ratio of medians (1 without median scaling).
+    """
+    gt, pred, ratio = depths_at(gt, disp, mask, scale_factor, median_scaling)
+    return np.array(compute_errors(gt, pred)), ratio
+
+
+def errors_by_distance(
+        depths: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return abs_rel by the true distance: means over the pixels of all images, in bins of 10 m.
+
+    Args:
+        depths: of each image, (N,) true and (N,) predicted ones, metres, > 0.
+
+    Returns:
+        (9,) abs_rel, NaN where there is no pixel, and (9,) numbers of pixels; the last bin is of
+        all from `MAX_DEPTH` on.
+    """
+    bins = int(MAX_DEPTH / DISTANCE_STEP) + 1
+    sums, counts = np.zeros(bins), np.zeros(bins, int)
+    for gt, pred in depths:
+        own = np.minimum(gt / DISTANCE_STEP, bins - 1).astype(int)
+        sums += np.bincount(own, abs(gt - pred) / gt, bins)
+        counts += np.bincount(own, minlength=bins)
+    return np.divide(sums, counts, out=np.full(bins, np.nan), where=counts > 0), counts
 
 
 def logged_depth_errors(gts: np.ndarray, disps: np.ndarray) -> dict[str, float]:

@@ -216,6 +216,8 @@ class MonodepthOptions:
             help="average with the prediction for the flipped image")
         add("--save_pred_disps", action="store_true", help="write disps_<split>_split.npy")
         add("--no_eval", action="store_true", help="predict only")
+        add("--save_figures", action="store_true",
+            help="write figure_images.png and figure_error_by_distance.png")
 
     def _check_training(self, opts: argparse.Namespace):
         error = self.parser.error
@@ -260,6 +262,9 @@ class MonodepthOptions:
                   "--eval_split eigen_benchmark")
         if opts.no_eval and not opts.save_pred_disps:
             error("--no_eval leaves nothing to do; add --save_pred_disps, or leave it out")
+        if opts.save_figures and (opts.no_eval or Path(opts.eval_split).name == "benchmark"):
+            error("--save_figures shows errors; leave out --no_eval, and choose an --eval_split "
+                  "that has ground truth here, as eigen has")
         if opts.ext_disp_to_eval and opts.save_pred_disps:
             error("--save_pred_disps saves predictions, and --ext_disp_to_eval makes none; "
                   "leave one out")

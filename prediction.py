@@ -46,10 +46,7 @@ def predict_disparities(opts: Namespace, world: World) -> np.ndarray | None:
     if opts.eval_stereo and not use_stereo and world.is_main:
         print(f"warning: {opts.load_weights_folder} was trained without stereo, so its depth has "
               "no known scale; --eval_mono finds one for each image")
-    kind = "kitti_test" if Path(opts.eval_split).name == "benchmark" else opts.dataset
-    lines = read_split(split_path(opts.eval_split, "test_files.txt"))
-    dataset = dataset_class(kind)(opts.data_path, lines, height, width, [0], 1,
-                                  img_ext=".png" if opts.png else ".jpg", load_depth=False)
+    dataset = _test_images(opts, height, width)
     disps = [np.empty((0, height, width), np.float32)]
     for batch in _batches_of(dataset, opts, world):
         images = as_float(batch["color", 0, 0].to(world.device))
@@ -67,6 +64,23 @@ def predict_disparities(opts: Namespace, world: World) -> np.ndarray | None:
 def _prepare(device: torch.device) -> None:
     if device.type == "cpu":
         keep_freed_memory()  # a sixth of the time: batches are of one size
+
+
+def _test_images(opts: Namespace, height: int, width: int) -> MonoDataset:
+    """Return the split's test images, which come at that size."""
+    kind = "kitti_test" if Path(opts.eval_split).name == "benchmark" else opts.dataset
+    lines = read_split(split_path(opts.eval_split, "test_files.txt"))
+    return dataset_class(kind)(opts.data_path, lines, height, width, [0], 1,
+                               img_ext=".png" if opts.png else ".jpg", load_depth=False)
+
+
+def read_test_image(opts: Namespace, index: int, height: int, width: int) -> np.ndarray:
+    """Return one of the split's test images, (height, width, 3) uint8 RGB.
+
+    Raises:
+        DataError: it is missing or broken; names it and its split line.
+    """
+    return _test_images(opts, height, width)[index]["color", 0, 0].permute(1, 2, 0).numpy()
 
 
 def _batches_of(dataset: MonoDataset, opts: Namespace, world: World) -> Iterable[dict]:

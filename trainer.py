@@ -283,7 +283,7 @@ class Trainer:
     def log(self, inputs: dict, outputs: dict, losses: dict, views: dict) -> None:
         """Log a training batch and a validation batch, in one of the processes."""
         if self.world.is_main:
-            self.logs.write("train", self.step, inputs, outputs, losses, views)
+            self.logs.write("train", self.step, self.epoch, inputs, outputs, losses, views)
             self.val()
 
     @torch.no_grad()
@@ -299,7 +299,7 @@ class Trainer:
             disps = disp_to_depth(outputs["disp", 0], self.opts.min_depth, self.opts.max_depth)[0]
             gts = inputs["depth_gt"].cpu().numpy()[:, 0]
             losses = losses | logged_depth_errors(gts, disps.cpu().numpy()[:, 0])
-        self.logs.write("val", self.step, inputs, outputs, losses, views)
+        self.logs.write("val", self.step, self.epoch, inputs, outputs, losses, views)
         self._set_training(True)
 
     def save_model(self) -> None:

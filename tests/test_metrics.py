@@ -103,3 +103,11 @@ def test_errors_are_the_hand_values():
     errors = metrics.compute_errors(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
     assert list(errors) == pytest.approx(
         [0.5, 1.0, np.sqrt(2), np.log(2) / np.sqrt(2), 0.5, 0.5, 0.5])
+
+
+def test_errors_by_distance_are_means_over_the_pixels_of_all_images():
+    near = np.array([5.0, 9.9]), np.array([6.0, 9.9])
+    far = np.array([8.0, 10.0, 79.9, 80.0, 200.0]), np.array([4.0, 9.0, 79.9, 40.0, 80.0])
+    abs_rel, counts = metrics.errors_by_distance([near, far])
+    assert counts.tolist() == [3, 1, 0, 0, 0, 0, 0, 1, 2]
+    np.testing.assert_allclose(abs_rel, [(0.2 + 0 + 0.5) / 3, 0.1, *[np.nan] * 5, 0, 0.55])

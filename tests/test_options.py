@@ -24,7 +24,7 @@ DEFAULTS = {
     # and those that Monodepth2 has not
     "precision": "fp32", "compile": False, "cache_dir": None, "accumulate": 1,
     "sync_batchnorm": False, "profile": 0, "seed": None, "deterministic": False, "resume": None,
-    "overwrite": False, "save_every": None, "keep": 2, "max_bad_samples": 0,
+    "overwrite": False, "save_every": None, "keep": 2, "max_bad_samples": 0, "save_figures": False,
 }
 
 
@@ -94,6 +94,10 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("evaluate_depth", ["--eval_mono", "--ext_disp_to_eval", "x.npy", "--save_pred_disps"],
      "--save_pred_disps saves predictions"),
     ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--no_eval"], "add --save_pred_disps"),
+    ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--no_eval", "--save_pred_disps",
+                        "--save_figures"], "leave out --no_eval"),
+    ("evaluate_depth", ["--eval_stereo", *WEIGHTS, "--eval_split", "benchmark", "--save_figures"],
+     "choose an --eval_split that has ground truth here"),
     ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--eval_split", "odom_9"], "evaluate_pose.py"),
     ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--eval_eigen_to_benchmark"],
      "--eval_eigen_to_benchmark goes with"),

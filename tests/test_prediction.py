@@ -15,7 +15,7 @@ from utils import DataError
 
 SCRIPTS = ("train", "evaluate_depth", "evaluate_pose", "test_simple", "export_gt_depth",
            "prepare_data", "export_onnx")
-HEAVY = {"torch", "torchvision", "tensorboardX", "cv2", "PIL"}
+HEAVY = {"torch", "torchvision", "tensorboardX", "cv2", "PIL", "matplotlib"}
 
 
 def run_python(*words):
