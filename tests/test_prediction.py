@@ -12,7 +12,8 @@ from networks import Monodepth2
 from prediction import predict_images
 from utils import DataError
 
-SCRIPTS = ("train", "evaluate_depth", "evaluate_pose", "test_simple", "export_gt_depth")
+SCRIPTS = ("train", "evaluate_depth", "evaluate_pose", "test_simple", "export_gt_depth",
+           "prepare_data")
 HEAVY = {"torch", "torchvision", "tensorboardX", "cv2", "PIL"}
 
 

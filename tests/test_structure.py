@@ -9,14 +9,14 @@ RANKS = {"options": 0, "utils": 0, "layers": 0, "metrics": 0, "machine": 0, "pro
          "randomness": 0, "interrupts": 0,
          "networks": 1, "losses": 1, "datasets": 1, "distributed": 1, "logs": 1, "profiling": 1,
          "commands": 1, "downloads": 1,
-         "checkpoints": 2, "divergence": 2,
+         "checkpoints": 2, "divergence": 2, "preparation": 2,
          "parts": 3, "prediction": 3, "training_states": 3,
          "resume": 4,
          "trainer": 5,
          "train": 6, "test_simple": 6, "evaluate_depth": 6, "evaluate_pose": 6,
-         "export_gt_depth": 6, "demo": 6, "benchmarks": 7}
+         "export_gt_depth": 6, "prepare_data": 6, "demo": 6, "benchmarks": 7}
 FILES = sorted([*ROOT.glob("*.py"), *ROOT.glob("networks/*.py"), *ROOT.glob("datasets/*.py"),
-                *ROOT.glob("benchmarks/*.py")])
+                *ROOT.glob("benchmarks/*.py"), *ROOT.glob("preparation/*.py")])
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
 

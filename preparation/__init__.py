@@ -1,0 +1,1 @@
+"""What is done once to data before training: fetched, unpacked, converted, looked through."""
