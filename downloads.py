@@ -1,6 +1,7 @@
 """What comes from the web: published models, ImageNet's weights; checked, and bounded in size."""
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import os
@@ -119,8 +120,9 @@ def alone_in(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def download(url: str, path: Path, checksum: Checksum | None, max_bytes: int = MAX_BYTES) -> None:
-    """Bring a file from an https server whose certificate is valid; three tries.
+def download(url: str, path: Path, checksum: Checksum | None, max_bytes: int = MAX_BYTES,
+             tries: int = TRIES) -> None:
+    """Bring a file from an https server whose certificate is valid.
 
     What has come is kept as <path>.part, with which the next try, or the next call, goes on.
 
@@ -129,6 +131,7 @@ def download(url: str, path: Path, checksum: Checksum | None, max_bytes: int = M
         path: written when the whole file is there and has its checksum.
         checksum: None where none is published.
         max_bytes: a larger file is refused.
+        tries: how often it is asked for where asking again may help.
 
     Raises:
         Refused: it has another checksum, is too large, or is not served by https.
@@ -136,15 +139,15 @@ def download(url: str, path: Path, checksum: Checksum | None, max_bytes: int = M
     """
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    for attempt in range(1, TRIES + 1):
+    for attempt in range(1, tries + 1):
         try:
             _fetch(url, part, max_bytes)
             break
         except (OSError, http.client.HTTPException) as error:
             if getattr(error, "code", None) == RANGE_NOT_SATISFIABLE:
                 part.unlink(missing_ok=True)
-            if attempt == TRIES or not _may_pass(error):
-                raise OSError(str(getattr(error, "reason", error)) or repr(error)) from None
+            if attempt == tries or not _may_pass(error):
+                raise OSError(_reason(error)) from None
             time.sleep(PAUSE * attempt)
         except Refused:
             part.unlink(missing_ok=True)
@@ -154,6 +157,27 @@ def download(url: str, path: Path, checksum: Checksum | None, max_bytes: int = M
         part.unlink()
         raise Refused(f"its {checksum.algorithm} is {found}, expected {checksum.start}")
     os.replace(part, path)
+
+
+def size_of(url: str) -> int:
+    """Return how many bytes a file has, by what its https server says.
+
+    Raises:
+        OSError: it does not say.
+    """
+    try:
+        request = urllib.request.Request(url, method="HEAD")
+        with _opener().open(request, timeout=TIMEOUT) as answer:
+            length = answer.headers.get("Content-Length", "")
+    except (OSError, http.client.HTTPException) as error:
+        raise OSError(_reason(error)) from None
+    if not length.isdecimal():
+        raise OSError("the server does not say how large it is")
+    return int(length)
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", error)) or repr(error)
 
 
 def _may_pass(error: Exception) -> bool:
@@ -212,24 +236,53 @@ def _digest(path: Path, algorithm: str) -> str:
     return digest.hexdigest()
 
 
-def unpack(archive: Path, folder: Path, max_bytes: int = MAX_BYTES) -> None:
+def unpack(archive: Path, folder: Path, max_bytes: int = MAX_BYTES, root: str = "") -> None:
     """Extract a zip whose entries all stay inside `folder`, are no links, and are not too large.
+
+    Args:
+        archive: the zip.
+        folder: where to; made.
+        max_bytes: of all that is unpacked.
+        root: what is cut off the names that begin with it, such as "dataset/".
 
     Raises:
         Refused: one of them does not, or the archive is broken.
+        OSError: the disk has no room for them, or they cannot be written.
     """
     try:
         with zipfile.ZipFile(archive) as content:
             entries = content.infolist()
             for entry in entries:
-                target = (folder / entry.filename).resolve()
-                is_link = stat.S_ISLNK(entry.external_attr >> 16)
-                if is_link or not target.is_relative_to(folder.resolve()):
-                    raise Refused(f"its entry {entry.filename!r} would leave the folder")
-            # what an entry says it has is all that zipfile reads of it
-            if (size := sum(entry.file_size for entry in entries)) > max_bytes:
-                raise Refused(f"unpacked, it has {size} bytes, more than the {max_bytes} it may "
-                              "have")
-            content.extractall(folder)
+                entry.filename = entry.filename.removeprefix(root)
+            _check_entries(entries, folder.resolve(), max_bytes)
+            folder.mkdir(parents=True, exist_ok=True)
+            _check_room(entries, folder)
+            for entry in tqdm(entries, desc=f"unpacking {archive.stem}", unit=" files"):
+                if entry.filename:  # `root` itself has none left
+                    content.extract(entry, folder)
     except ARCHIVE_ERRORS as error:
+        # a broken archive sends zipfile to places before its start, which are an invalid argument
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         raise Refused(f"it cannot be unpacked: {error}") from None
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], folder: Path, max_bytes: int) -> None:
+    """Raise Refused where unpacking would leave `folder`, or be too large."""
+    for entry in entries:
+        is_link = stat.S_ISLNK(entry.external_attr >> 16)
+        if is_link or not (folder / entry.filename).resolve().is_relative_to(folder):
+            raise Refused(f"its entry {entry.filename!r} would leave the folder")
+    # what an entry says it has is all that zipfile reads of it
+    if (size := sum(entry.file_size for entry in entries)) > max_bytes:
+        raise Refused(f"unpacked, it has {size} bytes, more than the {max_bytes} it may have")
+
+
+def _check_room(entries: list[zipfile.ZipInfo], folder: Path) -> None:
+    """Raise an OSError where the disk of `folder` is too small for what is not there yet."""
+    needed = 0
+    for entry in entries:
+        path = folder / entry.filename
+        needed += entry.file_size - (path.stat().st_size if path.is_file() else 0)
+    if needed > (free := shutil.disk_usage(folder).free):
+        raise OSError(errno.ENOSPC, f"it needs {needed} bytes more, and the disk has {free} free")

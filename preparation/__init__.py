@@ -1,1 +1,1 @@
-"""What is done to data before training: footage, KITTI's archives, a look at what came of it."""
+"""What is done once to data before training: fetched, unpacked, converted, looked through."""

@@ -11,13 +11,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datasets import MonoDataset, as_float, collate
+from datasets import MonoDataset, as_float, collate, dataset_class
 from datasets.intrinsics import Intrinsics, from_normalised
-from datasets.splits import parse_line
+from datasets.splits import parse_line, read_split, split_path
 from interrupts import leave_interrupts_to_parent
 from preparation.contact_sheet import Row, contact_sheet, difference, gray_mask
 from preparation.motion import MIN_FLOW, mean_flow, small_gray
-from utils import DataError, colorize
+from utils import DataError, check_data_path, colorize
 
 SHOWN_FAULTS = 10
 SHOWN_CAMERAS = 5
@@ -162,16 +162,21 @@ def predicted(item: dict, frames: Sequence[int | str], weights: str,
     return pictures | {"mask (white counts)": gray_mask(views["automask", 0][0].cpu().numpy())}
 
 
-def check(dataset: MonoDataset, opts: Namespace) -> bool:
+def check(opts: Namespace) -> bool:
     """Say what a split's data is like, and write the picture; return whether all can be read.
 
     Args:
-        dataset: of the split, without ground truth.
-        opts: num_workers, out (of the picture), load_weights_folder, no_cuda.
+        opts: of the command line.
     """
+    check_data_path(opts.data_path)
+    frames = opts.frame_ids + ["s"] * opts.use_stereo
+    lines = read_split(split_path(opts.split, f"{opts.list}_files.txt"))
+    dataset = dataset_class(opts.dataset)(
+        opts.data_path, lines, opts.height, opts.width, frames, 1, is_train=True,
+        img_ext=".png" if opts.png else ".jpg", load_depth=False)
     faults, flows = read_all(dataset, opts.num_workers)
     print(*describe_faults(faults, len(dataset)), *describe_cameras(dataset),
-          describe_motion(flows, dataset.frame_idxs[1]), sep="\n")
+          describe_motion(flows, frames[1]), sep="\n")
     rows = rows_of(dataset, faults, opts.load_weights_folder, opts.no_cuda)
     if rows:
         contact_sheet(rows, Path(opts.out))

@@ -12,8 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+import trustme
+from https_server import Server, serve
 from hypothesis import settings
 
+import downloads
 import utils
 from checkpoints import InputFormat, save_weights
 from datasets.synthetic import HELD_OUT, TRAIN
@@ -94,6 +97,24 @@ def one_line(outcome: Outcome, status: int) -> str:
     last = [line for line in outcome.err.replace("\r", "\n").splitlines() if "error: " in line]
     assert len(last) == 1, outcome.err
     return last[0]
+
+
+@pytest.fixture(scope="session")
+def authority():
+    """Return what vouches for the certificates of the tests' server."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def server(authority, tmp_path, monkeypatch):
+    """Serve over https, with a certificate that this process, and those it starts, trust."""
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    monkeypatch.setattr(downloads, "PAUSE", 0.01)
+    own = Server()
+    for url in serve(own, authority):
+        own.url = url
+        yield own
 
 
 HEIGHT, WIDTH = 64, 96  # the smallest that the networks take

@@ -2,16 +2,14 @@
 import hashlib
 import http.server
 import io
-import re
-import ssl
 import stat
 import threading
 import zipfile
 
 import pytest
 import torch
-import trustme
 from conftest import one_line, train_flags
+from https_server import Server, archive, serve
 from torchvision.models import get_model
 
 import downloads
@@ -22,94 +20,12 @@ NAME = "mono_640x192"
 GOOD = {"encoder.pth": "e" * 3000, "depth.pth": "d", "pose.pth": "p"}
 
 
-class Server:
-    """Files by path, and how the next requests are to fail.
-
-    Attributes:
-        files: {path: content}.
-        asked: (path, Range header) of all requests so far.
-        cuts: after how many bytes each of the next answers breaks off.
-        statuses: what each of the next requests is answered with.
-        location: where everything is redirected to.
-        is_plain: answer without ranges, as the simplest servers do.
-    """
-
-    def __init__(self):
-        self.files, self.asked, self.cuts, self.statuses = {}, [], [], []
-        self.location, self.is_plain = None, False
-
-    def handler(self):
-        server = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                server.answer(self)
-
-            def log_message(self, *_):
-                pass
-
-        return Handler
-
-    def answer(self, request):
-        asked = request.headers.get("Range")
-        self.asked.append((request.path, asked))
-        if self.location:
-            request.send_response(302)
-            request.send_header("Location", self.location)
-            request.end_headers()
-            return
-        status = self.statuses.pop(0) if self.statuses else 200
-        content = self.files.get(request.path)
-        start = int(re.search(r"\d+", asked)[0]) if asked and not self.is_plain else 0
-        if status != 200 or content is None or (start and start >= len(content)):
-            request.send_error(status if status != 200 else 404 if content is None else 416)
-            return
-        request.send_response(206 if start else 200)
-        if start:
-            request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        request.send_header("Content-Length", str(len(content) - start))
-        request.end_headers()
-        end = start + self.cuts.pop(0) if self.cuts else len(content)
-        request.wfile.write(content[start:end])
-
-
-def serve(server, authority=None):
-    """Serve on loopback until the generator is closed; yields the base of its URLs."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), server.handler()) as httpd:
-        if authority:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            authority.issue_cert("127.0.0.1").configure_cert(context)
-            httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        yield f"http{'s' * bool(authority)}://127.0.0.1:{httpd.server_port}"
-        httpd.shutdown()
-
-
-@pytest.fixture(scope="session")
-def authority():
-    return trustme.CA()
-
-
 @pytest.fixture
-def server(authority, tmp_path, monkeypatch):
-    """Serve models over https, with a certificate that is trusted here."""
-    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    monkeypatch.setattr(downloads, "PAUSE", 0.01)
+def server(server, tmp_path, monkeypatch):
+    """Serve models."""
     monkeypatch.setattr(downloads, "MODELS_DIR", tmp_path / "models")
-    own = Server()
-    for url in serve(own, authority):
-        monkeypatch.setattr(downloads, "MODELS_URL", url)
-        own.url = url
-        yield own
-
-
-def archive(entries):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as content:
-        for name, text in entries.items():
-            content.writestr(name, text, zipfile.ZIP_DEFLATED)
-    return buffer.getvalue()
+    monkeypatch.setattr(downloads, "MODELS_URL", server.url)
+    return server
 
 
 def offer(server, monkeypatch, content, name=NAME, md5=None):
