@@ -49,6 +49,20 @@ class Camera(NamedTuple):
         return (f"metres: {self.metres:g} x the network's depth, from a baseline of "
                 f"{self.baseline:g} m that training calls {NOMINAL_BASELINE}")
 
+    def with_range(self, min_depth: float | None, max_depth: float | None) -> Camera:
+        """Return the camera with another depth range, where one is given.
+
+        Raises:
+            DataError: the smaller depth is not the smaller one.
+        """
+        changed = self._replace(min_depth=min_depth or self.min_depth,
+                                max_depth=max_depth or self.max_depth)
+        if changed.min_depth >= changed.max_depth:
+            raise DataError(f"--min_depth {changed.min_depth} is not below --max_depth "
+                            f"{changed.max_depth}; the weights were trained with "
+                            f"{self.min_depth:g} and {self.max_depth:g}")
+        return changed
+
     def intrinsics(self, width: int, height: int) -> Intrinsics | None:
         """Return the camera for images of this size, if it is known."""
         return None if self.K is None else from_normalised(self.K, width, height)

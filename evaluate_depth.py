@@ -81,6 +81,13 @@ def write_benchmark(disps: np.ndarray, folder: Path, scale_factor: float) -> Non
           "benchmark, which alone has the ground truth")
 
 
+def stereo_factor(weights: str | None) -> float:
+    """Return the metres in the unit of a stereo-trained folder's depth; KITTI's if it says none."""
+    from camera import read_camera
+    # Faithful: stereo depth is metric, x 5.4 on KITTI, and is not scaled by the median
+    return (weights and read_camera(weights, True).metres) or STEREO_SCALE_FACTOR
+
+
 def print_table(errors: np.ndarray) -> None:
     """Print the mean of (N, 7) errors as a row of a LaTeX table."""
     print("\n  " + ("{:>8} | " * 7).format(*DEPTH_METRICS))
@@ -118,10 +125,10 @@ def main() -> None:
         if opts.eval_mono:
             print("warning: KITTI's server wants metres, and monocular depth has no known scale")
         write_benchmark(disps, out_dir / "benchmark_predictions",
-                        STEREO_SCALE_FACTOR * opts.pred_depth_scale_factor)
+                        stereo_factor(opts.load_weights_folder) * opts.pred_depth_scale_factor)
         return
-    # Faithful: stereo depth is metric, x 5.4, and is not scaled by the median
-    factor = opts.pred_depth_scale_factor * (STEREO_SCALE_FACTOR if opts.eval_stereo else 1)
+    factor = opts.pred_depth_scale_factor * (
+        stereo_factor(opts.load_weights_folder) if opts.eval_stereo else 1)
     median_scaling = opts.eval_mono and not opts.disable_median_scaling
     errors, ratios = evaluate(disps, gt_depths, eigen=name != "eigen_benchmark",
                               scale_factor=factor, median_scaling=median_scaling)

@@ -140,8 +140,10 @@ class MonodepthOptions:
 
     def _depth_range(self):
         add = self._group("depth range", "what disparity 1 and 0 mean", TRAIN, DEPTH)
-        add("--min_depth", type=positive(float), default=MIN_DEPTH, help="(%(default)s)")
-        add("--max_depth", type=positive(float), default=MAX_DEPTH, help="(%(default)s)")
+        for name, usual in (("min", MIN_DEPTH), ("max", MAX_DEPTH)):
+            from_weights = self.script == DEPTH  # which say what they were trained with
+            add(f"--{name}_depth", type=positive(float), default=None if from_weights else usual,
+                help="(that of training)" if from_weights else "(%(default)s)")
 
     def _ablations(self):
         add = self._group("ablations", "each switches off one contribution of the paper", TRAIN)
@@ -281,7 +283,7 @@ class MonodepthOptions:
         self._check_common(opts)
 
     def _check_common(self, opts: argparse.Namespace):
-        if opts.min_depth >= opts.max_depth:
+        if None not in (opts.min_depth, opts.max_depth) and opts.min_depth >= opts.max_depth:
             self.parser.error(f"--min_depth {opts.min_depth} is not below "
                               f"--max_depth {opts.max_depth}")
         if opts.num_workers < 0:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from camera import Camera
+from camera import Camera, read_camera
 from checkpoints import load_model
 from datasets import KITTIOdomDataset, MonoDataset, as_float, dataset_class
 from datasets.arrays import read_array
@@ -43,6 +43,8 @@ def predict_disparities(opts: Namespace, world: World) -> np.ndarray | None:
     check_data_path(opts.data_path)
     _prepare(world.device)
     model, (height, width, use_stereo) = load_model(opts.load_weights_folder, device=world.device)
+    camera = read_camera(opts.load_weights_folder, use_stereo).with_range(
+        opts.min_depth, opts.max_depth)
     if opts.eval_stereo and not use_stereo and world.is_main:
         print(f"warning: {opts.load_weights_folder} was trained without stereo, so its depth has "
               "no known scale; --eval_mono finds one for each image")
@@ -52,7 +54,7 @@ def predict_disparities(opts: Namespace, world: World) -> np.ndarray | None:
         images = as_float(batch["color", 0, 0].to(world.device))
         if opts.post_process:
             images = torch.cat([images, images.flip(3)])
-        disp = disp_to_depth(model.disparity(images), opts.min_depth, opts.max_depth)[0]
+        disp = disp_to_depth(model.disparity(images), camera.min_depth, camera.max_depth)[0]
         disp = disp[:, 0].cpu().numpy()
         if opts.post_process:
             plain, mirrored = np.split(disp, 2)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from downloads import PRETRAINED_MODELS, download_model_if_doesnt_exist
 from options import OneLineParser, positive
-from utils import DataError, run
+from utils import run
 
 if TYPE_CHECKING:
     from camera import Camera
@@ -56,6 +56,8 @@ def parse_args() -> argparse.Namespace:
         help="of the images, in pixels, for --ply (an intrinsics.json beside them, or training's)")
     add("--max_frames", type=positive(int), help="end a video or a camera after so many frames")
     args = parser.parse_args()
+    if args.min_depth and args.max_depth and args.min_depth >= args.max_depth:
+        parser.error(f"--min_depth {args.min_depth} is not below --max_depth {args.max_depth}")
     if args.pred_metric_depth and args.output:
         parser.error("--pred_metric_depth is --output depth picture; leave one out")
     if args.disp_range and not 0 <= args.disp_range[0] < args.disp_range[1] <= 1:
@@ -74,13 +76,7 @@ def kinds_of(args: argparse.Namespace, is_video: bool) -> set[str]:
 def training_camera(args: argparse.Namespace, folder: str | Path, use_stereo: bool) -> Camera:
     """Return the camera of the weights, with the depth range that the command line gives."""
     from camera import read_camera
-    camera = read_camera(folder, use_stereo)
-    given = {name: getattr(args, name) for name in ("min_depth", "max_depth")
-             if getattr(args, name) is not None}
-    camera = camera._replace(**given)
-    if camera.min_depth >= camera.max_depth:
-        raise DataError(f"--min_depth {camera.min_depth} is not below --max_depth "
-                        f"{camera.max_depth}")
+    camera = read_camera(folder, use_stereo).with_range(args.min_depth, args.max_depth)
     if args.pred_metric_depth and camera.metres is None and not (args.scale or args.scale_from):
         print(f"warning: {folder} was trained without stereo; its depth has an unknown scale")
     return camera

@@ -46,6 +46,7 @@ NUM_SCALES = 4                     # that the loader makes and the decoder predi
 EVAL_BATCH_SIZE = 16
 STEREO_SCALE_FACTOR = 5.4          # metres per unit of depth: 0.54 m / 0.1
 MIN_DEPTH, MAX_DEPTH = 1e-3, 80.0  # metres between which depth is evaluated
+DISP_RANGE = 0.1, 100.0            # what disparity 1 and 0 mean
 METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")
 
 # flags: the values that this pipeline goes along with, the default first
@@ -250,7 +251,7 @@ def evaluate(opts: Namespace) -> np.ndarray:
     disps = []
     for batch in loader:
         disp = model.disparity(batch["color", 0, 0].to(device))
-        disps.append(disp_to_depth(disp, opts.min_depth, opts.max_depth)[0][:, 0].cpu().numpy())
+        disps.append(disp_to_depth(disp, *DISP_RANGE)[0][:, 0].cpu().numpy())
     disps = np.concatenate(disps)
     errors = [depth_errors(gt, disp, opts.eval_mono)
               for gt, disp in zip(read_gt_depths(opts, lines), disps, strict=True)]

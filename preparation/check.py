@@ -127,7 +127,8 @@ def rows_of(dataset: MonoDataset, faults: dict[int, str], weights: str | None,
         row |= {f"|0 - {f}|": difference(target[1], image) for f, image in sources}
         rows.append(Row(str(dataset.filenames[index]), row))
         if weights is not None:
-            row |= predicted(item, dataset.frame_idxs, weights, no_cuda)
+            rows.append(Row("as these weights see it",
+                            predicted(item, dataset.frame_idxs, weights, no_cuda)))
     return rows
 
 

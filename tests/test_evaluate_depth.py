@@ -10,6 +10,7 @@ import torch
 from conftest import HEIGHT, ROOT, SHARED, WIDTH, figures, needs_shared, one_line
 from PIL import Image
 
+from camera import read_camera, write_camera
 from checkpoints import InputFormat, load_model, save_weights
 from datasets import KITTIRAWDataset
 from datasets.splits import eigen_to_benchmark_ids, read_split
@@ -290,3 +291,18 @@ def test_a_scan_that_is_missing_stops_the_export_and_nothing_is_written(tmp_path
     assert "0000000003.bin is missing" in one_line(outcome, status=1)
     assert "test_files.txt, line 1" in outcome.err
     assert not (tmp_path / "gt_depths.npz").exists()
+
+
+def test_stereo_depth_is_scaled_by_the_baseline_that_the_weights_were_trained_with(
+        drive, weights, tmp_path, script):
+    copied = shutil.copytree(weights, tmp_path / "weights")
+    camera = read_camera(copied, True)
+    tables = []
+    for baseline, flags in ((0.54, ["--pred_depth_scale_factor", 2]), (1.08, [])):
+        write_camera(copied, camera._replace(baseline=baseline))
+        outcome = script("evaluate_depth", "--data_path", drive, "--eval_split",
+                         drive / "splits/tiny", "--load_weights_folder", copied, "--eval_stereo",
+                         "--num_workers", 0, "--no_cuda", *flags)
+        assert outcome.status == 0, outcome.err
+        tables.append(outcome.out.splitlines()[-1])
+    assert tables[0] == tables[1]

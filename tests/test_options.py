@@ -105,7 +105,8 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("evaluate_pose", WEIGHTS, "give odom_9, odom_10, or a path"),
     ("test_simple", ["--image_path", "x.jpg"], "--model_name"),
     ("test_simple", ["--image_path", "x", *WEIGHTS, "--min_depth", "0"], "0 is not larger than 0"),
-    ("test_simple", ["--image_path", "x", *WEIGHTS, "--max_depth", "0.01"], "is not below"),
+    ("test_simple", ["--image_path", "x", *WEIGHTS, "--min_depth", "1", "--max_depth", "0.01"],
+     "is not below"),
     ("export_gt_depth", ["--split", "eigen"], "--data_path")])
 def test_a_wrong_command_line_gets_one_line_and_status_2(script, name, words, found):
     assert found in one_line(script(name, *words), status=2)

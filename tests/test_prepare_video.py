@@ -177,7 +177,7 @@ def test_a_check_of_whole_data_shows_camera_motion_and_a_picture(drive, weights,
     assert "normalised fx 0.5800 fy 1.9200 cx 0.5000 cy 0.5000" in outcome.out
     assert "0% of 6 pairs are nearly static" in outcome.out
     with Image.open(tmp_path / "check.png") as picture:
-        cells, rows = 1 + 3 + 3 + 1 + 3 * 2 + 1, 4
+        cells, rows = max(1 + 3 + 3, 1 + 3 * 2 + 1), 4 * 2
         assert picture.size == (320 * cells, rows * (18 + 18 + round(64 * 320 / 96)))
 
 
