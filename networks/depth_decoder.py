@@ -37,13 +37,16 @@ class DepthDecoder(nn.Module):
         heads = [Conv3x3(NUM_CH_DEC[s], num_output_channels) for s in self.scales]
         self.decoder = nn.ModuleList(blocks + heads)
 
-    def forward(self, input_features: Sequence[Tensor]) -> dict[tuple[str, int], Tensor]:
+    def forward(self, input_features: Sequence[Tensor],
+                scales: Iterable[int] | None = None) -> dict[tuple[str, int], Tensor]:
         """Return {("disp", s): (B, num_output_channels, H / 2^s, W / 2^s) in (0, 1)}.
 
         Args:
             input_features: the encoder's five maps for an H x W image.
+            scales: those wanted, all of the decoder's if None.
         """
         blocks, heads = self.decoder[:10], dict(zip(self.scales, self.decoder[10:], strict=True))
+        wanted = heads if scales is None else scales
         outputs = {}
         x = input_features[-1]
         for level, before, after in zip(reversed(range(5)), blocks[::2], blocks[1::2], strict=True):
@@ -51,7 +54,7 @@ class DepthDecoder(nn.Module):
             if self.use_skips and level > 0:
                 x = torch.cat([x, input_features[level - 1]], 1)
             x = after(x)
-            if level in heads:
+            if level in wanted:
                 # in float32: eight bits of disparity would put steps into depth
                 outputs["disp", level] = torch.sigmoid(heads[level](x).float())
         return outputs

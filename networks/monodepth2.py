@@ -100,7 +100,7 @@ class Monodepth2(nn.Module):
 
     def disparity(self, images: Tensor) -> Tensor:
         """Return the (B, 1, H, W) disparity in (0, 1) of (B, 3, H, W) `images` in [0, 1]."""
-        return self.depth(self.encoder(images))["disp", 0]
+        return self.depth(self.encoder(images), scales=[0])["disp", 0]
 
     def motion(self, earlier: Tensor, later: Tensor) -> Tensor:
         """Return the (B, 4, 4) pose from the camera of `earlier` to that of `later`.
