@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -20,7 +22,9 @@ from utils import DataError
 
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv",
                     ".3gp", ".ogv", ".ts"})
-CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".avi": "MJPG"}
+CODEC = "mp4v"  # which every OpenCV has
+FASTEST = 1000  # frames a second; what files say of more is a mistake
+WHOLE = 0.95  # of the frames that a video announces, which some formats estimate
 DEFAULT_FPS = 10.0  # of a video that is made of frames which have no rate of their own
 MADE = ("_disp", "_depth")  # ends of the names of pictures that prediction makes
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong is said here, in a line
@@ -62,19 +66,15 @@ class Footage:
     def __init__(self, source: str | Path, ext: str | None = None, most: int | None = None):
         path = Path(source)
         self.source, self.most = source, most
-        self.is_camera = str(source).isdigit() and not path.exists()
+        self.is_camera = bool(re.fullmatch("[0-9]{1,3}", str(source))) and not path.exists()
         self.is_video = self.is_camera or (path.suffix.lower() in VIDEOS and not path.is_dir())
-        self.name = Path(f"camera_{source}") if self.is_camera else path.with_suffix("")
+        self.name = Path(f"camera_{source}") if self.is_camera else (
+            path if path.is_dir() else path.with_suffix(""))
         self.fps = None
         if self.is_video:
-            with self._opened() as capture:
-                rate, count = (capture.get(key) for key in (cv2.CAP_PROP_FPS,
-                                                            cv2.CAP_PROP_FRAME_COUNT))
-                self.fps = rate if 0 < rate < 1000 else DEFAULT_FPS
-                self.count = int(count) if 0 < count < 1e9 and not self.is_camera else None
+            self.fps, self.count = self._rate_and_count()
         else:
             self.images = _find_images(path, ext)
-            self.name = path if path.is_dir() else self.name
             self.count = len(self.images)
         self.count = min(filter(None, (self.count, most)), default=None)
 
@@ -88,6 +88,16 @@ class Footage:
             yield Still(f"{self.source}, frame {number}", self.name / f"{number:06d}",
                         partial(_from_opencv, frame))
 
+    def _rate_and_count(self) -> tuple[float, int | None]:
+        with self._opened() as capture:
+            rate = capture.get(cv2.CAP_PROP_FPS)
+            count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        if not 0 < rate < FASTEST:
+            rate = DEFAULT_FPS
+            print(f"warning: {self.source} does not say its rate; it is taken for {rate:g} frames "
+                  "a second", file=sys.stderr)
+        return rate, int(count) if 0 < count < 1e9 and not self.is_camera else None
+
     def _frames(self) -> Iterator[np.ndarray]:
         number = 0
         with self._opened() as capture:
@@ -100,6 +110,9 @@ class Footage:
         if not number:
             raise DataError(f"{self.source} has no frame that can be decoded; convert it again, "
                             "for example to H.264 in .mp4")
+        if self.count is not None and number < WHOLE * self.count:
+            print(f"\nwarning: {self.source} breaks off: it has {number} of the {self.count} "
+                  "frames that it announces; copy it again", file=sys.stderr)
 
     @contextmanager
     def _opened(self) -> Iterator[cv2.VideoCapture]:
@@ -127,13 +140,22 @@ def _find_images(path: Path, ext: str | None) -> list[Path]:
         raise DataError(f"{path} does not exist; give an image, a folder of images, a video file "
                         "or the number of a camera")
     wanted = EXTENSIONS if ext is None else {f".{ext.lstrip('.')}"}
-    found = sorted(file for file in path.iterdir()
-                   if (file.suffix if ext else file.suffix.lower()) in wanted
-                   and not file.stem.endswith(MADE))
+    try:
+        found = sorted((file for file in path.iterdir()
+                        if (file.suffix if ext else file.suffix.lower()) in wanted
+                        and not file.stem.endswith(MADE)), key=_numbers_and_words)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
     if not found:
         what = "image" if ext is None else f"*.{ext.lstrip('.')}"
         raise DataError(f"{path} has no {what}; name their extension with --ext")
     return found
+
+
+def _numbers_and_words(path: Path) -> list:
+    """Return what puts 2.png before 10.png."""
+    return [int(part) if part.isdecimal() else part
+            for part in re.split("([0-9]+)", path.name)]
 
 
 def read_still(path: Path) -> Tensor:
@@ -156,7 +178,7 @@ class VideoFile:
     """A video that is written frame by frame, and has its name only when it is whole.
 
     Args:
-        path: with an extension of `CODECS`.
+        path: an .mp4.
         fps: frames a second.
 
     Raises:
@@ -164,41 +186,56 @@ class VideoFile:
     """
 
     def __init__(self, path: Path, fps: float):
-        self.path, self.fps = path, fps
+        self.path, self.fps = path, round(fps, 2)  # MPEG-4 counts time in whole fractions
         self._temporary = path.with_name(f"{path.stem}.part{path.suffix}")
-        self._writer = None
+        self._writer, self._shape, self.count = None, None, 0
 
     def __enter__(self) -> VideoFile:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        """Give the file its name, or remove it if an error has ended it."""
-        if self._writer is not None:
-            self._writer.release()
-        if kind is None and self._writer is not None:
-            self._temporary.replace(self.path)
-        else:
+        """Give the file its name, or remove it if an error has ended it or it is not whole."""
+        if self._writer is None:
+            return
+        self._writer.release()
+        try:
+            if kind is None:
+                self._check_whole()
+                self._temporary.replace(self.path)
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be written: {error.strerror}") from None
+        finally:
             with suppress(OSError):
                 self._temporary.unlink()
 
     def write(self, image: np.ndarray) -> None:
         """Append an (H, W, 3) uint8 RGB image; all have the size of the first."""
+        if self._shape not in (None, image.shape):
+            raise DataError(f"{self.path}: a frame has {image.shape[1]}x{image.shape[0]} pixels, "
+                            f"the first {self._shape[1]}x{self._shape[0]}; a video has one size")
         height, width = (side // 2 * 2 for side in image.shape[:2])  # codecs want even sides
         if self._writer is None:
             self._open(width, height)
+        self._shape, self.count = image.shape, self.count + 1
         self._writer.write(cv2.cvtColor(image[:height, :width], cv2.COLOR_RGB2BGR))
 
     def _open(self, width: int, height: int) -> None:
-        codec = CODECS.get(self.path.suffix)
-        if codec is None:
-            raise DataError(f"{self.path} is no video that can be written; its extension must be "
-                            f"one of {', '.join(CODECS)}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"{self.path.parent} cannot be made: {error.strerror}") from None
-        self._writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter_fourcc(*codec),
+        self._writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter_fourcc(*CODEC),
                                        self.fps, (width, height))
         if not self._writer.isOpened():
-            raise DataError(f"{self.path} cannot be written: OpenCV has no codec {codec} here, or "
+            self._writer = None
+            raise DataError(f"{self.path} cannot be written: OpenCV has no codec {CODEC} here, or "
                             "the folder is not to be written; choose another --output_dir")
+
+    def _check_whole(self) -> None:
+        """Raise a DataError if frames are missing: OpenCV does not say that a disk is full."""
+        capture = cv2.VideoCapture(str(self._temporary))
+        found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture.release()
+        if found != self.count:
+            raise DataError(f"{self.path} cannot be written: {found} of {self.count} frames are in "
+                            "the file; free some space, or choose another folder")

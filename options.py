@@ -24,6 +24,11 @@ def positive(kind: type) -> Callable[[str], int | float]:
     return parse
 
 
+def network_size(size: float) -> int:
+    """Return the width or height nearest to `size` that the networks take."""
+    return max(MIN_SIZE, round(size / SIZE_STEP) * SIZE_STEP)
+
+
 def natural(text: str) -> int:
     """Return the whole number, 0 or more, that `text` is: an argparse type."""
     value = int(text)
@@ -225,10 +230,9 @@ class MonodepthOptions:
         error = self.parser.error
         for name in ("height", "width"):
             size = getattr(opts, name)
-            if size < MIN_SIZE or size % SIZE_STEP:
-                near = max(MIN_SIZE, round(size / SIZE_STEP) * SIZE_STEP)
+            if size != network_size(size):
                 error(f"--{name} is {size}; it must be a multiple of {SIZE_STEP}, from {MIN_SIZE} "
-                      f"on, for example --{name} {near}")
+                      f"on, for example --{name} {network_size(size)}")
         if opts.frame_ids[0] != 0 or len(set(opts.frame_ids)) < len(opts.frame_ids):
             error(f"--frame_ids is {_words(opts.frame_ids)}; it must start with 0, the target, "
                   "and name each source frame once, for example --frame_ids 0 -1 1")

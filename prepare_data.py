@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from options import MIN_SIZE, SIZE_STEP, OneLineParser, natural, positive
+from options import MIN_SIZE, SIZE_STEP, OneLineParser, natural, network_size, positive
 from utils import run
 
 
@@ -16,10 +16,9 @@ def image_size(text: str) -> tuple[int, int]:
     if not (width.isdigit() and height.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is no size; expected WxH, as in 640x192")
     sizes = int(width), int(height)
-    if any(size < MIN_SIZE or size % SIZE_STEP for size in sizes):
-        near = "x".join(str(max(MIN_SIZE, round(size / SIZE_STEP) * SIZE_STEP)) for size in sizes)
+    if sizes != (near := tuple(map(network_size, sizes))):
         raise argparse.ArgumentTypeError(f"{text} is not of multiples of {SIZE_STEP}, from "
-                                         f"{MIN_SIZE} on; for example {near}")
+                                         f"{MIN_SIZE} on; for example {near[0]}x{near[1]}")
     return sizes
 
 
@@ -43,9 +42,8 @@ def add_video(commands: argparse._SubParsersAction) -> None:
                         help="in pixels of the footage (default: its folder's intrinsics.json)")
     camera.add_argument("--fov", type=positive(float), metavar="DEG",
                         help="horizontal field of view; square pixels, centre in the middle")
-    add("--min_flow", type=float, default=1.0, metavar="PIXELS",
-        help="leave out frames that move less, on average, at 416 pixels' width; 0 keeps all "
-             "(%(default)s)")
+    add("--min_flow", type=float, metavar="PIXELS",
+        help="leave out frames that move less, on average, at 416 pixels' width; 0 keeps all (1)")
     add("--ext", help="extension of a folder's images (default: all that are known)")
     parser.set_defaults(call=call_video, parser=parser)
 
@@ -95,6 +93,11 @@ def call_check(opts: argparse.Namespace) -> None:
     if opts.frame_ids[0] != 0 or len(opts.frame_ids) + opts.use_stereo < 2:
         opts.parser.error(f"--frame_ids is {' '.join(map(str, opts.frame_ids))}; it must start "
                           "with 0, and name a source frame unless there is --use_stereo")
+    for name in ("height", "width"):
+        size = getattr(opts, name)
+        if size != network_size(size):
+            opts.parser.error(f"--{name} is {size}; it must be a multiple of {SIZE_STEP}, for "
+                              f"example --{name} {network_size(size)}")
     from preparation.check import check
     if not check(opts):
         sys.exit(1)

@@ -72,6 +72,7 @@ class Trainer:
         self.frames = options.frame_ids + ["s"] * options.use_stereo
         self.train_loader = make_loader(options, "train", self.frames, self.seed, self.world)
         self.val_loader = make_loader(options, "val", self.frames, self.seed, self.world)
+        self.camera = make_camera(options, self.train_loader)
         self.steps_per_epoch = len(self.train_loader) // options.accumulate
         self.model = make_model(options, self.frames, state is not None, self.world).to(self.device)
         if trains_channels_last(self.device):
@@ -308,8 +309,8 @@ class Trainer:
             return
         write_atomically(self.log_path / "models" / "opt.json", self._flags().encode())
         form = InputFormat(self.opts.height, self.opts.width, self.opts.use_stereo)
+        write_camera(self.weights_folder(), self.camera)
         save_weights(self.weights_folder(), self.model, self.optimizer, form)
-        write_camera(self.weights_folder(), make_camera(self.opts, self.train_loader))
 
     def save_state(self, epoch: int) -> Path | None:
         """Write all that going on takes, from the next batch of `epoch`; return where it is.

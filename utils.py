@@ -97,9 +97,11 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):  # which says nothing new
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise DataError(f"{path} cannot be written: {error.strerror}; free some space, or "
                         "choose another folder") from None
 

@@ -1,7 +1,7 @@
 """Train for minutes; memory must stay flat, and nothing may leak: `python benchmarks/soak.py`.
 
-Every second it notes the resident size of train.py and of its workers, their number, and how
-many files they hold open. It fails where the last minute's size differs from the third's by more
+Every second it notes the resident memory of train.py and of its workers, without pages of files,
+which the kernel maps and takes back as it likes; their number, and how many files they hold open. It fails where the last minute's size differs from the third's by more
 than 2 %, or where processes or open files have become more.
 """
 from __future__ import annotations
@@ -46,7 +46,8 @@ def look(main: int, started: float) -> Look:
 
 def _resident_mb(pid: int | str) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1000
+    return sum(int(status.partition(f"{kind}:")[2].split()[0]) / 1000
+               for kind in ("RssAnon", "RssShmem"))
 
 
 def minute(looks: list[Look], number: int) -> dict[str, float]:

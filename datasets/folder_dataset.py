@@ -64,7 +64,11 @@ class FolderDataset(MonoDataset):
         return self._cameras[folder]
 
     def get_intrinsics(self, folder: str) -> np.ndarray:
-        """Return the (4, 4) intrinsics in units of the image's width and height."""
+        """Return the (4, 4) intrinsics in units of the image's width and height.
+
+        Like KITTI's published ones they count from the image's edge, half a pixel from where
+        `project` counts; at the network's size that is less than a calibration is good for.
+        """
         return self.camera(folder).normalised
 
     def get_image_size(self, folder: str) -> tuple[int, int]:
@@ -87,7 +91,11 @@ def _numbered_images(folder: Path) -> dict[int, str]:
         DataError: two have the same number.
     """
     found: dict[int, str] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    try:
+        paths = sorted(folder.iterdir()) if folder.is_dir() else ()
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}") from None
+    for path in paths:
         number = re.search(r"[0-9]+\Z", path.stem)
         if path.suffix.lower() not in EXTENSIONS or number is None:
             continue

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,11 +38,6 @@ class Intrinsics(NamedTuple):
     baseline: float | None = None
 
     @property
-    def matrix(self) -> np.ndarray:
-        """K in pixels, (3, 3) float64."""
-        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]])
-
-    @property
     def normalised(self) -> np.ndarray:
         """K in units of the image's width and height, (4, 4) float32; 0.5 is the middle."""
         K = np.eye(4, dtype=np.float32)
@@ -72,6 +68,16 @@ def from_field_of_view(degrees: float, width: int, height: int) -> Intrinsics:
     """
     focal = width / 2 / math.tan(math.radians(degrees) / 2)
     return Intrinsics(focal, focal, (width - 1) / 2, (height - 1) / 2, width, height)
+
+
+def from_numbers(numbers: Sequence[float], width: int, height: int) -> Intrinsics:
+    """Return the camera of --intrinsics FX FY CX CY, for images of this size.
+
+    Raises:
+        DataError: no camera has such numbers.
+    """
+    fields = dict(zip(Intrinsics._fields[:6], [*numbers, width, height], strict=True))
+    return parse_intrinsics(json.dumps(fields).encode(), "--intrinsics")
 
 
 def parse_intrinsics(content: bytes, name: str | Path) -> Intrinsics:

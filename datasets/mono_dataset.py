@@ -158,7 +158,7 @@ class MonoDataset(Dataset):
     def _intrinsics(self, folder: str) -> dict[tuple[str, int], torch.Tensor]:
         if folder in self._matrices:
             return self._matrices[folder]
-        matrices = self._matrices[folder] = {}
+        matrices = {}
         for s in range(self.num_scales):
             # Faithful: one normalised K for every drive, times the size of each scale
             K = self.get_intrinsics(folder).astype(np.float32)
@@ -166,6 +166,7 @@ class MonoDataset(Dataset):
             K[1] *= self.height // 2**s
             matrices["K", s] = torch.from_numpy(K)
             matrices["inv_K", s] = torch.from_numpy(np.linalg.pinv(K))
+        self._matrices[folder] = matrices
         return matrices
 
     def get_intrinsics(self, folder: str) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from camera import read_camera
+from checkpoints import load_model
 from datasets import MonoDataset, as_float, collate, dataset_class
 from datasets.intrinsics import Intrinsics, from_normalised
 from datasets.splits import parse_line, read_split, split_path
+from distributed import get_device
 from interrupts import leave_interrupts_to_parent
+from losses import ReprojectionObjective
 from preparation.contact_sheet import Row, contact_sheet, difference, gray_mask
-from preparation.motion import MIN_FLOW, mean_flow, small_gray
+from preparation.motion import MIN_FLOW, WIDTH, mean_flow, small_gray
 from utils import DataError, check_data_path, colorize
 
 SHOWN_FAULTS = 10
@@ -46,7 +51,7 @@ class Reading(Dataset):
         return index, "", mean_flow(first, second)
 
 
-def spread(count: int, most: int) -> list[int]:
+def evenly(count: int, most: int) -> list[int]:
     """Return at most `most` of range(count), evenly spread."""
     return [i * count // min(count, most) for i in range(min(count, most))]
 
@@ -57,7 +62,7 @@ def read_all(dataset: MonoDataset, workers: int) -> tuple[dict[int, str], np.nda
     Returns:
         What is wrong, by the index of the item, and the mean flows of some of the others.
     """
-    reading = Reading(dataset, spread(len(dataset), MEASURED))
+    reading = Reading(dataset, evenly(len(dataset), MEASURED))
     loader = DataLoader(reading, batch_size=None, num_workers=min(workers, len(dataset)),
                         worker_init_fn=leave_interrupts_to_parent)
     faults, flows = {}, []
@@ -73,11 +78,14 @@ def describe_faults(faults: dict[int, str], count: int) -> list[str]:
     """Return lines that say what is missing or broken: how much, and the first ones."""
     if not faults:
         return [f"files: all {count} samples can be read"]
-    different = sorted(set(faults.values()))
-    return [f"files: {len(faults)} of {count} samples cannot be read; the first reasons:",
-            *(f"  {fault}" for fault in different[:SHOWN_FAULTS]),
-            *[f"  ... and {len(different) - SHOWN_FAULTS} more"] * (
-                len(different) > SHOWN_FAULTS)]
+    # a file is part of several samples, and each words the cure in its own way
+    files = dict.fromkeys(fault.partition(";")[0].partition(" (")[0] for fault in faults.values())
+    missing = sum(" is missing" in file for file in files)
+    return [f"files: {len(faults)} of {count} samples cannot be read; {missing} missing files, "
+            f"{len(files) - missing} other faults, the first of them:",
+            *(f"  {file}" for file in list(files)[:SHOWN_FAULTS]),
+            *[f"  ... and {len(files) - SHOWN_FAULTS} more"] * (len(files) > SHOWN_FAULTS),
+            f"  the first in full: {next(iter(faults.values()))}"]
 
 
 def describe_camera(camera: Intrinsics) -> str:
@@ -94,9 +102,10 @@ def describe_cameras(dataset: MonoDataset) -> list[str]:
     """Return a line for each camera of a dataset, with the sequences it took."""
     cameras: dict[str, list[str]] = {}
     for folder in dict.fromkeys(parse_line(line)[0] for line in dataset.filenames):
-        height, width = dataset.get_image_size(folder) or (dataset.height, dataset.width)
-        camera = from_normalised(dataset.get_intrinsics(folder), width, height)
-        cameras.setdefault(describe_camera(camera), []).append(folder)
+        with suppress(DataError):  # which is among the faults
+            height, width = dataset.get_image_size(folder) or (dataset.height, dataset.width)
+            camera = from_normalised(dataset.get_intrinsics(folder), width, height)
+            cameras.setdefault(describe_camera(camera), []).append(folder)
     lines = [f"camera of {folders[0]}{f' and {len(folders) - 1} more' if folders[1:] else ''}: "
              f"{words}" for words, folders in cameras.items()]
     return lines[:SHOWN_CAMERAS] + [f"... and {len(lines) - SHOWN_CAMERAS} more cameras"] * (
@@ -109,8 +118,8 @@ def describe_motion(flows: np.ndarray, source: int | str) -> str:
         return "motion: no sample could be read"
     static = (flows < MIN_FLOW).mean()
     advice = " Leave them out: they teach nothing." * bool(static > 0.1 and source != "s")
-    return (f"motion: frame 0 to {source} moves {flows.mean():.2f} pixels of 416 on average (5 % "
-            f"less than {np.percentile(flows, 5):.2f}); {static:.0%} of {len(flows)} pairs are "
+    return (f"motion: frame 0 to {source} moves {flows.mean():.2f} pixels of {WIDTH} on average "
+            f"(5 % less than {np.percentile(flows, 5):.2f}); {static:.0%} of {len(flows)} pairs are "
             f"nearly static, below {MIN_FLOW:g}.{advice}")
 
 
@@ -119,7 +128,7 @@ def rows_of(dataset: MonoDataset, faults: dict[int, str], weights: str | None,
     """Return the rows of the picture: frames, differences and, with weights, what is predicted."""
     whole = [i for i in range(len(dataset)) if i not in faults]
     rows = []
-    for index in (whole[i] for i in spread(len(whole), ROWS)):
+    for index in (whole[i] for i in evenly(len(whole), ROWS)):
         item = dataset[index]
         target, *sources = ((f, item["color", f, 0]) for f in dataset.frame_idxs)
         row = {"frame 0": target[1].permute(1, 2, 0).numpy()}
@@ -135,25 +144,29 @@ def rows_of(dataset: MonoDataset, faults: dict[int, str], weights: str | None,
 @torch.no_grad()
 def predicted(item: dict, frames: Sequence[int | str], weights: str,
               no_cuda: bool) -> dict[str, np.ndarray]:
-    """Return the pictures of an item's disparity, of its warped sources and of its mask."""
-    from camera import read_camera
-    from checkpoints import load_model
-    from distributed import get_device
-    from losses import ReprojectionObjective
-    in_time = [f for f in frames if f not in (0, "s")]
+    """Return the pictures of an item's disparity, of its warped sources and of its mask.
+
+    Raises:
+        DataError: the weights are of another size or of other frames.
+    """
     device = get_device(no_cuda)
-    model, form = load_model(weights, with_pose=bool(in_time), device=device)
+    in_time = [f for f in frames if f != "s"]
+    model, form = load_model(weights, with_pose=len(in_time) > 1, device=device)
+    height, width = item["color", 0, 0].shape[1:]
+    if (form.height, form.width) != (height, width):
+        raise DataError(f"{weights} is of images of {form.width}x{form.height}; add --height "
+                        f"{form.height} --width {form.width}")
+    if model.pose_model_input == "all" and len(model.times) != len(in_time):
+        raise DataError(f"the pose network in {weights} takes {len(model.times)} frames at once; "
+                        "give the --frame_ids that it was trained with")
+    model.frame_ids, model.times = list(frames), in_time
     camera = read_camera(weights, form.use_stereo)
     inputs = {key: torch.as_tensor(value).to(device) for key, value in collate([item]).items()}
-    inputs |= {key: as_float(value) for key, value in inputs.items() if key[0] == "color"}
-    outputs = {("disp", 0): model.disparity(inputs["color", 0, 0])}
-    for f in in_time:
-        pair = [inputs["color", f, 0], inputs["color", 0, 0]]
-        T = model.motion(*pair) if f < 0 else model.motion(*reversed(pair))
-        outputs["cam_T_cam", 0, f] = T.inverse() if f < 0 else T
-    if "s" in frames:
-        outputs["cam_T_cam", 0, "s"] = inputs["stereo_T"]
-    objective = ReprojectionObjective(frames, [0], camera.min_depth, camera.max_depth)
+    for f in frames:
+        inputs["color", f, 0] = inputs["color_aug", f, 0] = as_float(inputs["color", f, 0])
+    objective = ReprojectionObjective(frames, [0], camera.min_depth, camera.max_depth,
+                                      scale_translation=model.pose_model_type == "posecnn")
+    outputs = model(inputs)
     _, views = objective(inputs, outputs)
     pictures = {"disparity": colorize(outputs["disp", 0][0, 0].cpu().numpy())}
     for f in frames[1:]:

@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +27,7 @@ from utils import DataError, write_atomically
 QUALITY = 95       # of the JPEGs
 STRETCH = 500      # frames, of which the last tenth is for validation
 VAL_SHARE = 0.1
+LISTS = "splits"   # the folder of the lists
 LEAST = 3          # frames of a stretch: one with both its neighbours
 WAITING = 8        # frames that wait to be written
 
@@ -56,6 +59,7 @@ def new_folder(out: Path, number: int) -> Iterator[Path]:
     Raises:
         DataError: it is not, or the disk is full.
     """
+    out = Path(os.path.abspath(out))
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"--out {out} exists; remove it or choose another folder")
     unfinished = out.with_name(f"{out.name}.unfinished-{number}")
@@ -69,23 +73,23 @@ def new_folder(out: Path, number: int) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def folder_name(footage: Footage, taken: Sequence[str]) -> str:
+def folder_name(views: Sequence[Footage], taken: Sequence[str]) -> str:
     """Return a name for a sequence that split lines can hold and no other one has."""
-    name = re.sub(r"[^\w.-]+", "_", footage.name.resolve().name).strip("._") or "sequence"
-    name, number = re.sub(r"[^\x20-\x7e]", "_", name), 2
-    while name in taken:
-        name = f"{name.rpartition('-')[0] or name}-{number}"
-        number += 1
-    return name
+    path = Path(os.path.abspath(views[0].name))
+    name = path.name if len(views) == 1 else path.parent.name  # which holds left/ and right/
+    base = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._") or "sequence"
+    names = chain([base], (f"{base}-{number}" for number in count(2)))
+    return next(name for name in names if name not in (*taken, LISTS))
 
 
-def write_sequence(folder: Path, views: Sequence[Footage], camera: Intrinsics,
-                   fps: float, min_flow: float) -> Prepared:
+def write_sequence(folder: Path, views: Sequence[Footage], size: tuple[int, int],
+                   camera: Intrinsics, fps: float, min_flow: float) -> Prepared:
     """Write the frames that move, and their camera, into a folder.
 
     Args:
         folder: new; its name is the sequence's.
         views: the footage; of a stereo pair that of the left and that of the right camera.
+        size: height and width of all its frames.
         camera: of the images to write: they are resized to its size.
         fps: frames a second to keep of a video.
         min_flow: mean flow, in pixels of `motion.WIDTH`, below which a frame is left out.
@@ -102,7 +106,7 @@ def write_sequence(folder: Path, views: Sequence[Footage], camera: Intrinsics,
     with ThreadPoolExecutor() as pool:
         for stills in tqdm(_together(views, fps), unit="frame", desc=folder.name,
                            dynamic_ncols=True):
-            images = [_read(still, camera) for still in stills]
+            images = [_read(still, size, camera) for still in stills]
             seen += 1
             now = small_gray(images[0])
             if last is not None and mean_flow(last, now) < min_flow:
@@ -123,6 +127,10 @@ def write_sequence(folder: Path, views: Sequence[Footage], camera: Intrinsics,
 
 def _together(views: Sequence[Footage], fps: float) -> Iterator[list[Still]]:
     """Yield the views' frames of the same time, `fps` of them a second."""
+    rates = {view.fps for view in views}
+    if len(rates) > 1:
+        raise DataError(f"{views[0].source} has {views[0].fps} frames a second, {views[1].source} "
+                        f"{views[1].fps}; convert both to one rate")
     number, ends = 0, object()
     iterators = [iter(view) for view in views]
     share = min(1.0, fps / views[0].fps) if views[0].is_video else 1.0
@@ -133,15 +141,28 @@ def _together(views: Sequence[Footage], fps: float) -> Iterator[list[Still]]:
         if ends in stills:
             raise DataError(f"{views[stills.index(ends)].source} ends after {number} frames, the "
                             "other camera's footage does not; cut them to one length")
+        if len({_number(still) for still in stills}) > 1:
+            raise DataError(f"{stills[0].label} and {stills[1].label} would be a pair, but have "
+                            "other numbers; a frame of one side is missing")
         if number == 0 or int(number * share) > int((number - 1) * share):
             yield stills
         number += 1
 
 
-def _read(still: Still, camera: Intrinsics) -> Tensor:
+def _number(still: Still) -> int | None:
+    """Return the number that a frame's name ends with."""
+    found = re.search("[0-9]+$", still.name.name)
+    return int(found[0]) if found else None
+
+
+def _read(still: Still, size: tuple[int, int], camera: Intrinsics) -> Tensor:
     """Return a frame at the camera's size, (3, H, W) uint8."""
     image = still.read()
-    if tuple(image.shape[1:]) == (camera.height, camera.width):
+    found = tuple(image.shape[1:])
+    if found != size:
+        raise DataError(f"{still.label} has {found[1]}x{found[0]} pixels, the first frame "
+                        f"{size[1]}x{size[0]}; give footage of one size and one camera")
+    if found == (camera.height, camera.width):
         return image
     return resize(image, camera.height, camera.width, exact=True)
 

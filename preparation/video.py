@@ -1,22 +1,24 @@
 """Footage of one's own, made into a dataset: what `prepare_data.py video` does."""
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
 from argparse import Namespace
+from contextlib import suppress
+from pathlib import Path
 
 from datasets.intrinsics import (
-    FILE_NAME,
     Intrinsics,
+    find_intrinsics,
     from_field_of_view,
-    parse_intrinsics,
+    from_numbers,
     read_intrinsics,
 )
 from footage import Footage
-from options import MIN_SIZE, SIZE_STEP
-from preparation.sequences import folder_name, new_folder, write_lists, write_sequence
+from options import network_size
+from preparation.motion import MIN_FLOW, WIDTH
+from preparation.sequences import LISTS, folder_name, new_folder, write_lists, write_sequence
 from utils import DataError
 
 DEFAULT_VIEW = 60.0   # degrees, where nobody says what the camera sees
@@ -25,11 +27,10 @@ TRAIN_WIDTH = 640     # pixels, of the training that is proposed
 
 def camera_of(opts: Namespace, source: Footage, width: int, height: int) -> Intrinsics:
     """Return the camera of footage of this size, as it is."""
-    beside = (source.name if source.name.is_dir() else source.name.parent) / FILE_NAME
+    beside = None if opts.fov else _beside(Path(source.source))
     if opts.intrinsics is not None:
-        fields = dict(zip(Intrinsics._fields, [*opts.intrinsics, width, height], strict=False))
-        camera = parse_intrinsics(json.dumps(fields).encode(), "--intrinsics")
-    elif opts.fov is None and beside.is_file():
+        camera = from_numbers(opts.intrinsics, width, height)
+    elif beside is not None:
         camera = read_intrinsics(beside)
         if (camera.width, camera.height) != (width, height):
             raise DataError(f"{beside} is for images of {camera.width}x{camera.height}, those of "
@@ -43,28 +44,45 @@ def camera_of(opts: Namespace, source: Footage, width: int, height: int) -> Intr
     return camera._replace(baseline=opts.baseline)
 
 
+def _beside(source: Path) -> Path | None:
+    """Return the intrinsics file of footage: in its folder or the one above, or beside a video."""
+    folder = source if source.is_dir() else source.parent
+    with suppress(DataError):
+        return find_intrinsics(folder, folder.parent if source.is_dir() else folder)
+    return None
+
+
 def prepare_video(opts: Namespace) -> None:
     """Turn footage into a dataset for `--dataset folder`."""
     groups = [[opts.left, opts.right]] if opts.left else [[source] for source in opts.sources]
     groups = [[Footage(source, opts.ext) for source in group] for group in groups]
-    written = []
+    if cameras := [view.source for views in groups for view in views if view.is_camera]:
+        raise DataError(f"{cameras[0]} is a camera, which never ends; record a video first")
+    sizes = [tuple(next(iter(views[0])).read().shape[1:]) for views in groups]
+    if opts.intrinsics is not None and len(set(sizes)) > 1:
+        raise DataError("--intrinsics is in pixels of one size, and the inputs have several; "
+                        "prepare those of each size alone, or give --fov")
+    least, written = MIN_FLOW if opts.min_flow is None else opts.min_flow, []
     with new_folder(opts.out, os.getpid()) as folder:
-        for views in groups:
-            height, width = next(iter(views[0])).read().shape[1:]
+        for views, (height, width) in zip(groups, sizes, strict=True):
             camera = camera_of(opts, views[0], width, height)
             if opts.size is not None:
                 camera = camera.resized(*opts.size)
-            name = folder_name(views[0], [sequence.name for sequence in written])
-            written.append(write_sequence(folder / name, views, camera, opts.fps, opts.min_flow))
-        counts = write_lists(folder / "splits", written, "lr" if opts.left else "")
+            name = folder_name(views, [sequence.name for sequence in written])
+            written.append(write_sequence(folder / name, views, (height, width), camera, opts.fps,
+                                          least))
+        counts = write_lists(folder / LISTS, written, "lr" if opts.left else "")
     for name, kept, static, _ in written:
-        print(f"{name}: {kept} frames written; {static} left out, which move less than "
-              f"{opts.min_flow:g} pixels of 416 from the last one kept: they teach nothing")
-    camera = written[0].camera
-    width = min(TRAIN_WIDTH, camera.width // SIZE_STEP * SIZE_STEP)
-    height = width * camera.height / camera.width
-    size = ["--height", max(MIN_SIZE, round(height / SIZE_STEP) * SIZE_STEP), "--width", width]
-    words = ["--dataset", "folder", "--data_path", opts.out, "--split", opts.out / "splits", *size,
+        print(f"{name}: {kept} frames written; {static} left out, which move less than {least:g} "
+              f"pixels of {WIDTH} from the last one kept: they teach nothing")
+    _propose(opts, written[0].camera, counts)
+
+
+def _propose(opts: Namespace, camera: Intrinsics, counts: dict[str, int]) -> None:
+    """Print the commands that go on from here."""
+    width = min(TRAIN_WIDTH, network_size(camera.width))
+    size = ["--height", network_size(width * camera.height / camera.width), "--width", width]
+    words = ["--dataset", "folder", "--data_path", opts.out, "--split", opts.out / LISTS, *size,
              *["--use_stereo"] * bool(opts.left)]
     line = shlex.join(map(str, words))
     print(f"{opts.out}: {counts['train']} samples to train on, {counts['val']} to validate. Next:\n"
