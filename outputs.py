@@ -12,16 +12,18 @@ from PIL import Image
 from torch import Tensor
 
 from camera import Camera
-from datasets.intrinsics import Intrinsics, find_intrinsics, read_intrinsics
+from datasets.intrinsics import Intrinsics, find_intrinsics, from_numbers, read_intrinsics
 from datasets.kitti_utils import DEPTH_PNG_SCALE
 from footage import VideoFile
 from layers import disp_to_depth, resize_disp
+from metrics import STEREO_SCALE_FACTOR
 from prediction import Frame
-from utils import BRIGHTEST, DataError, colorize, save_array, write_atomically
+from utils import BRIGHTEST, DataError, colorize, write_atomically
 
 # Of a point cloud, in the order of its bytes
 POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"),
                   ("red", "u1"), ("green", "u1"), ("blue", "u1")])
+SAME_SHAPE = 0.02  # by how much the aspect of images may differ that one camera took
 PLY_TYPES = {"f4": "float", "u1": "uchar"}
 
 
@@ -37,26 +39,32 @@ class Unit(NamedTuple):
     words: str
 
 
-def unit_of(camera: Camera, scale: float | None = None, fitted_to: str | None = None) -> Unit:
+def unit_of(camera: Camera, scale: float | None = None, fitted_to: str | None = None,
+            metric: bool = False) -> Unit:
     """Return the unit of depth of a weights folder.
 
     Args:
         camera: of the folder.
         scale: the user's factor for the network's depth, which wins.
         fitted_to: the ground truth that the scale was fitted to.
+        metric: take KITTI's baseline where none is known, as --pred_metric_depth always did.
     """
     if fitted_to:
         return Unit(scale, f"metres: {scale:g} x the network's depth, fitted to {fitted_to}")
     if scale is not None:
         return Unit(scale, f"{scale:g} x the network's depth, as --scale says")
+    if metric and camera.metres is None:
+        return Unit(STEREO_SCALE_FACTOR, f"{STEREO_SCALE_FACTOR:g} x the network's depth, which "
+                    "would be metres only after training with KITTI's stereo pairs")
     return Unit(camera.metres or 1.0, camera.unit())
 
 
-def outputs_of(args: Namespace, kinds: set[str], camera: Camera) -> Outputs:
+def outputs_of(args: Namespace, kinds: set[str], camera: Camera, unit: Unit,
+               is_video: bool) -> Outputs:
     """Return what a command line of test_simple.py asks for.
 
     Raises:
-        DataError: --intrinsics or its output folder cannot be used.
+        DataError: its output folder cannot be made.
     """
     if args.output_dir is not None:
         try:
@@ -64,9 +72,8 @@ def outputs_of(args: Namespace, kinds: set[str], camera: Camera) -> Outputs:
         except OSError as error:
             raise DataError(f"--output_dir {args.output_dir} cannot be made: "
                             f"{error.strerror}") from None
-    return Outputs(kinds, camera, unit_of(camera, args.scale, args.scale_from), args.output_dir,
-                   args.size == "image", args.disp_range and tuple(args.disp_range),
-                   args.intrinsics)
+    return Outputs(kinds, camera, unit, args.output_dir, is_video, args.size == "image",
+                   args.disp_range and tuple(args.disp_range), args.intrinsics)
 
 
 class Outputs:
@@ -77,57 +84,62 @@ class Outputs:
         camera: of the weights folder: the depth range, and K where there is no better.
         unit: of depth.
         folder: for all files; beside each image if None.
+        is_video: the frames are a video's, and go to a folder of its name.
         at_image_size: .npy have the size of the image, not the network's.
         disp_range: disparities in (0, 1) that are painted black and white; each frame's own if
-            None, but those of its first frames for a video.
+            None.
         intrinsics: fx, fy, cx, cy of the images in pixels, for point clouds; read from beside them
             or taken from `camera` if None.
     """
 
     def __init__(self, kinds: set[str], camera: Camera, unit: Unit, folder: Path | None = None,
-                 at_image_size: bool = False, disp_range: tuple[float, float] | None = None,
+                 is_video: bool = False, at_image_size: bool = False,
+                 disp_range: tuple[float, float] | None = None,
                  intrinsics: list[float] | None = None):
         self.kinds, self.camera, self.unit, self.folder = kinds, camera, unit, folder
-        self.at_image_size, self.disp_range = at_image_size, disp_range
-        self.intrinsics = intrinsics
+        self.is_video, self.at_image_size = is_video, at_image_size
+        self.disp_range, self.intrinsics = disp_range, intrinsics
 
-    def stem(self, name: Path) -> str:
-        """Return where the files of a frame (or a video) go, without their ends."""
-        return str(name if self.folder is None else self.folder / name.name)
+    def stem(self, name: Path, parts: int = 1) -> str:
+        """Return where files go, without their ends; `parts` of the name are kept in `folder`."""
+        return str(name if self.folder is None else self.folder.joinpath(*name.parts[-parts:]))
 
     def save(self, frame: Frame) -> str:
         """Write all but the video of a frame; return a line that says what."""
-        stem = self.stem(frame.name)
-        scaled_disp, depth = disp_to_depth(frame.disp, self.camera.min_depth, self.camera.max_depth)
-        full_depth = self._depth(resize_disp(frame.disp, *frame.image.shape[1:]))
-        written = []
-        if "disp" in self.kinds:
-            written.append(self._save_array(f"{stem}_disp.npy", scaled_disp, frame))
-        if "depth" in self.kinds:
-            # the mean of depths between a near and a far one is nowhere: disparity is resized
-            values = full_depth if self.at_image_size else self.unit.factor * depth
-            written.append(f"{stem}_depth.npy")
-            save_array(written[-1], values.numpy())
-        if "png" in self.kinds:
-            written.append(f"{stem}_depth.png")
-            write_atomically(written[-1], depth_png(full_depth[0, 0].numpy()))
-        if "picture" in self.kinds:
-            written.append(f"{stem}_disp.jpeg")
-            picture = io.BytesIO()
-            Image.fromarray(self.paint(frame)).save(picture, "JPEG")
-            write_atomically(written[-1], picture.getvalue())
-        if "ply" in self.kinds:
-            written.append(f"{stem}_cloud.ply")
-            write_atomically(written[-1], ply(full_depth[0, 0].numpy(), frame.image,
-                                              self._intrinsics_of(frame), self.unit.words))
+        writers = {"disp": ("_disp.npy", self._disp), "depth": ("_depth.npy", self._depth_array),
+                   "png": ("_depth.png", self._png), "picture": ("_disp.jpeg", self._picture),
+                   "ply": ("_cloud.ply", self._ply)}
+        stem, written = self.stem(frame.name, 1 + self.is_video), []
+        for kind, (end, content_of) in writers.items():
+            if kind in self.kinds:
+                written.append(stem + end)
+                write_atomically(written[-1], content_of(frame))
         *first, last = written
         return f"{frame.label}: wrote {', '.join(first)}{' and ' * bool(first)}{last}"
 
-    def _save_array(self, path: str, values: Tensor, frame: Frame) -> str:
-        if self.at_image_size:
-            values = resize_disp(values, *frame.image.shape[1:])
-        save_array(path, values.numpy())
-        return path
+    def _disp(self, frame: Frame) -> bytes:
+        disp = self._at_image_size(frame) if self.at_image_size else frame.disp
+        return npy(disp_to_depth(disp, self.camera.min_depth, self.camera.max_depth)[0].numpy())
+
+    def _depth_array(self, frame: Frame) -> bytes:
+        # the mean of a near and a far depth is nowhere: disparity is resized
+        disp = self._at_image_size(frame) if self.at_image_size else frame.disp
+        return npy(self._depth(disp).numpy())
+
+    def _png(self, frame: Frame) -> bytes:
+        return depth_png(self._depth(self._at_image_size(frame))[0, 0].numpy())
+
+    def _picture(self, frame: Frame) -> bytes:
+        picture = io.BytesIO()
+        Image.fromarray(self.paint(frame)).save(picture, "JPEG")
+        return picture.getvalue()
+
+    def _ply(self, frame: Frame) -> bytes:
+        return ply(self._depth(self._at_image_size(frame))[0, 0].numpy(), frame.image,
+                   self._intrinsics_of(frame), self.unit.words)
+
+    def _at_image_size(self, frame: Frame) -> Tensor:
+        return resize_disp(frame.disp, *frame.image.shape[1:])
 
     def _depth(self, disp: Tensor) -> Tensor:
         return self.unit.factor * disp_to_depth(disp, self.camera.min_depth,
@@ -135,36 +147,51 @@ class Outputs:
 
     def paint(self, frame: Frame) -> np.ndarray:
         """Return the disparity at the image's size, (H, W, 3) uint8 RGB."""
-        full_size = resize_disp(frame.disp, *frame.image.shape[1:])[0, 0].numpy()
-        return colorize(full_size, self.disp_range)
+        return colorize(self._at_image_size(frame)[0, 0].numpy(), self.disp_range)
+
+    def fix_range(self, batch: list[Frame]) -> None:
+        """Paint all frames from now on in the range of these: their own would make them flicker."""
+        disps = np.concatenate([frame.disp.numpy() for frame in batch])
+        self.disp_range = float(disps.min()), float(np.percentile(disps, BRIGHTEST))
 
     def append(self, batch: list[Frame], video: VideoFile) -> None:
         """Append frames to a video, their disparities to the right of them."""
-        if self.disp_range is None:  # from then on fixed, or each frame would change all colours
-            disps = np.concatenate([frame.disp.numpy() for frame in batch])
-            self.disp_range = float(disps.min()), float(np.percentile(disps, BRIGHTEST))
         for frame in batch:
             video.write(np.hstack([frame.image.permute(1, 2, 0).numpy(), self.paint(frame)]))
 
     def _intrinsics_of(self, frame: Frame) -> Intrinsics:
         """Return the camera of a frame: given, beside the image, or that of the weights."""
         height, width = frame.image.shape[1:]
-        folder = frame.name.parent
+        folder = frame.name.parent.parent if self.is_video else frame.name.parent
         if self.intrinsics is not None:
-            return Intrinsics(*self.intrinsics, width, height)
+            return from_numbers(self.intrinsics, width, height)
         try:
             path = find_intrinsics(folder, folder.parent)
         except DataError:
-            camera = self.camera.intrinsics(width, height)
-        else:
-            camera = read_intrinsics(path)
+            return self._training_intrinsics(frame, height, width)
+        camera = read_intrinsics(path)
+        if (camera.width, camera.height) != (width, height):
+            raise DataError(f"{frame.label} has {width}x{height} pixels, {path} is for "
+                            f"{camera.width}x{camera.height}; give --intrinsics FX FY CX CY")
+        return camera
+
+    def _training_intrinsics(self, frame: Frame, height: int, width: int) -> Intrinsics:
+        camera, size = self.camera.intrinsics(width, height), self.camera.image_size
         if camera is None:
             raise DataError(f"{frame.label}: its camera is not known, for the weights were trained "
-                            "on several; give --intrinsics fx fy cx cy, in pixels")
-        if (camera.width, camera.height) != (width, height):
-            raise DataError(f"{frame.label} has {width}x{height} pixels, its intrinsics are for "
-                            f"{camera.width}x{camera.height}; give --intrinsics fx fy cx cy")
+                            "on several; give --intrinsics FX FY CX CY, in pixels")
+        if size and abs(width * size[1] / (height * size[0]) - 1) > SAME_SHAPE:
+            raise DataError(f"{frame.label} has {width}x{height} pixels, and the camera of "
+                            f"training took images of another shape, {size[0]}x{size[1]}; give "
+                            "--intrinsics FX FY CX CY of its own")
         return camera
+
+
+def npy(values: np.ndarray) -> bytes:
+    """Return the content of a .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    return buffer.getvalue()
 
 
 def depth_png(depth: np.ndarray) -> bytes:

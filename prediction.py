@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -233,9 +234,11 @@ def fit_scale(batches: Iterable[list[Frame]], path: str | Path, camera: Camera) 
         DataError: the file is broken, has another number of maps, or no depth.
     """
     gt_depths, ratios = load_gt_depths(path), []
-    frames = [frame.disp for batch in batches for frame in batch]
+    # one more than there should be tells enough: a camera never ends
+    frames = [frame.disp for frame in islice(chain.from_iterable(batches), len(gt_depths) + 1)]
     if len(frames) != len(gt_depths):
-        raise DataError(f"--scale_from {path} has {len(gt_depths)} maps for {len(frames)} images; "
+        raise DataError(f"--scale_from {path} has {len(gt_depths)} maps, which is not "
+                        f"the number of images; "
                         "give one for each, in their order")
     for disp, gt in zip(frames, gt_depths, strict=True):
         depth = disp_to_depth(resize_disp(disp, *gt.shape), camera.min_depth, camera.max_depth)[1]

@@ -96,6 +96,8 @@ def write_all(footage: Footage, batches, outputs: Outputs, pool: ThreadPoolExecu
             video = stack.enter_context(VideoFile(path, footage.fps or DEFAULT_FPS))
         try:
             for batch in batches:
+                if outputs.disp_range is None and (footage.is_video or video):
+                    outputs.fix_range(batch)
                 for line in pool.map(outputs.save, batch) if singles else ():
                     if not footage.is_video:
                         bar.write(line)
@@ -106,9 +108,9 @@ def write_all(footage: Footage, batches, outputs: Outputs, pool: ThreadPoolExecu
         except KeyboardInterrupt:
             if not footage.is_camera:
                 raise
-    if video:
+    if video and count:
         print(f"{footage.source}: wrote {video.path}")
-    if footage.is_video and singles:
+    if footage.is_video and singles and count:
         print(f"{footage.source}: wrote {', '.join(sorted(singles))} of each frame to "
               f"{outputs.stem(footage.name)}")
     return count
@@ -121,7 +123,7 @@ def main() -> None:
     from checkpoints import load_model
     from distributed import get_device
     from footage import Footage
-    from outputs import outputs_of
+    from outputs import outputs_of, unit_of
     from prediction import fit_scale, predict_images
     footage = Footage(args.image_path, args.ext, args.max_frames)
     folder = args.load_weights_folder or download_model_if_doesnt_exist(args.model_name)
@@ -131,9 +133,9 @@ def main() -> None:
         def batches():
             return predict_images(model, footage, height, width, args.batch_size, pool)
 
-        if args.scale_from:
-            args.scale = fit_scale(batches(), args.scale_from, camera)
-        outputs = outputs_of(args, kinds_of(args, footage.is_video), camera)
+        scale = fit_scale(batches(), args.scale_from, camera) if args.scale_from else args.scale
+        outputs = outputs_of(args, kinds_of(args, footage.is_video), camera, unit_of(
+            camera, scale, args.scale_from, args.pred_metric_depth), footage.is_video)
         started = time.monotonic()
         count = write_all(footage, batches(), outputs, pool)
     seconds = time.monotonic() - started

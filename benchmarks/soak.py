@@ -1,8 +1,9 @@
 """Train for minutes; memory must stay flat, and nothing may leak: `python benchmarks/soak.py`.
 
 Every second it notes the resident memory of train.py and of its workers, without pages of files,
-which the kernel maps and takes back as it likes; their number, and how many files they hold open. It fails where the last minute's size differs from the third's by more
-than 2 %, or where processes or open files have become more.
+which the kernel maps and takes back as it likes; their number, and how many files they hold open.
+It fails where the last minute's size differs from the third's by more than 2 %, or where processes
+or open files have become more.
 """
 from __future__ import annotations
 

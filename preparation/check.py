@@ -119,8 +119,8 @@ def describe_motion(flows: np.ndarray, source: int | str) -> str:
     static = (flows < MIN_FLOW).mean()
     advice = " Leave them out: they teach nothing." * bool(static > 0.1 and source != "s")
     return (f"motion: frame 0 to {source} moves {flows.mean():.2f} pixels of {WIDTH} on average "
-            f"(5 % less than {np.percentile(flows, 5):.2f}); {static:.0%} of {len(flows)} pairs are "
-            f"nearly static, below {MIN_FLOW:g}.{advice}")
+            f"(5 % less than {np.percentile(flows, 5):.2f}); {static:.0%} of {len(flows)} pairs "
+            f"are nearly static, below {MIN_FLOW:g}.{advice}")
 
 
 def rows_of(dataset: MonoDataset, faults: dict[int, str], weights: str | None,

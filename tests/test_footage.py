@@ -1,4 +1,5 @@
 """Videos, folders and images read as frames; videos written."""
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,9 +37,9 @@ def test_a_video_gives_back_the_frames_it_was_written_of(video, frames):
 
 
 def test_an_odd_size_loses_its_last_row_and_column(tmp_path):
-    with VideoFile(tmp_path / "odd.avi", 5) as file:
+    with VideoFile(tmp_path / "odd.mp4", 5) as file:
         file.write(np.zeros((65, 97, 3), np.uint8))
-    (still,) = Footage(tmp_path / "odd.avi")
+    (still,) = Footage(tmp_path / "odd.mp4")
     assert still.read().shape == (3, 64, 96)
 
 
@@ -85,10 +86,46 @@ def test_a_video_is_not_there_until_it_is_whole(tmp_path, frames):
     with pytest.raises(KeyboardInterrupt):
         stop_halfway()
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(DataError, match=r"its extension must be one of .mp4"), VideoFile(
-            tmp_path / "video.xyz", 10) as file:
+    with VideoFile(tmp_path / "sizes.mp4", 10) as file:
         file.write(frames[0])
+        with pytest.raises(DataError, match="has 48x64 pixels, the first 96x64; a video has one"):
+            file.write(frames[0][:, :48])
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot be made"), VideoFile(
             tmp_path / "file/video.mp4", 10) as file:
         file.write(frames[0])
+
+
+def test_a_video_that_is_not_whole_is_not_kept(tmp_path, frames):
+    file = VideoFile(tmp_path / "video.mp4", 10)
+    file.write(frames[0])
+    file.count = 5  # as if the others had not reached the disk
+    with pytest.raises(DataError, match="1 of 5 frames are in the file; free some space"):
+        file.__exit__(None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_that_breaks_off_is_warned_of(tmp_path, frames, capsys):
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (96, 64))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    content = (tmp_path / "a.avi").read_bytes()
+    (tmp_path / "a.avi").write_bytes(content[:len(content) // 2])
+    footage = Footage(tmp_path / "a.avi")
+    found = len(list(footage))
+    assert 4 < found < 14
+    if footage.count == len(frames):  # what its header announces
+        assert f"breaks off: it has {found} of the 16 frames" in capsys.readouterr().err
+
+
+def test_names_are_ordered_as_numbers(tmp_path, frames):
+    for i in (1, 2, 10, 9):
+        Image.fromarray(frames[i]).save(tmp_path / f"f{i}.png")
+    assert [still.name.name for still in Footage(tmp_path)] == ["f1", "f2", "f9", "f10"]
+
+
+def test_the_folder_that_one_is_in_is_a_source(tmp_path, frames, monkeypatch):
+    Image.fromarray(frames[0]).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert [still.name.name for still in Footage(".")] == ["a"]
