@@ -212,7 +212,8 @@ class MonodepthOptions:
     def _evaluation(self):
         add = self._group("depth evaluation", "how", DEPTH)
         add("--eval_mono", action="store_true", help="scale each prediction by the median")
-        add("--eval_stereo", action="store_true", help="scale all predictions by 5.4")
+        add("--eval_stereo", action="store_true",
+            help="scale all predictions by 5.4, or by the weights' own baseline / 0.1")
         add("--disable_median_scaling", action="store_true", help="with --eval_mono: do not scale")
         add("--pred_depth_scale_factor", type=positive(float), default=1.0,
             help="multiply predictions by this first (%(default)s)")
