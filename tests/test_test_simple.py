@@ -198,7 +198,8 @@ def test_every_point_of_a_cloud_lies_on_the_ray_of_its_pixel(image, weights, scr
 
 
 def test_a_cloud_without_a_camera_of_its_own_has_that_of_training(image, weights, script):
-    outcome = script("test_simple", "--ply", "--image_path", image, "--load_weights_folder", weights)
+    words = ["--image_path", image, "--load_weights_folder", weights]
+    outcome = script("test_simple", *words, "--ply")
     assert "took images of another shape, 96x64; give --intrinsics" in one_line(outcome, 1)
     Image.open(image).resize((150, 100)).save(image)
     predict(script, image, weights, "--ply")
