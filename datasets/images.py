@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 
@@ -55,7 +55,10 @@ def open_image(source: str | Path | BinaryIO) -> Image.Image:
     Raises:
         one of IMAGE_ERRORS: it is missing, is no image, or has more than `MAX_PIXELS`.
     """
-    image = Image.open(source)
+    try:
+        image = Image.open(source)
+    except UnidentifiedImageError:  # whose words are of objects in memory
+        raise OSError("it is of no kind of image that is known") from None
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise ValueError(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS:,} "

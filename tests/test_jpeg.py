@@ -80,7 +80,7 @@ def test_a_png_is_deleted_only_after_its_jpeg_has_been_read_back_whole(tmp_path,
     to_jpeg(other)
     larger = (tmp_path / "b.jpg").read_bytes()
     for written, found in ((lambda content: content[:-100], "truncated"),
-                           (lambda content: b"", "cannot identify"),
+                           (lambda content: b"", "it is of no kind of image"),
                            (lambda content: larger, "another size than")):
         monkeypatch.setattr(jpeg, "write_atomically",  # as a disk that loses something does
                             lambda path, content, change=written: path.write_bytes(change(content)))
