@@ -3,11 +3,14 @@
 Every second it notes the resident memory of train.py and of its workers, without pages of files,
 which the kernel maps and takes back as it likes; their number, and how many files they hold open.
 It fails where the last minute's size differs from the third's by more than 2 %, or where processes
-or open files have become more.
+or open files have become more. protobuf, which writes the logs, is asked for its Python code: the
+compiled one has the C library give all free memory back now and then, which moves the size by a
+fifth.
 """
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -89,8 +92,9 @@ def main() -> None:
                  "--save_frequency", "1000000", "--log_frequency", "20"]
         log = Path(name, "log.txt")
         with log.open("w") as file:
-            training = subprocess.Popen([sys.executable, "train.py", *map(str, words)], cwd=ROOT,
-                                        stdout=file, stderr=file)
+            training = subprocess.Popen(
+                [sys.executable, "train.py", *map(str, words)], cwd=ROOT, stdout=file, stderr=file,
+                env={**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"})
         started, looks = time.monotonic(), []
         try:
             while time.monotonic() - started < 60 * opts.minutes:
