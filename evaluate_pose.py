@@ -148,7 +148,8 @@ def print_five_frame_error(gt_poses: np.ndarray, motions: np.ndarray) -> None:
 
 def print_scores(scores: Scores, sequence: Sequence) -> None:
     """Print the errors of a whole trajectory."""
-    print(f"   sequence {sequence.number:02d}, {len(scores.truth)} of {len(sequence.poses)} frames, "
+    frames = f"{len(scores.truth)} of {len(sequence.poses)} frames"
+    print(f"   sequence {sequence.number:02d}, {frames}, "
           f"alignment: {scores.alignment} (scale {scores.scale:g})")
     for name, value, unit in (("t_err", scores.t_err, "%"), ("r_err", scores.r_err, "deg/100 m"),
                               ("ATE", scores.ate, "m"), ("RPE", scores.rpe_m, "m"),
@@ -232,8 +233,8 @@ def find_times(data_path: str, sequence: Sequence) -> tuple[np.ndarray, str]:
         return np.arange(sequence.first, end) / RATE, f"frame / {RATE:g} s, for want of {path}"
     times = read_times(path)
     if len(times) < end:
-        raise DataError(f"{path} has {len(times)} times; frame {end - 1} has none; extract it again "
-                        "(data_odometry_calib.zip), or delete it")
+        raise DataError(f"{path} has {len(times)} times; frame {end - 1} has none; extract it "
+                        "again (data_odometry_calib.zip), or delete it")
     return times[sequence.first:end], str(path)
 
 

@@ -41,7 +41,7 @@ def predict_motions(opts: Namespace, lines: list[str], world: World) -> np.ndarr
     dataset = KITTIOdomDataset(opts.data_path, targets, height, width, frames or [0, 1], 1,
                                img_ext=_find_extension(opts, lines[0], world))
     own, motions = back[world.share(len(lines))], [np.empty((0, 4, 4), np.float32)]
-    for batch in _batches_of(dataset, opts, world):
+    for batch in batches_of(dataset, opts, world):
         images = {f: as_float(batch["color", f, 0].to(world.device)) for f in dataset.frame_idxs}
         if frames:
             done = sum(map(len, motions))

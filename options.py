@@ -229,7 +229,7 @@ class MonodepthOptions:
         add("--ext_poses_to_eval", metavar="FILE",
             help="evaluate this trajectory instead: 12 numbers a line, or the frame and 12")
         add("--alignment", choices=["none", "scale", "6dof", "7dof"], default="7dof",
-            help="what is fitted before the errors of the whole trajectory: none (first poses meet), "
+            help="what is fitted before the whole trajectory is compared: none (first poses meet), "
                  "scale, 6dof (rotation, shift), 7dof (rotation, shift, scale) (%(default)s)")
 
     def _check_training(self, opts: argparse.Namespace):
@@ -297,8 +297,8 @@ class MonodepthOptions:
         if opts.ext_poses_to_eval and len(opts.sequences or [0]) > 1:
             error("--ext_poses_to_eval is a trajectory of one sequence; give one of --sequences")
         if not opts.sequences and opts.eval_split in ("eigen", "eigen_benchmark", "benchmark"):
-            error(f"--eval_split {opts.eval_split} is depth's; give odom_9, odom_10, or a path to a "
-                  "list of frames, or --sequences 09 10")
+            error(f"--eval_split {opts.eval_split} is depth's; give odom_9, odom_10, or a path to "
+                  "a list of frames, or --sequences 09 10")
         self._check_common(opts)
 
     def _check_common(self, opts: argparse.Namespace):

@@ -120,8 +120,8 @@ def read_times(path: str | Path) -> np.ndarray:
         except ValueError:
             times.append(np.nan)
         if not abs(times[-1]) < FARTHEST:
-            raise DataError(f"{path}, line {number}: found {line[:40]!r}; expected seconds; extract "
-                            "it again (data_odometry_calib.zip), or delete it")
+            raise DataError(f"{path}, line {number}: found {line[:40]!r}; expected seconds; "
+                            "extract it again (data_odometry_calib.zip), or delete it")
     return np.array(times)
 
 
@@ -190,8 +190,9 @@ def align(truth: np.ndarray, estimate: np.ndarray,
     Raises:
         DataError: the estimate never moves, so that there is no scale.
     """
-    truth = np.linalg.inv(truth[0]) @ truth
-    estimate = np.linalg.inv(estimate[0]) @ estimate
+    # not for nothing with 6dof and 7dof: rotations of seven digits change lengths in the eighth,
+    # which kitti-odom-eval's figures show
+    truth, estimate = (np.linalg.inv(poses[0]) @ poses for poses in (truth, estimate))
     x, y = estimate[:, :3, 3], truth[:, :3, 3]
     moved, scale = np.eye(4), 1.0
     if alignment in ("scale", "7dof") and not (x * x).sum():

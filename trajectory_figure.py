@@ -38,9 +38,11 @@ def draw_trajectory(scores: Scores, title: str) -> Figure:
     above.plot(own[:, RIGHT], own[:, AHEAD], color=ESTIMATED,
                label=f"estimated, alignment: {scores.alignment}")
     above.plot(*true[0, [RIGHT, AHEAD]], "o", color=TRUE, label="start", zorder=3)
+    errors = f"ATE {scores.ate:.3f} m"
+    if np.isfinite(scores.t_err):
+        errors += f", t_err {scores.t_err:.3f} %, r_err {scores.r_err:.3f} deg/100 m"
     above.set(xlabel="to the right (m)", ylabel="ahead, as the first camera looks (m)",
-              title=f"{title}\nATE {scores.ate:.3f} m, t_err {scores.t_err:.3f} %, "
-                    f"r_err {scores.r_err:.3f} deg/100 m")
+              title=f"{title}\n{errors}")
     above.set_aspect("equal", adjustable="datalim")
     above.grid(alpha=0.3)
     above.legend()
