@@ -20,7 +20,7 @@ from trajectories import (
     RATE,
     Scores,
     chain,
-    check_rotations,
+    check_poses,
     compare,
     kitti_text,
     read_times,
@@ -95,7 +95,7 @@ def read_true_poses(data_path: str, number: int) -> np.ndarray:
         raise DataError(f"{path} is missing; extract data_odometry_poses.zip, which has those of "
                         "the sequences 00 to 10")
     poses = read_poses(path)
-    check_rotations(poses, path)
+    check_poses(poses, path)
     if len(poses) < 2:
         raise DataError(f"{path} has one pose; a motion needs two")
     return poses

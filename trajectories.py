@@ -78,7 +78,7 @@ def read_trajectory(path: str | Path, first: int = 0) -> tuple[np.ndarray, np.nd
             poses.append(np.vstack([row[-12:].reshape(3, 4), [0, 0, 0, 1]]))
     if not poses:
         raise DataError(f"{path} has no poses; expected 12 numbers a line, or a frame and 12")
-    check_rotations(np.array(poses), path)
+    check_poses(np.array(poses), path)
     return np.array(frames), np.array(poses)
 
 
@@ -96,12 +96,14 @@ def _numbers(line: str, where: str) -> np.ndarray:
     return row
 
 
-def check_rotations(poses: np.ndarray, path: str | Path) -> None:
-    """Raise a DataError, which names the file, where one of the poses (N, 4, 4) has no rotation."""
+def check_poses(poses: np.ndarray, path: str | Path) -> None:
+    """Raise a DataError, which names the file, where poses (N, 4, 4) hold no rotation or place."""
     R = poses[:, :3, :3]
     with np.errstate(all="ignore"):
         off = abs(R @ R.transpose(0, 2, 1) - np.eye(3)).max((1, 2))
         good = (off < ROTATION_SLACK) & (np.linalg.det(R) > 0)
+    if not (abs(poses[:, :3, 3]) < FARTHEST).all():
+        raise DataError(f"{path} has positions of {FARTHEST:g} m and more, which are none")
     if not good.all():
         raise DataError(f"{path}: the 3 x 3 part of pose {np.argmin(good) + 1} is no rotation; "
                         "expected rows of a 3 x 4 pose: r r r t  r r r t  r r r t")

@@ -250,3 +250,15 @@ def test_no_sequence_and_no_poses_are_named(drive, weights, script):
         call(script, drive, weights, "odom_x"), status=1)
     assert "poses/12.txt is missing; extract data_odometry_poses.zip" in one_line(
         call(script, drive, weights, "odom_12"), status=1)
+
+
+@pytest.mark.parametrize(("pose", "found"), [
+    ("1 0 0 1e300 0 1 0 0 0 0 1 0", "has positions of 1e+08 m and more"),
+    ("1 0 0 0 0 0 0 0 0 0 1 0", "pose 2 is no rotation")])
+def test_true_poses_that_are_none_are_named(tmp_path, script, pose, found):
+    (tmp_path / "poses").mkdir()
+    (tmp_path / "poses/09.txt").write_text(f"1 0 0 0 0 1 0 0 0 0 1 0\n{pose}\n")
+    outcome = script("evaluate_pose", "--data_path", tmp_path, "--sequences", 9,
+                     "--ext_poses_to_eval", tmp_path / "poses/09.txt")
+    assert found in one_line(outcome, status=1)
+    assert "09.txt" in outcome.err
