@@ -196,6 +196,34 @@ def _num_layers(encoder: dict, folder: Path) -> int:
     return num_layers
 
 
+def pose_frames(folder: str | Path, frames: int) -> list[int] | None:
+    """Return which frames a pose network takes at once, in their order, 0 first; None: pairs.
+
+    They stand in training's opt.json; without it, three are taken for 0 -1 1, the default.
+
+    Args:
+        folder: of the weights.
+        frames: how many the network takes.
+
+    Raises:
+        DataError: nothing tells.
+    """
+    try:
+        flags = json.loads((Path(folder).parent / "opt.json").read_text())
+        kind, found = flags["pose_model_input"], flags["frame_ids"]
+        is_whole = (all(type(f) is int and abs(f) < 1000 for f in found) and found[:1] == [0]
+                    and len(set(found)) == len(found) == frames)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        kind, is_whole = "pairs", False
+    if frames == 2 and not (kind == "all" and is_whole):
+        return None
+    if is_whole or frames == 3:
+        return found if is_whole else [0, -1, 1]
+    raise DataError(f"the pose network in {folder} takes {frames} frames at once, and no opt.json "
+                    "of its training says which; put it beside the weights folder, as train.py "
+                    "does")
+
+
 def load_strictly(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     """Load a state dict that must have exactly the network's keys and shapes.
 

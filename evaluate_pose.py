@@ -1,15 +1,104 @@
-"""Evaluate odometry: predict each frame's motion to the next, print the 5-frame error."""
+"""Evaluate odometry: predict each frame's motion to the next, print the 5-frame error and others.
+
+Convention: KITTI's poses are of camera 0, the left grey one, and take its coordinates (x right, y
+down, z forward) to those of its first frame. The frames read are of camera 2, the left colour one,
+6 cm beside it and looking the same way, which, as in the published evaluation, counts as the same.
+A motion leads from the camera of frame i to that of frame i + 1; a row of a trajectory is a pose,
+camera to world.
+"""
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from metrics import compute_ate, dump_xyz, trajectory_errors
 from options import POSE, MonodepthOptions
-from utils import DataError, check_data_path, run, save_array
+from trajectories import (
+    RATE,
+    Scores,
+    chain,
+    check_poses,
+    compare,
+    kitti_text,
+    read_times,
+    read_trajectory,
+    tum_text,
+)
+from utils import DataError, check_data_path, run, save_array, write_atomically
 
 __all__ = ["compute_ate", "dump_xyz", "evaluate"]
+
+
+class Sequence(NamedTuple):
+    """What is evaluated of a sequence of KITTI odometry.
+
+    Attributes:
+        number: its own.
+        first: frame.
+        lines: split lines of the frames whose motion to the next is predicted.
+        poses: (len(lines) + 1, 4, 4) true ones, camera to world, metres.
+    """
+
+    number: int
+    first: int
+    lines: list[str]
+    poses: np.ndarray
+
+
+def find_sequences(opts: Namespace) -> list[Sequence]:
+    """Return what the command line asks for.
+
+    Raises:
+        DataError: a list or its poses are missing or wrong.
+    """
+    if opts.sequences:
+        return [whole_sequence(opts.data_path, number) for number in dict.fromkeys(opts.sequences)]
+    from datasets.splits import SPLITS
+    name = opts.eval_split.removeprefix("odom_")
+    if opts.eval_split.startswith("odom_"):
+        if not (name.isdecimal() and name.isascii() and len(name) < 3):
+            raise DataError(f"--eval_split {opts.eval_split} is no sequence of KITTI odometry; "
+                            "give odom_00 to odom_10")
+        if not (SPLITS / "odom" / f"test_files_{name:0>2}.txt").is_file():
+            return [whole_sequence(opts.data_path, int(name))]
+    lines, number, first = read_sequence(opts.eval_split)
+    poses = read_true_poses(opts.data_path, number)[first:first + len(lines) + 1]
+    if len(poses) != len(lines) + 1:
+        raise DataError(f"{poses_path(opts.data_path, number)} has {len(poses)} poses from frame "
+                        f"{first} on; the list asks for {len(lines) + 1}")
+    return [Sequence(number, first, lines, poses)]
+
+
+def whole_sequence(data_path: str, number: int) -> Sequence:
+    """Return all of a sequence, left camera: as many frames as it has poses."""
+    poses = read_true_poses(data_path, number)
+    return Sequence(number, 0, [f"{number} {i} l" for i in range(len(poses) - 1)], poses)
+
+
+def poses_path(data_path: str, number: int) -> Path:
+    """Return the path of a sequence's true poses."""
+    return Path(data_path, "poses", f"{number:02d}.txt")
+
+
+def read_true_poses(data_path: str, number: int) -> np.ndarray:
+    """Return the (N, 4, 4) true poses of a sequence, camera to world, metres.
+
+    Raises:
+        DataError: they are missing or broken, or fewer than two.
+    """
+    from datasets.kitti_utils import read_poses
+    path = poses_path(data_path, number)
+    if not path.is_file():
+        raise DataError(f"{path} is missing; extract data_odometry_poses.zip, which has those of "
+                        "the sequences 00 to 10")
+    poses = read_poses(path)
+    check_poses(poses, path)
+    if len(poses) < 2:
+        raise DataError(f"{path} has one pose; a motion needs two")
+    return poses
 
 
 def read_sequence(eval_split: str) -> tuple[list[str], int, int]:
@@ -51,30 +140,123 @@ def evaluate(gt_poses: np.ndarray, motions: np.ndarray) -> tuple[float, float]:
     return float(errors.mean()), float(errors.std())
 
 
+def print_five_frame_error(gt_poses: np.ndarray, motions: np.ndarray) -> None:
+    """Print the paper's figures; arguments as of `evaluate`."""
+    mean, std = evaluate(gt_poses, motions)
+    print(f"\n   Trajectory error: {mean:0.3f}, std: {std:0.3f}\n")
+
+
+def print_scores(scores: Scores, sequence: Sequence) -> None:
+    """Print the errors of a whole trajectory."""
+    frames = f"{len(scores.truth)} of {len(sequence.poses)} frames"
+    print(f"   sequence {sequence.number:02d}, {frames}, "
+          f"alignment: {scores.alignment} (scale {scores.scale:g})")
+    for name, value, unit in (("t_err", scores.t_err, "%"), ("r_err", scores.r_err, "deg/100 m"),
+                              ("ATE", scores.ate, "m"), ("RPE", scores.rpe_m, "m"),
+                              ("RPE", scores.rpe_deg, "deg")):
+        why = "" if np.isfinite(value) else (
+            "  (no segment of 100 m)" if name != "RPE" else "  (no frame and its next)")
+        print(f"   {name:5}  {value:10.6f} {unit}{why}")
+    print()
+
+
+def evaluate_external(opts: Namespace, sequence: Sequence) -> None:
+    """Evaluate the trajectory of --ext_poses_to_eval; its picture goes to --eval_out_dir.
+
+    Raises:
+        DataError: the file is broken, or has frames that there is no truth for.
+    """
+    path = opts.ext_poses_to_eval
+    frames, poses = read_trajectory(path, sequence.first)
+    frames = frames - sequence.first
+    last = len(sequence.poses) - 1
+    if frames[0] < 0 or frames[-1] > last:
+        wrong = frames[0] if frames[0] < 0 else frames[-1]
+        raise DataError(f"{path} has frame {wrong + sequence.first}; of sequence "
+                        f"{sequence.number:02d} the frames {sequence.first} to "
+                        f"{sequence.first + last} are evaluated")
+    scores = compare(sequence.poses, frames, poses, opts.alignment)
+    if (np.diff(frames) == 1).all():
+        print_five_frame_error(sequence.poses[frames], np.linalg.inv(poses[1:]) @ poses[:-1])
+    else:
+        print("\n   Trajectory error: none, for frames are missing within the trajectory\n")
+    print_scores(scores, sequence)
+    if opts.eval_out_dir:
+        save_picture(Path(opts.eval_out_dir), sequence, scores, Path(path).name)
+
+
+def save_picture(folder: Path, sequence: Sequence, scores: Scores, name: str) -> None:
+    """Write the picture of a trajectory and say where it is."""
+    from trajectory_figure import trajectory_png  # matplotlib, only here
+    path = folder / f"trajectory_{sequence.number:02d}.png"
+    write_atomically(path, trajectory_png(scores, f"{name}, sequence {sequence.number:02d}"))
+    print(f"wrote {path}")
+
+
+def report(opts: Namespace, sequence: Sequence, motions: np.ndarray, metres: float | None) -> None:
+    """Print the errors of predicted motions, and write them, their trajectory and its picture.
+
+    Args:
+        opts: of the evaluation.
+        sequence: that they are of.
+        motions: (N, 4, 4) frame to next frame, in the network's unit of length.
+        metres: in that unit, None where it is unknown.
+    """
+    print_five_frame_error(sequence.poses, motions)
+    folder = Path(opts.eval_out_dir or opts.load_weights_folder)
+    path = folder / (f"poses_{sequence.number:02d}.npy" if opts.sequences else "poses.npy")
+    save_array(path, motions)
+    print(f"saved {len(motions)} motions, frame to next frame, to {path}")
+    poses = chain(motions, metres or 1.0)
+    times, source = find_times(opts.data_path, sequence)
+    unit = "metres" if metres else "the network's unit of length"
+    for kind, text in (("kitti", kitti_text(poses)), ("tum", tum_text(times, poses))):
+        path = folder / f"trajectory_{sequence.number:02d}_{kind}.txt"
+        write_atomically(path, text.encode())
+        print(f"wrote {path}: poses as predicted, not aligned, in {unit}"
+              f"{f'; times: {source}' if kind == 'tum' else ''}")
+    scores = compare(sequence.poses, np.arange(len(poses)), poses, opts.alignment)
+    print()
+    print_scores(scores, sequence)
+    save_picture(folder, sequence, scores, str(opts.load_weights_folder))
+
+
+def find_times(data_path: str, sequence: Sequence) -> tuple[np.ndarray, str]:
+    """Return the seconds of a sequence's frames, and where they are from.
+
+    Raises:
+        DataError: its times.txt is broken.
+    """
+    path = Path(data_path, "sequences", f"{sequence.number:02d}", "times.txt")
+    end = sequence.first + len(sequence.poses)
+    if not path.is_file():
+        return np.arange(sequence.first, end) / RATE, f"frame / {RATE:g} s, for want of {path}"
+    times = read_times(path)
+    if len(times) < end:
+        raise DataError(f"{path} has {len(times)} times; frame {end - 1} has none; extract it "
+                        "again (data_odometry_calib.zip), or delete it")
+    return times[sequence.first:end], str(path)
+
+
 def main() -> None:
     """Evaluate as the command line says."""
     opts = MonodepthOptions(POSE).parse()
-    # not before: it takes seconds (PyTorch), and -h and a wrong flag want their answer at once
-    from datasets.kitti_utils import read_poses
-    from distributed import join_world, leave_world
-    from prediction import predict_motions
-    world = join_world(opts.no_cuda)
     check_data_path(opts.data_path)
-    lines, sequence, first = read_sequence(opts.eval_split)
-    poses_path = Path(opts.data_path, "poses", f"{sequence:02d}.txt")
-    gt_poses = read_poses(poses_path)[first:first + len(lines) + 1]
-    if len(gt_poses) != len(lines) + 1:
-        raise DataError(f"{poses_path} has {len(gt_poses)} poses from frame {first} on; the list "
-                        f"asks for {len(lines) + 1}")
-    motions = predict_motions(opts, lines, world)
+    sequences = find_sequences(opts)
+    if opts.ext_poses_to_eval:
+        evaluate_external(opts, sequences[0])
+        return
+    # not before: it takes seconds (PyTorch), and -h and a wrong flag want their answer at once
+    from distributed import join_world, leave_world
+    from motions import metres_of, predict_motions
+    world = join_world(opts.no_cuda)
+    motions = [predict_motions(opts, sequence.lines, world) for sequence in sequences]
     leave_world()
     if not world.is_main:
         return
-    mean, std = evaluate(gt_poses, motions)
-    print(f"\n   Trajectory error: {mean:0.3f}, std: {std:0.3f}\n")
-    path = Path(opts.eval_out_dir or opts.load_weights_folder, "poses.npy")
-    save_array(path, motions)
-    print(f"saved {len(motions)} motions, frame to next frame, to {path}")
+    metres = metres_of(opts.load_weights_folder)
+    for sequence, own in zip(sequences, motions, strict=True):
+        report(opts, sequence, own, metres)
 
 
 if __name__ == "__main__":

@@ -56,11 +56,12 @@ class MonodepthOptions:
         self.parser = OneLineParser(
             description={TRAIN: "Train depth from video or stereo pairs.",
                          DEPTH: "Evaluate depth against ground truth.",
-                         POSE: "Evaluate odometry: the 5-frame error."}[script])
+                         POSE: "Evaluate odometry: the 5-frame error, trajectories."}[script])
         for add_group in (self._data, self._layout, self._model, self._training, self._safety,
                           self._depth_range,
                           self._ablations, self._system, self._speed, self._loading,
-                          self._fine_tuning, self._logging, self._split, self._evaluation):
+                          self._fine_tuning, self._logging, self._split, self._evaluation,
+                          self._odometry):
             add_group()
 
     def parse(self, args: list[str] | None = None) -> argparse.Namespace:
@@ -205,7 +206,7 @@ class MonodepthOptions:
     def _split(self):
         add = self._group("evaluation", "what to compare with", DEPTH, POSE)
         add("--eval_split", default="eigen",
-            help="odom_9, odom_10, or a path to a list of frames" if self.script == POSE else
+            help="odom_00 to odom_10, or a path to a list of frames" if self.script == POSE else
             "eigen, eigen_benchmark, benchmark, or a path to a split folder (%(default)s)")
         add("--eval_out_dir", help="folder for what is written (default: the weights folder)")
 
@@ -226,6 +227,16 @@ class MonodepthOptions:
         add("--no_eval", action="store_true", help="predict only")
         add("--save_figures", action="store_true",
             help="write figure_images.png and figure_error_by_distance.png")
+
+    def _odometry(self):
+        add = self._group("odometry", "which trajectory, and how it is compared", POSE)
+        add("--sequences", nargs="+", type=natural, metavar="N",
+            help="evaluate all of these, as in --sequences 09 10 (instead of --eval_split)")
+        add("--ext_poses_to_eval", metavar="FILE",
+            help="evaluate this trajectory instead: 12 numbers a line, or the frame and 12")
+        add("--alignment", choices=["none", "scale", "6dof", "7dof"], default="7dof",
+            help="what is fitted before the whole trajectory is compared: none (first poses meet), "
+                 "scale, 6dof (rotation, shift), 7dof (rotation, shift, scale) (%(default)s)")
 
     def _check_training(self, opts: argparse.Namespace):
         error = self.parser.error
@@ -280,11 +291,19 @@ class MonodepthOptions:
         self._check_common(opts)
 
     def _check_pose(self, opts: argparse.Namespace):
-        if opts.load_weights_folder is None:
-            self.parser.error("--load_weights_folder is missing; give a weights_<epoch> folder")
-        if opts.eval_split in ("eigen", "eigen_benchmark", "benchmark"):
-            self.parser.error(f"--eval_split {opts.eval_split} is depth's; give odom_9, odom_10, "
-                              "or a path to a list of frames")
+        error = self.parser.error
+        if opts.load_weights_folder is None and opts.ext_poses_to_eval is None:
+            error("--load_weights_folder is missing; give a weights_<epoch> folder, or a "
+                  "trajectory with --ext_poses_to_eval")
+        if opts.load_weights_folder and opts.ext_poses_to_eval:
+            error("--load_weights_folder predicts what --ext_poses_to_eval brings; leave one out")
+        if opts.sequences and opts.eval_split != self.parser.get_default("eval_split"):
+            error("--sequences and --eval_split both say what to evaluate; leave one out")
+        if opts.ext_poses_to_eval and len(opts.sequences or [0]) > 1:
+            error("--ext_poses_to_eval is a trajectory of one sequence; give one of --sequences")
+        if not opts.sequences and opts.eval_split in ("eigen", "eigen_benchmark", "benchmark"):
+            error(f"--eval_split {opts.eval_split} is depth's; give odom_9, odom_10, or a path to "
+                  "a list of frames, or --sequences 09 10")
         self._check_common(opts)
 
     def _check_common(self, opts: argparse.Namespace):

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from camera import Camera, read_camera
 from checkpoints import load_model
-from datasets import KITTIOdomDataset, MonoDataset, as_float, dataset_class
+from datasets import MonoDataset, as_float, dataset_class
 from datasets.arrays import read_array
 from datasets.ground_truth import load_gt_depths
 from datasets.images import resize
@@ -51,7 +51,7 @@ def predict_disparities(opts: Namespace, world: World) -> np.ndarray | None:
               "no known scale; --eval_mono finds one for each image")
     dataset = _test_images(opts, height, width)
     disps = [np.empty((0, height, width), np.float32)]
-    for batch in _batches_of(dataset, opts, world):
+    for batch in batches_of(dataset, opts, world):
         images = as_float(batch["color", 0, 0].to(world.device))
         if opts.post_process:
             images = torch.cat([images, images.flip(3)])
@@ -86,7 +86,7 @@ def read_test_image(opts: Namespace, index: int, height: int, width: int) -> np.
     return _test_images(opts, height, width)[index]["color", 0, 0].permute(1, 2, 0).numpy()
 
 
-def _batches_of(dataset: MonoDataset, opts: Namespace, world: World) -> Iterable[dict]:
+def batches_of(dataset: MonoDataset, opts: Namespace, world: World) -> Iterable[dict]:
     """Return the batches of this process's share of a dataset, under a bar."""
     own = Subset(dataset, world.share(len(dataset)))
     loader = DataLoader(own, opts.batch_size, num_workers=min(opts.num_workers, len(own)),
@@ -119,27 +119,6 @@ def load_disparities(opts: Namespace) -> np.ndarray:
                         f"image of the {split} split")
     disps = disps.astype(np.float32)
     return disps[eigen_to_benchmark_ids()] if opts.eval_eigen_to_benchmark else disps
-
-
-@torch.no_grad()
-def predict_motions(opts: Namespace, lines: list[str], world: World) -> np.ndarray | None:
-    """Return (N, 4, 4): for each line's frame, the motion from its camera to the next frame's.
-
-    Each process predicts its share; the main one gets all of them, the others None.
-    """
-    model, (height, width, _) = load_model(opts.load_weights_folder, with_pose=True,
-                                           device=world.device)
-    if model.pose_model_input == "all":
-        raise DataError(f"the pose network in {opts.load_weights_folder} takes "
-                        f"{len(model.frame_ids)} frames at once; the 5-frame error needs one that "
-                        "was trained with --pose_model_input pairs")
-    dataset = KITTIOdomDataset(opts.data_path, lines, height, width, [0, 1], 1,
-                               img_ext=".png" if opts.png else ".jpg")
-    motions = [np.empty((0, 4, 4), np.float32)]
-    for batch in _batches_of(dataset, opts, world):
-        now, later = (as_float(batch["color", f, 0].to(world.device)) for f in (0, 1))
-        motions.append(model.motion(now, later).cpu().numpy())
-    return world.gather(np.concatenate(motions))
 
 
 class Frame(NamedTuple):

@@ -115,6 +115,21 @@ class Monodepth2(nn.Module):
         axisangle, translation = self._predict_poses([0, 1], {0: earlier, 1: later}, features)
         return transformation_from_parameters(axisangle[:, 0], translation[:, 0])
 
+    def motions(self, images: dict[int, Tensor]) -> dict[int, Tensor]:
+        """Return the (B, 4, 4) poses from the target's camera to each source frame's.
+
+        Args:
+            images: {frame: (B, 3, H, W) in [0, 1]}, all that the network takes at once, in the
+                order of training; 0 is the target.
+        """
+        features = {}
+        if self.pose_model_type == "shared":
+            features = {f: self.encoder(image) for f, image in images.items()}
+        axisangles, translations = self._predict_poses(list(images), images, features)
+        # Faithful: source frame i uses prediction i as it is
+        return {f: transformation_from_parameters(axisangles[:, i], translations[:, i])
+                for i, f in enumerate(list(images)[1:])}
+
     def _features(self, inputs: dict) -> dict[int | str, list[Tensor]]:
         """Encode the target, or with a shared encoder every frame in one batch."""
         frames = self.frames_read if self.pose_model_type == "shared" else [0]

@@ -30,6 +30,7 @@ from datasets.kitti_utils import (
 from datasets.splits import parse_line, read_split
 from options import DEPTH, POSE, TRAIN, MonodepthOptions
 from training_states import TrainingStates
+from trajectories import compare, read_times, read_trajectory
 from utils import DataError
 
 
@@ -105,6 +106,28 @@ def test_poses(place, content):
     (place / "09.txt").write_bytes(content)
     poses = tried(read_poses, place / "09.txt")
     assert poses is None or (poses.shape[1:] == (4, 4) and np.isfinite(poses).all())
+
+
+TRAJECTORIES = [*POSES, b"4 1 0 0 5 0 1 0 6 0 0 1 7\n6 1.0e+00 0 0 -5 0 1 0 6 0 0 1 7\n"]
+
+
+@given(mutated(TRAJECTORIES), st.sampled_from(["none", "scale", "6dof", "7dof"]))
+def test_trajectories(place, content, alignment):
+    (place / "estimate.txt").write_bytes(content)
+    found = tried(read_trajectory, place / "estimate.txt")
+    if found is not None:
+        frames, poses = found
+        assert poses.shape == (len(frames), 4, 4)
+        assert (np.diff(frames) > 0).all()
+        scores = tried(compare, poses, np.arange(len(poses)), poses, alignment)
+        assert scores is None or np.isfinite(scores.ate)
+
+
+@given(mutated([b"0.0\n1.037120e-01\n"]))
+def test_times(place, content):
+    (place / "times.txt").write_bytes(content)
+    times = tried(read_times, place / "times.txt")
+    assert times is None or np.isfinite(times).all()
 
 
 CAMERAS = [json.dumps(camera._asdict()).encode() for camera in (

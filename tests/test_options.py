@@ -25,6 +25,7 @@ DEFAULTS = {
     "precision": "fp32", "compile": False, "cache_dir": None, "accumulate": 1,
     "sync_batchnorm": False, "profile": 0, "seed": None, "deterministic": False, "resume": None,
     "overwrite": False, "save_every": None, "keep": 2, "max_bad_samples": 0, "save_figures": False,
+    "sequences": None, "ext_poses_to_eval": None, "alignment": "7dof",
 }
 
 
@@ -37,7 +38,7 @@ GROUPS = {
             "ablations", "system", "speed", "loading", "fine-tuning", "logging"},
     DEPTH: {"options", "data", "layout", "depth range", "system", "loading", "evaluation",
             "depth evaluation"},
-    POSE: {"options", "data", "system", "loading", "evaluation"},
+    POSE: {"options", "data", "system", "loading", "evaluation", "odometry"},
 }
 
 
@@ -103,6 +104,10 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
      "--eval_eigen_to_benchmark goes with"),
     ("evaluate_pose", ["--eval_split", "odom_9"], "--load_weights_folder is missing"),
     ("evaluate_pose", WEIGHTS, "give odom_9, odom_10, or a path"),
+    ("evaluate_pose", [*WEIGHTS, "--ext_poses_to_eval", "x"], "leave one out"),
+    ("evaluate_pose", [*WEIGHTS, "--sequences", "9", "--eval_split", "odom_9"], "leave one out"),
+    ("evaluate_pose", ["--sequences", "9", "10", "--ext_poses_to_eval", "x"], "of one sequence"),
+    ("evaluate_pose", [*WEIGHTS, "--sequences", "-1"], "-1"),
     ("test_simple", ["--image_path", "x.jpg"], "--model_name"),
     ("test_simple", ["--image_path", "x", *WEIGHTS, "--min_depth", "0"], "0 is not larger than 0"),
     ("test_simple", ["--image_path", "x", *WEIGHTS, "--min_depth", "1", "--max_depth", "0.01"],
