@@ -25,6 +25,7 @@ DEFAULTS = {
     "precision": "fp32", "compile": False, "cache_dir": None, "accumulate": 1,
     "sync_batchnorm": False, "profile": 0, "seed": None, "deterministic": False, "resume": None,
     "overwrite": False, "save_every": None, "keep": 2, "max_bad_samples": 0, "save_figures": False,
+    "edges": False, "gt_disparity": None, "eval_all": None, "compare": None,
 }
 
 
@@ -101,6 +102,12 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--eval_split", "odom_9"], "evaluate_pose.py"),
     ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--eval_eigen_to_benchmark"],
      "--eval_eigen_to_benchmark goes with"),
+    ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--eval_all", "run"], "give one of"),
+    ("evaluate_depth", ["--eval_mono", "--eval_all", "run", "--no_eval", "--save_pred_disps"],
+     "--eval_all asks for errors; leave out --no_eval"),
+    ("evaluate_depth", ["--eval_stereo", *WEIGHTS, "--eval_split", "benchmark", "--gt_disparity",
+                        "folder"], "--gt_disparity asks for errors"),
+    ("evaluate_depth", ["--compare", "one.json"], "expected 2 arguments"),
     ("evaluate_pose", ["--eval_split", "odom_9"], "--load_weights_folder is missing"),
     ("evaluate_pose", WEIGHTS, "give odom_9, odom_10, or a path"),
     ("test_simple", ["--image_path", "x.jpg"], "--model_name"),
