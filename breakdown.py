@@ -86,9 +86,9 @@ def errors_in_bands(gt: np.ndarray, pred: np.ndarray) -> dict[str, float]:
 def edge_mask(gt: np.ndarray) -> np.ndarray:
     """Return where ground truth is dense and has an edge.
 
-    That is where all 3 x 3 pixels have depth, and the largest is over 1.25 times the least. A scan's
-    points, which have gaps between them, have no such place. (Nor has a road: seen by KITTI's camera
-    its depth grows that fast between rows only from some 150 m on.)
+    That is where all 3 x 3 pixels have depth, and the largest is over 1.25 times the least. The
+    points of a scan, which have gaps between them, have no such place. (Nor has a road: seen by
+    KITTI's camera, its depth grows that fast between rows only from some 150 m on.)
 
     Args:
         gt: (H, W) metres, 0 = none.

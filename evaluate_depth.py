@@ -76,8 +76,8 @@ def measure(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: bool = Tru
             row |= edge_errors(edge_mask(gt_map)[mask], gt, pred)
         rows.append(row | {RATIO: ratio, PIXELS: len(gt)})
     if edges and all(np.isnan(row["edge_a1"]) for row in rows):
-        raise DataError("--edges needs dense ground truth, and no image has 3 x 3 pixels with depth "
-                        "and an edge among them; scans have gaps: leave --edges out")
+        raise DataError("--edges needs dense ground truth, and no image has 3 x 3 pixels of depth "
+                        "with an edge among them; scans have gaps: leave --edges out")
     return {name: np.array([row[name] for row in rows], float) for name in rows[0]}
 
 
@@ -199,7 +199,8 @@ def report_epochs(opts: Namespace, found: dict[int, dict[str, Interval]]) -> Non
     from figures import EPOCHS, draw_epochs, save_figure
     print(f"\n  {'epoch':>8} | " + ("{:>8} | " * 7).format(*DEPTH_METRICS))
     for epoch, errors in found.items():
-        print(f"  {epoch:>8}  " + "".join(f"&{errors[name].mean: 8.3f}  " for name in DEPTH_METRICS))
+        means = [errors[name].mean for name in DEPTH_METRICS]
+        print(f"  {epoch:>8}  " + ("&{: 8.3f}  " * 7).format(*means))
     print("the epoch with the least error here is not a result: it was chosen by the test images")
     save_figure(draw_epochs(found), Path(opts.eval_out_dir or opts.eval_all) / EPOCHS)
 

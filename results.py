@@ -189,8 +189,8 @@ def compare(path_a: str, path_b: str) -> str:
     """
     (lines, a), (other_lines, b) = read_results(path_a), read_results(path_b)
     if lines != other_lines:
-        raise DataError(f"{path_a} has {len(lines)} images and {path_b} has {len(other_lines)}, and "
-                        "they are not the same in the same order; evaluate both on one --eval_split")
+        raise DataError(f"{path_a} has {len(lines)} images, {path_b} has {len(other_lines)}, and "
+                        "they are not the same in one order; evaluate both on one --eval_split")
     if (a[PIXELS] != b[PIXELS]).any():
         raise DataError(f"{path_a} and {path_b} compare with other ground truth: image "
                         f"{int((a[PIXELS] != b[PIXELS]).argmax())} has other pixels; evaluate both "

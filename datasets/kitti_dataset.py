@@ -124,9 +124,9 @@ class KITTI2015Dataset(KITTIDataset):
 def annotated_path(data_path: str | Path, folder: str, frame_index: int, camera: int) -> Path:
     """Return where a frame's improved ground truth lies, in either of KITTI's layouts.
 
-    It is proj_depth/groundtruth/image_02 in the drive's folder, beside the images, or in a folder of
-    the drive's name in train/ or val/, as the depth archive has it. Where it is in none of them,
-    the first is returned.
+    It is proj_depth/groundtruth/image_02 in the drive's folder, beside the images, or in a folder
+    of the drive's name in train/ or val/, as the depth archive has it. Where it is in none of
+    them, the first is returned.
     """
     drive, inside = Path(folder), f"proj_depth/groundtruth/image_0{camera}/{frame_index:010d}.png"
     paths = [Path(data_path, place, inside)
