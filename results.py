@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from metrics import DEPTH_METRICS
 from options import PROJECT
 from utils import DataError, write_atomically
 
@@ -154,30 +155,41 @@ def _finite(value: float) -> float | None:
 
 
 def read_results(path: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Read a results.json.
-
-    Returns:
-        The split lines of the N images, and (N,) values by name, NaN where an image has none.
+    """Read a results.json, as `parse_results` returns it.
 
     Raises:
         DataError: it is missing or broken.
     """
     try:
-        content = json.loads(Path(path).read_bytes())
-        lines = content["lines"]
-        # None becomes NaN
-        columns = {str(name): np.array(values, float)
-                   for name, values in content["images"].items()}
-        is_whole = (isinstance(lines, list) and all(isinstance(line, str) for line in lines)
-                    and len(lines) > 0 and PIXELS in columns
-                    and all(values.shape == (len(lines),) for values in columns.values()))
+        return parse_results(Path(path).read_bytes(), path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; give the results.json of two "
                         "evaluations") from None
+
+
+def parse_results(content: bytes, name: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Read the content of a results.json.
+
+    Returns:
+        The split lines of the N images, and (N,) values by name, NaN where an image has none.
+
+    Raises:
+        DataError: it is broken.
+    """
+    try:
+        fields = json.loads(content)
+        lines = fields["lines"]
+        # None becomes NaN
+        columns = {column: np.array(values, float)
+                   for column, values in fields["images"].items()}
+        is_whole = (isinstance(lines, list) and all(isinstance(line, str) for line in lines)
+                    and len(lines) > 0 and {PIXELS, DEPTH_METRICS[0]} <= columns.keys()
+                    and all(values.shape == (len(lines),) and not np.isinf(values).any()
+                            for values in columns.values()))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         is_whole = False
     if not is_whole:
-        raise DataError(f"{path} is no results.json of a depth evaluation; evaluate again")
+        raise DataError(f"{name} is no results.json of a depth evaluation; evaluate again")
     return lines, columns
 
 
