@@ -158,9 +158,9 @@ def test_results_of_other_images_are_not_compared(tmp_path, script):
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff", b'{"lines": [], "images": {}}',
-                                     b'{"lines": ["a"], "images": {"pixels": [1, 2]}}',
-                                     b'{"lines": ["a"], "images": {"pixels": [[1]]}}',
-                                     b'{"lines": ["a"], "images": {"pixels": ["x"]}}',
+                                     b'{"lines":["a"],"images":{"abs_rel":[1],"pixels":[1, 2]}}',
+                                     b'{"lines":["a"],"images":{"abs_rel":[1],"pixels":[[1]]}}',
+                                     b'{"lines":["a"],"images":{"abs_rel":[1],"pixels":["x"]}}',
                                      b"[" * 100_000])
 def test_what_is_no_result_is_refused(tmp_path, script, content):
     (tmp_path / "results.json").write_bytes(content)
