@@ -273,7 +273,8 @@ def test_png_images_are_found_without_a_flag_and_said(drive, weights, tmp_path, 
 
 def epochs(weights, run, *numbers):
     for number in numbers:
-        shutil.copytree(weights, run / f"models/weights_{number}")
+        shutil.copytree(weights, run / f"models/weights_{number}",
+                        ignore=shutil.ignore_patterns("results.*"))
     return run
 
 

@@ -135,8 +135,9 @@ def test_each_folder_is_listed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "_listing", lambda path: listed.append(path) or listing(path))
     needs = read_needs()
     look(tmp_path, needs)
-    assert sorted(listed) == sorted({os.path.join(tmp_path, folder)
-                                     for need in needs for folder in need.names})
+    assert sorted(listed) == sorted({
+        os.path.join(tmp_path, place) for need in needs for folder in need.names
+        for place in (folder, *need.elsewhere[folder])})
     assert len(listed) < 300
 
 
