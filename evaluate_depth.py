@@ -78,7 +78,8 @@ def measure(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: bool = Tru
     if edges and all(np.isnan(row["edge_a1"]) for row in rows):
         raise DataError("--edges needs dense ground truth, and no image has 3 x 3 pixels of depth "
                         "with an edge among them; scans have gaps: leave --edges out")
-    return {name: np.array([row[name] for row in rows], float) for name in rows[0]}
+    return {name: np.array([row[name] for row in rows], int if name == PIXELS else float)
+            for name in rows[0]}
 
 
 def evaluate(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: bool = True,

@@ -266,9 +266,10 @@ def draw_epochs(found: dict[int, dict[str, Interval]]) -> Figure:
         ax.set_ylabel(name)
         ax.spines[["top", "right"]].set_visible(False)
     above.set_title(f"Error on the test images after each epoch, with {LEVEL:.0%} intervals over "
-                    "images\nChoosing an epoch by its test error is not a result: the test images "
-                    "would then have been trained on.\nReport the last epoch, or choose by "
+                    "images\nChoosing an epoch by its test error is not a result: it would have "
+                    "been trained on the test images.\nReport the last epoch, or choose by "
                     "validation images.")
+    figure.align_ylabels()
     below.set_xlabel("epoch (of weights_<epoch>)")
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

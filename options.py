@@ -69,6 +69,12 @@ class MonodepthOptions:
             self.script](opts)
         return opts
 
+    def used(self, opts: argparse.Namespace) -> dict:
+        """Return those of the options that the script uses: the flags that its -h shows."""
+        shown = {action.dest for action in self.parser._actions
+                 if action.help is not argparse.SUPPRESS}
+        return {name: value for name, value in vars(opts).items() if name in shown}
+
     def _group(self, title: str, description: str, *scripts: str):
         """Return an `add_argument` whose flags only these scripts show."""
         if self.script in scripts:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metrics import DEPTH_METRICS
-from options import PROJECT
+from options import DEPTH, PROJECT, MonodepthOptions
 from utils import DataError, write_atomically
 
 JSON_NAME, CSV_NAME = "results.json", "results.csv"
@@ -104,7 +104,8 @@ def describe(opts: Namespace) -> dict:
     hashes = {name: hashlib.sha256((source / name).read_bytes()).hexdigest()
               for name in names if (source / name).is_file()}
     return {"date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "commit": commit(),
-            "flags": vars(opts), "weights": {"folder": str(source.resolve()), "sha256": hashes}}
+            "flags": MonodepthOptions(DEPTH).used(opts),
+            "weights": {"folder": str(source.resolve()), "sha256": hashes}}
 
 
 def commit() -> str | None:

@@ -31,6 +31,7 @@ def test_results_say_what_was_evaluated_with_what_and_how_well(tmp_path, script)
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["flags"]["eval_mono"] is True
     assert found["flags"]["eval_split"] == str(tmp_path)
+    assert "num_layers" not in found["flags"]  # training's
     assert found["weights"]["sha256"] == {
         "disps.npy": hashlib.sha256((tmp_path / "disps.npy").read_bytes()).hexdigest()}
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", found["date"])
