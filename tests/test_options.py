@@ -78,6 +78,7 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("train", ["--min_depth", "100"], "--min_depth 100.0 is not below"),
     ("train", ["--num_layers", "18.5"], "invalid int value"),
     ("train", ["--dataset", "kitti_test"], "no neighbouring frames"),
+    ("train", ["--dataset", "kitti_2015"], "no neighbouring frames"),
     ("train", ["--profile", "-1"], "--profile is -1"),
     ("train", ["--accumulate", "0"], "0 is not larger than 0"),
     ("train", ["--precision", "half"], "invalid choice: 'half'"),
