@@ -59,8 +59,7 @@ def measure(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: bool = Tru
         medians and the number of pixels, are never NaN.
 
     Raises:
-        DataError: the numbers of maps differ, an image has no ground truth, or no image has dense
-            ground truth with an edge.
+        DataError: the numbers of maps differ, or an image has no ground truth.
     """
     if len(disps) != len(gt_depths):
         raise DataError(f"{len(disps)} predictions for {len(gt_depths)} ground truths; run "
@@ -75,9 +74,6 @@ def measure(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: bool = Tru
         if edges:
             row |= edge_errors(edge_mask(gt_map)[mask], gt, pred)
         rows.append(row | {RATIO: ratio, PIXELS: len(gt)})
-    if edges and all(np.isnan(row["edge_a1"]) for row in rows):
-        raise DataError("--edges needs dense ground truth, and no image has 3 x 3 pixels of depth "
-                        "with an edge among them; scans have gaps: leave --edges out")
     return {name: np.array([row[name] for row in rows], int if name == PIXELS else float)
             for name in rows[0]}
 
@@ -184,6 +180,13 @@ def finish(opts: Namespace, disps: np.ndarray,
     return None
 
 
+def check_edges(truth: GroundTruth) -> None:
+    """Raise a DataError where no image has dense ground truth with an edge."""
+    if not any((edge_mask(gt) & evaluated_mask(gt, truth.eigen)).any() for gt in truth.depths):
+        raise DataError("--edges needs dense ground truth, and no image has 3 x 3 pixels of depth "
+                        "with an edge among them; scans have gaps: leave --edges out")
+
+
 def runs_of(opts: Namespace) -> dict[int | None, Namespace]:
     """Return the options of each weights folder to evaluate, by epoch; by None if there is one."""
     from checkpoints import weights_folders
@@ -224,6 +227,8 @@ def main() -> None:
     # ground truth first: what is missing is said before an hour of predicting
     truth = load_ground_truth(opts.data_path, opts.eval_split, opts.num_workers,
                               opts.gt_disparity) if compares and world.is_main else None
+    if opts.edges and truth is not None:
+        check_edges(truth)
     found = {}
     for epoch, own in runs.items():
         if opts.eval_all:

@@ -339,9 +339,10 @@ def test_edges_are_evaluated_where_ground_truth_is_dense(tmp_path, script):
     assert found["edge_abs_rel"] == [pytest.approx(0.25), None]
 
 
-def test_edges_in_scans_are_refused(drive, weights, script):
+def test_edges_in_scans_are_refused_before_anything_is_predicted(drive, weights, script):
     outcome = evaluate(script, drive, weights, "--eval_mono", "--edges")
     assert "--edges needs dense ground truth" in one_line(outcome, status=1)
+    assert "predicting" not in outcome.err
 
 
 def test_bad_weights_data_and_splits_get_one_line_and_status_1(drive, weights, tmp_path, script):
