@@ -107,6 +107,24 @@ def _is_whole(value: object) -> bool:
             and value.untyped_storage().nbytes() >= value.numel() * value.element_size())
 
 
+def weights_folders(run: str | Path) -> dict[int, Path]:
+    """Return the weights folders of a run by their epochs, in order.
+
+    Args:
+        run: <log_dir>/<model_name>, or its models/.
+
+    Raises:
+        DataError: it has none.
+    """
+    found = {int(path.name.removeprefix("weights_")): path
+             for place in (Path(run), Path(run, "models")) for path in place.glob("weights_*")
+             if re.fullmatch("weights_[0-9]+", path.name)}
+    if not found:
+        raise DataError(f"{run} has no weights_<epoch> folders; give the folder of a run, "
+                        "<log_dir>/<model_name>")
+    return dict(sorted(found.items()))
+
+
 def load_model(folder: str | Path, *, with_pose: bool = False,
                device: torch.device | str = "cpu") -> tuple[Monodepth2, InputFormat]:
     """Build the model whose weights a folder holds, for prediction.

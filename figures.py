@@ -18,13 +18,17 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from datasets.ground_truth import GroundTruth
 from datasets.splits import read_split, split_path
 from metrics import DISTANCE_STEP, depths_at, errors_by_distance, evaluated_mask
 from prediction import read_test_image
+from results import LEVEL, Interval
 from utils import BRIGHTEST, DataError, write_atomically
 
 IMAGES, BY_DISTANCE = "figure_images.png", "figure_error_by_distance.png"
+EPOCHS = "figure_error_by_epoch.png"
 ROWS = ("input", "prediction", "ground truth", "error")
 NEARNESS, ERROR = "magma", "RdYlBu_r"  # colours: near is bright; blue is right, red is wrong
 NO_VALUE = "0.5"   # grey, which neither of them has
@@ -57,7 +61,7 @@ class Example(NamedTuple):
     error: np.ndarray
 
 
-def save_figures(opts: Namespace, folder: Path, disps: np.ndarray, gt_depths: Sequence[np.ndarray],
+def save_figures(opts: Namespace, folder: Path, disps: np.ndarray, truth: GroundTruth,
                  abs_rel: np.ndarray) -> None:
     """Write the figures of an evaluation; images that are not there are named, and left out.
 
@@ -65,16 +69,16 @@ def save_figures(opts: Namespace, folder: Path, disps: np.ndarray, gt_depths: Se
         opts: of the evaluation.
         folder: where they go.
         disps: (N, h, w) predicted, 1 / metres.
-        gt_depths: N maps (H, W) in metres, 0 = none.
+        truth: N maps in metres, and which of their pixels count.
         abs_rel: (N,) errors of the images.
 
     Raises:
         DataError: a figure cannot be written.
     """
-    eigen = Path(opts.eval_split).name != "eigen_benchmark"
+    gt_depths, eigen, _ = truth
     depths = (depths_at(gt, disp, evaluated_mask(gt, eigen), median_scaling=False)[:2]
               for gt, disp in zip(gt_depths, disps, strict=True))
-    _write(draw_by_distance(*errors_by_distance(depths)), folder / BY_DISTANCE)
+    save_figure(draw_by_distance(*errors_by_distance(depths)), folder / BY_DISTANCE)
     lines = read_split(split_path(opts.eval_split, "test_files.txt"))
     examples, missing = [], []
     for name, i in choose(abs_rel).items():
@@ -88,10 +92,15 @@ def save_figures(opts: Namespace, folder: Path, disps: np.ndarray, gt_depths: Se
     if missing:
         print(f"warning: {IMAGES} is without {len(missing)} of {len(examples)} input images: "
               f"{missing[0]}")
-    _write(draw_examples(examples), folder / IMAGES)
+    save_figure(draw_examples(examples), folder / IMAGES)
 
 
-def _write(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG, and say so.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi="figure")
     write_atomically(path, content.getvalue())
@@ -237,4 +246,30 @@ def draw_by_distance(abs_rel: np.ndarray, counts: np.ndarray) -> Figure:
     for ax in (above, below):
         ax.margins(y=0.15)
         ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def draw_epochs(found: dict[int, dict[str, Interval]]) -> Figure:
+    """Return a figure of abs_rel and a1 of a run's epochs, with their intervals.
+
+    Args:
+        found: of each epoch, the mean of each error over the test images.
+    """
+    figure = Figure((11, 7), dpi=DPI, layout="constrained")
+    above, below = figure.subplots(2, sharex=True)
+    epochs = list(found)
+    for ax, name in ((above, "abs_rel"), (below, "a1")):
+        mean, low, high = ([getattr(errors[name], part) for errors in found.values()]
+                           for part in ("mean", "low", "high"))
+        ax.fill_between(epochs, low, high, color="tab:blue", alpha=0.2, linewidth=0)
+        ax.plot(epochs, mean, "o-", color="tab:blue")
+        ax.set_ylabel(name)
+        ax.spines[["top", "right"]].set_visible(False)
+    above.set_title(f"Error on the test images after each epoch, with {LEVEL:.0%} intervals over "
+                    "images\nChoosing an epoch by its test error is not a result: it would have "
+                    "been trained on the test images.\nReport the last epoch, or choose by "
+                    "validation images.")
+    figure.align_ylabels()
+    below.set_xlabel("epoch (of weights_<epoch>)")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

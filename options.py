@@ -75,6 +75,12 @@ class MonodepthOptions:
             self.script](opts)
         return opts
 
+    def used(self, opts: argparse.Namespace) -> dict:
+        """Return those of the options that the script uses: the flags that its -h shows."""
+        shown = {action.dest for action in self.parser._actions
+                 if action.help is not argparse.SUPPRESS}
+        return {name: value for name, value in vars(opts).items() if name in shown}
+
     def _group(self, title: str, description: str, *scripts: str):
         """Return an `add_argument` whose flags only these scripts show."""
         if self.script in scripts:
@@ -92,8 +98,8 @@ class MonodepthOptions:
     def _layout(self):
         add = self._group("layout", "how the images lie there", TRAIN, DEPTH)
         add("--dataset", default="kitti",
-            help="kitti, kitti_odom, kitti_depth, kitti_test, folder (footage of your own), or one "
-                 "you added (%(default)s)")
+            help="kitti, kitti_odom, kitti_depth, kitti_test, kitti_2015, folder (footage of your "
+                 "own), or one you added (%(default)s)")
 
     def _model(self):
         add = self._group("model", "what is trained, and on which images", TRAIN)
@@ -207,7 +213,8 @@ class MonodepthOptions:
         add = self._group("evaluation", "what to compare with", DEPTH, POSE)
         add("--eval_split", default="eigen",
             help="odom_00 to odom_10, or a path to a list of frames" if self.script == POSE else
-            "eigen, eigen_benchmark, benchmark, or a path to a split folder (%(default)s)")
+            "eigen, eigen_benchmark, benchmark, or a path to a split folder, with test_files.txt "
+            "and ground truth: gt_depths.npz, or gt_depths/ of 16-bit PNGs (%(default)s)")
         add("--eval_out_dir", help="folder for what is written (default: the weights folder)")
 
     def _evaluation(self):
@@ -227,6 +234,14 @@ class MonodepthOptions:
         add("--no_eval", action="store_true", help="predict only")
         add("--save_figures", action="store_true",
             help="write figure_images.png and figure_error_by_distance.png")
+        add("--edges", action="store_true",
+            help="also the errors at depth edges, where ground truth is dense")
+        add("--gt_disparity", metavar="FOLDER",
+            help="ground truth is disparity: 16-bit PNGs, as KITTI 2015's disp_occ_0")
+        add("--eval_all", metavar="RUN_FOLDER",
+            help="evaluate every weights_<epoch> of a run; draws the error over epochs")
+        add("--compare", nargs=2, metavar=("A.json", "B.json"),
+            help="print the differences of two results.json, and do nothing else")
 
     def _odometry(self):
         add = self._group("odometry", "which trajectory, and how it is compared", POSE)
@@ -261,19 +276,21 @@ class MonodepthOptions:
             error(f"--profile is {opts.profile}; give the number of steps to record")
         if opts.resume and opts.overwrite:
             error("--resume goes on with a run that --overwrite deletes; leave one out")
-        if opts.dataset == "kitti_test":
-            error("--dataset kitti_test has no neighbouring frames to train on; choose kitti, "
+        if opts.dataset in ("kitti_test", "kitti_2015"):
+            error(f"--dataset {opts.dataset} has no neighbouring frames to train on; choose kitti, "
                   "kitti_odom or kitti_depth")
         self._check_common(opts)
 
     def _check_depth(self, opts: argparse.Namespace):
         error = self.parser.error
+        if opts.compare:
+            return
         if opts.eval_mono == opts.eval_stereo:
             error(f"{'both' if opts.eval_mono else 'neither'} of --eval_mono and --eval_stereo "
                   "given; choose --eval_mono (median scaling) or --eval_stereo (metres, x 5.4)")
-        if (opts.load_weights_folder is None) == (opts.ext_disp_to_eval is None):
-            error("give one of --load_weights_folder (predict) and --ext_disp_to_eval (a .npy of "
-                  "disparities)")
+        if [opts.load_weights_folder, opts.ext_disp_to_eval, opts.eval_all].count(None) != 2:
+            error("give one of --load_weights_folder (predict), --ext_disp_to_eval (a .npy of "
+                  "disparities) and --eval_all (each weights folder of a run)")
         if opts.eval_eigen_to_benchmark and not (
                 opts.ext_disp_to_eval and Path(opts.eval_split).name == "eigen_benchmark"):
             error("--eval_eigen_to_benchmark goes with --ext_disp_to_eval FILE and "
@@ -283,6 +300,10 @@ class MonodepthOptions:
         if opts.save_figures and (opts.no_eval or Path(opts.eval_split).name == "benchmark"):
             error("--save_figures shows errors; leave out --no_eval, and choose an --eval_split "
                   "that has ground truth here, as eigen has")
+        if (opts.eval_all or opts.gt_disparity) and (
+                opts.no_eval or Path(opts.eval_split).name == "benchmark"):
+            error(f"{'--eval_all' if opts.eval_all else '--gt_disparity'} asks for errors; leave "
+                  "out --no_eval, and choose an --eval_split that has ground truth here")
         if opts.ext_disp_to_eval and opts.save_pred_disps:
             error("--save_pred_disps saves predictions, and --ext_disp_to_eval makes none; "
                   "leave one out")

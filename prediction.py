@@ -50,6 +50,8 @@ def predict_disparities(opts: Namespace, world: World) -> np.ndarray | None:
         print(f"warning: {opts.load_weights_folder} was trained without stereo, so its depth has "
               "no known scale; --eval_mono finds one for each image")
     dataset = _test_images(opts, height, width)
+    if dataset.img_ext != _extension(opts):
+        world.say(f"the images of {opts.data_path} are {dataset.img_ext}, and are read as such")
     disps = [np.empty((0, height, width), np.float32)]
     for batch in batches_of(dataset, opts, world):
         images = as_float(batch["color", 0, 0].to(world.device))
@@ -70,11 +72,18 @@ def _prepare(device: torch.device) -> None:
 
 
 def _test_images(opts: Namespace, height: int, width: int) -> MonoDataset:
-    """Return the split's test images, which come at that size."""
+    """Return the split's test images, which come at that size; without --png, .jpg or .png."""
     kind = "kitti_test" if Path(opts.eval_split).name == "benchmark" else opts.dataset
     lines = read_split(split_path(opts.eval_split, "test_files.txt"))
-    return dataset_class(kind)(opts.data_path, lines, height, width, [0], 1,
-                               img_ext=".png" if opts.png else ".jpg", load_depth=False)
+    dataset = dataset_class(kind)(opts.data_path, lines, height, width, [0], 1,
+                                  img_ext=_extension(opts), load_depth=False)
+    if not opts.png:
+        dataset.img_ext = dataset.found_extension()
+    return dataset
+
+
+def _extension(opts: Namespace) -> str:
+    return ".png" if opts.png else ".jpg"
 
 
 def read_test_image(opts: Namespace, index: int, height: int, width: int) -> np.ndarray:

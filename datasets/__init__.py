@@ -3,6 +3,7 @@ from datasets.augment import Augment, as_float
 from datasets.folder_dataset import FolderDataset
 from datasets.frame_cache import FrameCache
 from datasets.kitti_dataset import (
+    KITTI2015Dataset,
     KITTIDepthDataset,
     KITTIOdomDataset,
     KITTIRAWDataset,
@@ -16,6 +17,7 @@ DATASETS = {
     "kitti_odom": KITTIOdomDataset,
     "kitti_depth": KITTIDepthDataset,
     "kitti_test": KITTITestDataset,
+    "kitti_2015": KITTI2015Dataset,
     "folder": FolderDataset,
 }
 
@@ -31,6 +33,6 @@ def dataset_class(name: str) -> type[MonoDataset]:
     return DATASETS[name]
 
 
-__all__ = ["DATASETS", "Augment", "FolderDataset", "FrameCache", "KITTIDepthDataset",
-           "KITTIOdomDataset", "KITTIRAWDataset", "KITTITestDataset", "MonoDataset", "as_float",
-           "collate", "dataset_class"]
+__all__ = ["DATASETS", "Augment", "FolderDataset", "FrameCache", "KITTI2015Dataset",
+           "KITTIDepthDataset", "KITTIOdomDataset", "KITTIRAWDataset", "KITTITestDataset",
+           "MonoDataset", "as_float", "collate", "dataset_class"]

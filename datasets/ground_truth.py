@@ -1,13 +1,16 @@
-"""The ground truth file of a test split, gt_depths.npz: made from scans or PNGs, written, read."""
+"""The ground truth of a test split: gt_depths.npz, made, written and read; PNGs; disparities."""
 from __future__ import annotations
 
 import io
 import os
+import re
+import shlex
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -15,17 +18,74 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from datasets.arrays import read_array
-from datasets.kitti_dataset import KITTIDataset, read_depth_png
+from datasets.disparity import read_depth_of_disparity
+from datasets.kitti_dataset import KITTIDataset, annotated_path, read_depth_png
 from datasets.kitti_utils import generate_depth_map
 from datasets.splits import check_inside, parse_line, read_split, split_path
 from interrupts import leave_interrupts_to_parent
 from utils import DataError, check_data_path, write_atomically
 
 FILE_NAME = "gt_depths.npz"
+FOLDER = "gt_depths"  # of 16-bit PNGs, one a line in the order of their names, instead
 LINES = "lines"  # the array of split lines beside the maps, which tells a file of another list
 # Of 9: a third of the time that the usual 6 takes to write, half of it to read, a fifth more bytes
 COMPRESSION = 1
 MAX_BYTES = 4 * 10**9  # of a split's maps, unpacked; eigen's have 1.3 GB
+
+
+class GroundTruth(NamedTuple):
+    """What the test images of a split are compared with.
+
+    Attributes:
+        depths: a map (H, W) in metres for each line, 0 = none.
+        eigen: whether only Eigen's crop and range count, or every pixel that has depth.
+        source: the file or folder it was read from.
+    """
+
+    depths: list[np.ndarray]
+    eigen: bool
+    source: Path
+
+
+def load_ground_truth(data_path: str | Path, split: str, num_workers: int = 0,
+                      disparities: str | None = None) -> GroundTruth:
+    """Return a split's ground truth: disparities, or gt_depths/, or gt_depths.npz.
+
+    Args:
+        data_path: KITTI's raw folder, from which a gt_depths.npz that is missing is made.
+        split: a split's name or folder.
+        num_workers: processes that make the missing one.
+        disparities: folder of disparity PNGs to take instead, one a line in the order of names.
+
+    Raises:
+        DataError: a file is missing or broken, or the numbers of PNGs and lines differ.
+    """
+    pngs = gt_path(split).with_name(FOLDER)
+    if disparities is not None:
+        return _read_pngs(Path(disparities), split, read_depth_of_disparity)
+    if pngs.is_dir():
+        return _read_pngs(pngs, split, read_depth_png)
+    return GroundTruth(load_or_export_gt_depths(data_path, split, num_workers),
+                       Path(split).name != "eigen_benchmark", gt_path(split))
+
+
+def _read_pngs(folder: Path, split: str, read: Callable[[Path], np.ndarray]) -> GroundTruth:
+    count = len(read_split(split_path(split, "test_files.txt")))
+    if not folder.is_dir():
+        raise DataError(f"{folder} does not exist; give the folder of the ground truth, as KITTI "
+                        "2015's training/disp_occ_0 (data_scene_flow.zip, 2 GB)")
+    paths = sorted(folder.glob("*.png"), key=_natural)
+    if len(paths) != count:
+        raise DataError(f"{folder} has {len(paths)} PNGs for the {count} lines of {split}'s "
+                        "test_files.txt; give one for each, in the order of their names")
+    print(f"ground truth: {count} PNGs of {folder}; every pixel that has depth counts")
+    return GroundTruth([read(path) for path in paths], False, folder)
+
+
+def _natural(path: Path) -> list[str | int]:
+    """Return a key that sorts 2.png before 10.png."""
+    words = re.split("([0-9]+)", path.name)  # every second one is a number
+    return [int(word) if i % 2 else word for i, word in enumerate(words)]
 
 
 def gt_path(split: str) -> Path:
@@ -52,7 +112,7 @@ def export_gt_depths(data_path: str | Path, split: str, num_workers: int = 0) ->
                         "eigen or eigen_benchmark")
     check_data_path(data_path)
     lines = read_split(split_path(split, "test_files.txt"))
-    maps = _ZippedMaps(Path(data_path), lines, Path(split).name == "eigen_benchmark")
+    maps = _ZippedMaps(Path(data_path), lines, split)
     workers = min(num_workers, len(lines), os.cpu_count() or 1)
     loader = DataLoader(maps, batch_size=None, num_workers=workers,
                         worker_init_fn=leave_interrupts_to_parent)
@@ -64,9 +124,9 @@ def export_gt_depths(data_path: str | Path, split: str, num_workers: int = 0) ->
 class _ZippedMaps(Dataset):
     """The map of each split line as a zip of one entry: a loader's workers compress, too."""
 
-    def __init__(self, data_path: Path, lines: list[str], annotated: bool):
-        self.data_path, self.lines = data_path, lines
-        self.read = _read_annotated if annotated else _project_scan
+    def __init__(self, data_path: Path, lines: list[str], split: str):
+        self.data_path, self.lines, self.split = data_path, lines, split
+        self.read = _read_annotated if Path(split).name == "eigen_benchmark" else _project_scan
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -75,7 +135,7 @@ class _ZippedMaps(Dataset):
         line = self.lines[index]
         folder, frame, side = parse_line(line)
         try:
-            depth = self.read(self.data_path, folder, frame, side or "l")
+            depth = self.read(self.data_path, folder, frame, side or "l", self.split)
         except DataError as error:
             raise DataError(f"{error} ({getattr(line, 'where', '') or line})") from None
         buffer = io.BytesIO()
@@ -113,16 +173,26 @@ def _merge_zips(zips: Iterable[Tensor], lines: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _project_scan(data_path: Path, folder: str, frame: int, side: str) -> np.ndarray:
+def _project_scan(data_path: Path, folder: str, frame: int, side: str, split: str) -> np.ndarray:
     scan = data_path / folder / f"velodyne_points/data/{frame:010d}.bin"
+    if not scan.is_file():
+        only = ["--split", split] * (split == "eigen")
+        command = shlex.join(["python", "prepare_data.py", "kitti", "--data_path", str(data_path),
+                              "--download", *only])
+        raise DataError(f"{scan} is missing; it is in {Path(folder).name}.zip, of KITTI's raw "
+                        f"drives (175 GB in all; what is there is not fetched again): {command}")
     check_inside(scan, data_path)
     camera = KITTIDataset.side_map[side]
     return generate_depth_map((data_path / folder).parent, scan, camera, vel_depth=True)
 
 
-def _read_annotated(data_path: Path, folder: str, frame: int, side: str) -> np.ndarray:
-    camera = KITTIDataset.side_map[side]
-    path = data_path / folder / f"proj_depth/groundtruth/image_0{camera}" / f"{frame:010d}.png"
+def _read_annotated(data_path: Path, folder: str, frame: int, side: str, _: str) -> np.ndarray:
+    path = annotated_path(data_path, folder, frame, KITTIDataset.side_map[side])
+    if not path.is_file():
+        command = shlex.join(["unzip", "data_depth_annotated.zip", "-d", str(data_path)])
+        raise DataError(f"{path} is missing, and so it is below train/ and val/ of {data_path}; it "
+                        "is in data_depth_annotated.zip (14 GB, KITTI's site, depth prediction): "
+                        f"fetch it, then {command}")
     check_inside(path, data_path)
     return read_depth_png(path)
 

@@ -83,13 +83,12 @@ class KITTIOdomDataset(KITTIDataset):
 
 
 class KITTIDepthDataset(KITTIDataset):
-    """Raw drives with the improved ground truth in <drive>/proj_depth/groundtruth/image_02."""
+    """Raw drives with the improved ground truth, where `annotated_path` finds it."""
 
     get_image_path = KITTIRAWDataset.get_image_path
 
     def _depth_path(self, folder: str, frame_index: int, side: str | None) -> Path:
-        return Path(self.data_path, folder, f"proj_depth/groundtruth/image_0{self.camera(side)}",
-                    f"{frame_index:010d}.png")
+        return annotated_path(self.data_path, folder, frame_index, self.camera(side))
 
     def check_depth(self) -> bool:
         """Return whether the first frame has a depth PNG."""
@@ -113,11 +112,33 @@ class KITTITestDataset(KITTIDataset):
         return str(Path(self.data_path, folder, f"{frame_index:010d}.png"))
 
 
+class KITTI2015Dataset(KITTIDataset):
+    """The stereo pairs of KITTI 2015: <data_path>/training/image_2/<6 digits>_10, no neighbours."""
+
+    def get_image_path(self, folder: str, frame_index: int, side: str | None) -> str:
+        """Return the path of an image; `folder` is training or testing."""
+        return str(Path(self.data_path, folder, f"image_{self.camera(side)}",
+                        f"{frame_index:06d}_10{self.img_ext}"))
+
+
+def annotated_path(data_path: str | Path, folder: str, frame_index: int, camera: int) -> Path:
+    """Return where a frame's improved ground truth lies, in either of KITTI's layouts.
+
+    It is proj_depth/groundtruth/image_02 in the drive's folder, beside the images, or in a folder
+    of the drive's name in train/ or val/, as the depth archive has it. Where it is in none of
+    them, the first is returned.
+    """
+    drive, inside = Path(folder), f"proj_depth/groundtruth/image_0{camera}/{frame_index:010d}.png"
+    paths = [Path(data_path, place, inside)
+             for place in (drive, Path("train", drive.name), Path("val", drive.name))]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
 def read_depth_png(path: str | Path) -> np.ndarray:
-    """Read KITTI's 16-bit depth PNG.
+    """Read KITTI's 16-bit PNG of depths, or of disparities, x 256.
 
     Returns:
-        (H, W) float32 metres, 0 = none.
+        (H, W) float32 metres or, of disparities, pixels; 0 = none.
 
     Raises:
         DataError: the file is missing or is no such PNG.
@@ -131,4 +152,6 @@ def read_depth_png(path: str | Path) -> np.ndarray:
         raise DataError(f"{path} cannot be read as a PNG: {error}; extract it again") from None
     if values.ndim != 2:
         raise DataError(f"{path} has {values.shape[-1]} channels; a depth PNG has one, of 16 bits")
+    if values.dtype.itemsize < 2:
+        raise DataError(f"{path} has 8 bits; a depth PNG has 16, of metres x {DEPTH_PNG_SCALE:g}")
     return values.astype(np.float32) / DEPTH_PNG_SCALE

@@ -25,6 +25,7 @@ from utils import DataError, UsageError
 NOMINAL_BASELINE = 0.1  # of a stereo pair, in the network's unit of length
 OTHER_SIDE = {"l": "r", "r": "l", "2": "3", "3": "2"}
 LEFT_SIDES = ("l", "2")
+OTHER_EXTENSION = {".jpg": ".png", ".png": ".jpg"}
 
 
 class MonoDataset(Dataset):
@@ -107,6 +108,16 @@ class MonoDataset(Dataset):
                     found.add(self.get_image_path(folder, *_frame_of(f, frame, side)))
         return found
 
+    def found_extension(self) -> str:
+        """Return `img_ext`, or the other of .jpg and .png if the first image is there with that."""
+        other = OTHER_EXTENSION.get(self.img_ext)
+        if other and self.reads_files:
+            with suppress(DataError):  # which loading the item will raise, with its line
+                path = Path(self.get_image_path(*parse_line(self.filenames[0])))
+                if not path.exists() and path.with_suffix(other).exists():
+                    return other
+        return self.img_ext
+
     def _load(self, folder: str, frame: int, side: str | None) -> dict:
         item = dict(self._intrinsics(folder))
         frames = {f: self._read(folder, *_frame_of(f, frame, side), f) for f in self.frame_idxs}
@@ -135,7 +146,7 @@ class MonoDataset(Dataset):
             check_inside(path, self.data_path)
             return self.cache.read(path, self._decode) if self.cache else self._decode(path)
         except FileNotFoundError as error:
-            other = ".png" if self.img_ext == ".jpg" else ".jpg"
+            other = OTHER_EXTENSION.get(self.img_ext, ".jpg")
             path = Path(error.filename or self.get_image_path(folder, frame, side))
             cure = "extract the drive again, or list only frames that are there"
             if f not in (0, "s"):

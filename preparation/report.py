@@ -25,6 +25,7 @@ class Kind(NamedTuple):
         name: of a file, the same, without its ending.
         endings: of which any will do.
         archive: of KITTI's that has the files.
+        elsewhere: other folders that may have them.
     """
 
     what: str
@@ -32,6 +33,7 @@ class Kind(NamedTuple):
     name: str
     endings: tuple[str, ...]
     archive: str
+    elsewhere: tuple[str, ...] = ()
 
 
 IMAGES = Kind("images", "{folder}/image_0{camera}/data", "{frame:010d}", (".jpg", ".png"),
@@ -40,7 +42,9 @@ SCANS = Kind("velodyne scans", "{folder}/velodyne_points/data", "{frame:010d}", 
              "{drive}.zip")
 CALIBRATION = Kind("calibration", "{date}", "calib_cam_to_cam", (".txt",), "{date}_calib.zip")
 DEPTH_MAPS = Kind("depth maps", "{folder}/proj_depth/groundtruth/image_0{camera}", "{frame:010d}",
-                  (".png",), "data_depth_annotated.zip")
+                  (".png",), "data_depth_annotated.zip",
+                  ("train/{drive}/proj_depth/groundtruth/image_0{camera}",
+                   "val/{drive}/proj_depth/groundtruth/image_0{camera}"))
 TEST_IMAGES = Kind("test images", "{folder}", "{frame:010d}", (".png",), "data_depth_selection.zip")
 ODOM_IMAGES = Kind("images", "sequences/{folder:0>2}/image_{camera}", "{frame:06d}",
                    (".jpg", ".png"), "data_odometry_color.zip")
@@ -71,12 +75,14 @@ class Need(NamedTuple):
         kind: of file.
         names: {folder below the data path: names without ending}.
         archives: {folder: the archive that has it}.
+        elsewhere: {folder: others that may have its files}.
     """
 
     split: str
     kind: Kind
     names: dict[str, set[str]]
     archives: dict[str, str]
+    elsewhere: dict[str, list[str]]
 
 
 class Found(NamedTuple):
@@ -115,16 +121,17 @@ def read_needs(split: str | None = None, odometry: bool = False) -> list[Need]:
 
 
 def _needs(split: str, kinds: Iterable[Kind], lines: list[str]) -> list[Need]:
-    needs = [Need(split, kind, {}, {}) for kind in kinds]
+    needs = [Need(split, kind, {}, {}, {}) for kind in kinds]
     for (folder, side), group in groupby(map(_fields, lines), key=lambda fields: fields[::2]):
         frames = [int(frame) for _, frame, _ in group]
         fields = {"folder": folder, "date": folder.split("/")[0], "drive": folder.split("/")[-1],
                   "camera": KITTIDataset.side_map.get(side)}
-        for _, kind, names, archives in needs:
+        for _, kind, names, archives, elsewhere in needs:
             place = kind.folder.format(**fields)
             names.setdefault(place, set()).update(
                 kind.name.format(frame=frame, **fields) for frame in frames)
             archives[place] = kind.archive.format(**fields)
+            elsewhere[place] = [other.format(**fields) for other in kind.elsewhere]
     return needs
 
 
@@ -147,7 +154,7 @@ def look(data_path: str | Path, needs: Iterable[Need]) -> list[Found]:
 def _look(need: Need, listing) -> Found:
     endings, missing = Counter(), {}
     for folder, names in need.names.items():
-        there = listing(folder)
+        there = listing(folder).union(*map(listing, need.elsewhere[folder]))
         for ending in need.kind.endings:
             found = {name for name in names if name + ending in there}
             endings[ending] += len(found)

@@ -1,4 +1,6 @@
 """evaluate_depth.py and export_gt_depth.py from the command line, on real and rendered frames."""
+import hashlib
+import json
 import re
 import shutil
 
@@ -7,7 +9,16 @@ import numpy as np
 import pytest
 import recipe
 import torch
-from conftest import HEIGHT, ROOT, SHARED, WIDTH, figures, needs_shared, one_line
+from conftest import (
+    HEIGHT,
+    ROOT,
+    SHARED,
+    WIDTH,
+    figures,
+    filled_weights,
+    needs_shared,
+    one_line,
+)
 from PIL import Image
 
 from camera import read_camera, write_camera
@@ -238,6 +249,100 @@ def test_public_names_are_where_monodepth2_has_them():
     assert STEREO_SCALE_FACTOR == 5.4
     assert callable(batch_post_process_disparity)
     assert len(compute_errors(np.ones(3), np.ones(3))) == 7
+
+
+def png_drive(drive, folder):
+    """Write the tested frames of the drive as PNG, beside its calibration and scans."""
+    shutil.copytree(drive, folder, ignore=shutil.ignore_patterns("*.jpg", "splits"))
+    for line in read_split(drive / "splits/tiny/test_files.txt"):
+        name, frame, _ = line.split()
+        path = f"{name}/image_02/data/{int(frame):010d}"
+        Image.open(drive / f"{path}.jpg").save(folder / f"{path}.png")
+    return folder
+
+
+def test_png_images_are_found_without_a_flag_and_said(drive, weights, tmp_path, script):
+    pngs = png_drive(drive, tmp_path / "pngs")
+    script("export_gt_depth", "--data_path", drive, "--split", drive / "splits/tiny")
+    asked, found = (evaluate(script, drive, weights, "--data_path", pngs, "--eval_mono",
+                             "--eval_out_dir", tmp_path, *flags) for flags in (["--png"], []))
+    note = f"the images of {pngs} are .png, and are read as such\n"
+    assert note not in asked.out
+    assert found.out == note + asked.out
+
+
+def epochs(weights, run, *numbers):
+    for number in numbers:
+        shutil.copytree(weights, run / f"models/weights_{number}",
+                        ignore=shutil.ignore_patterns("results.*"))
+    return run
+
+
+def test_each_weights_folder_of_a_run_is_evaluated(drive, weights, tmp_path, script):
+    run = epochs(weights, tmp_path / "run", 10, 9)
+    filled_weights(run / "models/weights_9")
+    alone = [table(evaluate(script, drive, run / f"models/weights_{epoch}", "--eval_mono").out)
+             for epoch in (9, 10)]
+    outcome = script("evaluate_depth", "--data_path", drive, "--eval_split", drive / "splits/tiny",
+                     "--eval_all", run, "--eval_mono", "--num_workers", 0, "--no_cuda")
+    assert outcome.status == 0, outcome.err
+    summary = outcome.out[outcome.out.index("epoch |"):].splitlines()
+    assert [list(map(float, re.split("[ &]+", row.strip()))) for row in summary[1:3]] == [
+        [9, *alone[0]], [10, *alone[1]]]
+    assert alone[0] != alone[1]
+    assert "is not a result" in outcome.out
+    for epoch in (9, 10):
+        assert (run / f"models/weights_{epoch}/results.json").is_file()
+    assert cv2.imread(str(run / "figure_error_by_epoch.png")).shape[0] > 500
+
+
+def test_the_results_of_a_run_go_to_a_folder_each(drive, weights, tmp_path, script):
+    run, out = epochs(weights, tmp_path / "run", 3), tmp_path / "out"
+    outcome = script("evaluate_depth", "--data_path", drive, "--eval_split", drive / "splits/tiny",
+                     "--eval_all", run / "models", "--eval_mono", "--num_workers", 0, "--no_cuda",
+                     "--eval_out_dir", out)
+    assert outcome.status == 0, outcome.err
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*")) == [
+        "figure_error_by_epoch.png", "weights_3/results.csv", "weights_3/results.json"]
+    assert not (run / "models/weights_3/results.json").exists()
+
+
+def test_a_run_without_weights_is_refused(drive, tmp_path, script):
+    outcome = script("evaluate_depth", "--data_path", drive, "--eval_all", tmp_path, "--eval_mono")
+    assert "has no weights_<epoch> folders" in one_line(outcome, status=1)
+
+
+def test_results_name_the_weights_by_their_hashes(drive, weights, tmp_path, script):
+    evaluate(script, drive, weights, "--eval_mono", "--eval_out_dir", tmp_path)
+    found = json.loads((tmp_path / "results.json").read_text())["weights"]
+    assert found["folder"] == str(weights.resolve())
+    assert found["sha256"] == {name: hashlib.sha256((weights / name).read_bytes()).hexdigest()
+                               for name in ("encoder.pth", "depth.pth", "camera.json")}
+
+
+def test_edges_are_evaluated_where_ground_truth_is_dense(tmp_path, script):
+    # a wall at 10 m beside one at 20 m, predicted 10 m and, in the right third, 20 m
+    gt = np.full((30, 60), 10, np.float32)
+    gt[:, 30:] = 20
+    pred = np.full((30, 60), 10, np.float32)
+    pred[:, 40:] = 20
+    np.savez(tmp_path / "gt_depths.npz", depth_000000=gt, depth_000001=np.full_like(gt, 10))
+    np.save(tmp_path / "disps.npy", 1 / np.stack([pred, pred]))
+    (tmp_path / "test_files.txt").write_text("mine: 0-1\n")
+    flags = ["--eval_split", tmp_path, "--eval_mono", "--disable_median_scaling",
+             "--ext_disp_to_eval", tmp_path / "disps.npy"]
+    script("evaluate_depth", *flags)
+    assert "edge_a1" not in json.loads((tmp_path / "results.json").read_text())["images"]
+    assert script("evaluate_depth", *flags, "--edges").status == 0
+    found = json.loads((tmp_path / "results.json").read_text())["images"]
+    assert found["edge_a1"] == [0.5, None]
+    assert found["edge_abs_rel"] == [pytest.approx(0.25), None]
+
+
+def test_edges_in_scans_are_refused_before_anything_is_predicted(drive, weights, script):
+    outcome = evaluate(script, drive, weights, "--eval_mono", "--edges")
+    assert "--edges needs dense ground truth" in one_line(outcome, status=1)
+    assert "predicting" not in outcome.err
 
 
 def test_bad_weights_data_and_splits_get_one_line_and_status_1(drive, weights, tmp_path, script):

@@ -11,7 +11,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from datasets.ground_truth import export_gt_depths
-from figures import POINT, Example, choose, draw_by_distance, draw_examples, error_map, spread
+from figures import (
+    POINT,
+    Example,
+    choose,
+    draw_by_distance,
+    draw_epochs,
+    draw_examples,
+    error_map,
+    spread,
+)
+from results import Interval
 
 
 def test_the_best_the_median_and_the_worst_image_are_chosen():
@@ -131,6 +141,19 @@ def test_the_bars_by_distance_have_their_numbers_beside_them(counts):
     assert ("farther" in words) == bool(counts[-1])
 
 
+@pytest.mark.parametrize("epochs", [[0], [0, 1, 5], list(range(20))])
+def test_the_error_over_epochs_says_that_choosing_by_it_is_no_result(epochs):
+    figure = draw_epochs({epoch: {name: Interval(0.1 + epoch / 100, 0.1, 0.4, 9)
+                                  for name in ("abs_rel", "a1")} for epoch in epochs})
+    assert overlaps(figure) == []
+    words = " ".join(text.get_text() for text in figure.findobj(Text))
+    assert "Choosing an epoch by its test error is not a result" in words
+    for ax in figure.axes:
+        (line,) = ax.lines
+        assert line.get_xdata().tolist() == epochs
+        assert line.get_ydata() == pytest.approx([0.1 + epoch / 100 for epoch in epochs])
+
+
 def evaluate(script, drive, folder, *flags):
     np.save(folder / "disps.npy", np.geomspace(0.02, 0.2, 4 * 8 * 12).reshape(4, 8, 12)
             .astype(np.float32))
@@ -146,8 +169,9 @@ def test_both_figures_are_written_where_the_other_outputs_go(drive, tmp_path, sc
     outcome = evaluate(script, drive, tmp_path, "--save_figures", "--eval_out_dir", out)
     assert outcome.status == 0, outcome.err
     names = ["figure_error_by_distance.png", "figure_images.png"]
-    assert sorted(path.name for path in out.iterdir()) == names
-    assert outcome.out == plain.out + "".join(f"wrote {out / name}\n" for name in names)
+    assert sorted(path.name for path in out.iterdir()) == [*names, "results.csv", "results.json"]
+    assert outcome.out == plain.out.replace(f"wrote {tmp_path}", f"wrote {out}") + "".join(
+        f"wrote {out / name}\n" for name in names)
     for name in names:
         assert min(cv2.imread(str(out / name)).shape[:2]) > 500
 

@@ -16,7 +16,12 @@ import numpy as np
 import pytest
 from conftest import HEIGHT, ROOT, SHARED, WIDTH, Malicious, figures, needs_shared
 
-from datasets.ground_truth import export_gt_depths, load_gt_depths, load_or_export_gt_depths
+from datasets.ground_truth import (
+    export_gt_depths,
+    load_ground_truth,
+    load_gt_depths,
+    load_or_export_gt_depths,
+)
 from datasets.kitti_utils import generate_depth_map
 from datasets.synthetic import HELD_OUT
 from utils import DataError
@@ -160,6 +165,63 @@ def test_annotated_depth_is_exported_for_eigen_benchmark(tmp_path):
         png = cv2.imread(str(RAW / "2011_09_26/2011_09_26_drive_0001_sync/proj_depth/groundtruth"
                              / f"image_02/{frame:010d}.png"), cv2.IMREAD_UNCHANGED)
         np.testing.assert_array_equal(depth, png.astype(np.float32) / 256)
+
+
+@pytest.mark.parametrize("layout", ["day/day_drive_1", "train/day_drive_1", "val/day_drive_1"])
+def test_annotated_depth_is_found_in_either_of_kittis_layouts(tmp_path, layout):
+    split = tmp_path / "eigen_benchmark"
+    split.mkdir()
+    (split / "test_files.txt").write_text("day/day_drive_1 l: 7\nday/day_drive_1 r: 7\n")
+    for camera in (2, 3):
+        place = tmp_path / layout / f"proj_depth/groundtruth/image_0{camera}"
+        place.mkdir(parents=True)
+        cv2.imwrite(str(place / "0000000007.png"), np.full((4, 6), 256 * camera, np.uint16))
+    depths, eigen, _ = load_ground_truth(tmp_path, str(split))
+    assert [depth.tolist() for depth in depths] == [[[camera] * 6] * 4 for camera in (2.0, 3.0)]
+    assert not eigen
+
+
+def test_what_is_missing_is_named_with_its_download_and_the_command(tmp_path):
+    data = tmp_path / "my data"
+    data.mkdir()
+    for name, words in (
+            ("eigen_benchmark", r"day/day_drive_1/proj_depth.*0000000007\.png is missing.*"
+             r"data_depth_annotated\.zip \(14 GB.*unzip data_depth_annotated\.zip -d '.*my data'"),
+            ("mine", r"0000000007\.bin is missing; it is in day_drive_1\.zip.*175 GB.*"
+             r"python prepare_data\.py kitti --data_path '.*my data' --download \(")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "test_files.txt").write_text("day/day_drive_1 7 l\n")
+        with pytest.raises(DataError, match=words):
+            load_ground_truth(data, str(tmp_path / name))
+    with pytest.raises(DataError, match="--download --split eigen"):
+        export_gt_depths(data, "eigen")
+
+
+def pngs(tmp_path, *names):
+    """Write a split and its ground truth: 1, 2, ... m in PNGs of these names."""
+    (tmp_path / "test_files.txt").write_text(f"mine: 0-{len(names) - 1}\n")
+    (tmp_path / "gt_depths").mkdir()
+    for metres, name in enumerate(names, 1):
+        cv2.imwrite(str(tmp_path / "gt_depths" / name), np.full((4, 6), 256 * metres, np.uint16))
+
+
+def test_pngs_beside_a_list_are_its_ground_truth_in_the_order_of_their_names(tmp_path):
+    pngs(tmp_path, "frame_2.png", "frame_9.png", "frame_10.png")
+    np.savez(tmp_path / "gt_depths.npz", depth_000000=np.zeros((4, 6)))  # which they go before
+    depths, eigen, source = load_ground_truth("nowhere", str(tmp_path))
+    assert [depth[0, 0] for depth in depths] == [1, 2, 3]
+    assert not eigen
+    assert source == tmp_path / "gt_depths"
+
+
+def test_pngs_of_another_number_or_of_8_bits_are_refused(tmp_path):
+    pngs(tmp_path, "1.png", "2.png")
+    cv2.imwrite(str(tmp_path / "gt_depths/2.png"), np.full((4, 6), 20, np.uint8))
+    with pytest.raises(DataError, match=r"2\.png has 8 bits; a depth PNG has 16"):
+        load_ground_truth("nowhere", str(tmp_path))
+    (tmp_path / "gt_depths/2.png").unlink()
+    with pytest.raises(DataError, match="has 1 PNGs for the 2 lines"):
+        load_ground_truth("nowhere", str(tmp_path))
 
 
 @needs_shared

@@ -29,6 +29,7 @@ from datasets.kitti_utils import (
 )
 from datasets.splits import parse_line, read_split
 from options import DEPTH, POSE, TRAIN, MonodepthOptions
+from results import parse_results
 from training_states import TrainingStates
 from trajectories import compare, read_times, read_trajectory
 from utils import DataError
@@ -146,6 +147,18 @@ def test_cameras(content):
         assert camera.unit()
         assert camera.intrinsics(64, 32) is None or np.isfinite(
             camera.intrinsics(64, 32)[:6]).all()
+
+
+RESULTS = [json.dumps({"lines": ["drive 0 l", "drive 1 l"], "images": {
+    "abs_rel": [0.1, None], "scaling_ratio": [30.5, 31.5], "pixels": [900, 1000]}}).encode()]
+
+
+@given(mutated(RESULTS))
+def test_results(content):
+    found = tried(parse_results, content, "results.json")
+    if found is not None:
+        lines, columns = found
+        assert all(values.shape == (len(lines),) for values in columns.values())
 
 
 PARSERS = {script: MonodepthOptions(script) for script in (TRAIN, DEPTH, POSE)}

@@ -26,6 +26,7 @@ DEFAULTS = {
     "sync_batchnorm": False, "profile": 0, "seed": None, "deterministic": False, "resume": None,
     "overwrite": False, "save_every": None, "keep": 2, "max_bad_samples": 0, "save_figures": False,
     "sequences": None, "ext_poses_to_eval": None, "alignment": "7dof",
+    "edges": False, "gt_disparity": None, "eval_all": None, "compare": None,
 }
 
 
@@ -78,6 +79,7 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("train", ["--min_depth", "100"], "--min_depth 100.0 is not below"),
     ("train", ["--num_layers", "18.5"], "invalid int value"),
     ("train", ["--dataset", "kitti_test"], "no neighbouring frames"),
+    ("train", ["--dataset", "kitti_2015"], "no neighbouring frames"),
     ("train", ["--profile", "-1"], "--profile is -1"),
     ("train", ["--accumulate", "0"], "0 is not larger than 0"),
     ("train", ["--precision", "half"], "invalid choice: 'half'"),
@@ -102,6 +104,12 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--eval_split", "odom_9"], "evaluate_pose.py"),
     ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--eval_eigen_to_benchmark"],
      "--eval_eigen_to_benchmark goes with"),
+    ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--eval_all", "run"], "give one of"),
+    ("evaluate_depth", ["--eval_mono", "--eval_all", "run", "--no_eval", "--save_pred_disps"],
+     "--eval_all asks for errors; leave out --no_eval"),
+    ("evaluate_depth", ["--eval_stereo", *WEIGHTS, "--eval_split", "benchmark", "--gt_disparity",
+                        "folder"], "--gt_disparity asks for errors"),
+    ("evaluate_depth", ["--compare", "one.json"], "expected 2 arguments"),
     ("evaluate_pose", ["--eval_split", "odom_9"], "--load_weights_folder is missing"),
     ("evaluate_pose", WEIGHTS, "give odom_9, odom_10, or a path"),
     ("evaluate_pose", [*WEIGHTS, "--ext_poses_to_eval", "x"], "leave one out"),

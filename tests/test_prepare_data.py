@@ -51,6 +51,16 @@ def test_what_else_splits_need_is_what_their_datasets_read():
         ("2011_09_26", "2011_09_28", "2011_09_29", "2011_09_30", "2011_10_03")}
 
 
+def test_depth_maps_are_found_in_the_layout_of_their_archive(tmp_path):
+    folder, frame, _ = parse_line(read_split(SPLITS / "eigen_benchmark/test_files.txt")[0])
+    place = tmp_path / "val" / Path(folder).name / "proj_depth/groundtruth/image_02"
+    place.mkdir(parents=True)
+    (place / f"{frame:010d}.png").touch()
+    (maps,) = [one for one in look(tmp_path, read_needs("eigen_benchmark"))
+               if one.need.kind.what == "depth maps"]
+    assert maps.endings[".png"] == 1
+
+
 def test_every_archive_that_raw_splits_need_is_on_the_list():
     known = {url.rpartition("/")[2]
              for url in (SPLITS / "kitti_archives_to_download.txt").read_text().split()}
@@ -125,8 +135,9 @@ def test_each_folder_is_listed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "_listing", lambda path: listed.append(path) or listing(path))
     needs = read_needs()
     look(tmp_path, needs)
-    assert sorted(listed) == sorted({os.path.join(tmp_path, folder)
-                                     for need in needs for folder in need.names})
+    assert sorted(listed) == sorted({
+        os.path.join(tmp_path, place) for need in needs for folder in need.names
+        for place in (folder, *need.elsewhere[folder])})
     assert len(listed) < 300
 
 

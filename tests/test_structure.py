@@ -8,7 +8,7 @@ from conftest import ROOT
 RANKS = {"options": 0, "utils": 0, "layers": 0, "metrics": 0, "machine": 0, "progress": 0,
          "randomness": 0, "interrupts": 0,
          "networks": 1, "losses": 1, "datasets": 1, "distributed": 1, "logs": 1, "profiling": 1,
-         "commands": 1, "downloads": 1, "trajectories": 1,
+         "commands": 1, "downloads": 1, "trajectories": 1, "breakdown": 1, "results": 1,
          "camera": 2, "checkpoints": 2, "divergence": 2, "footage": 2, "trajectory_figure": 2,
          "parts": 3, "prediction": 3, "predictor": 3, "training_states": 3, "preparation": 3,
          "figures": 4, "motions": 4, "resume": 4, "outputs": 4,

@@ -1,0 +1,230 @@
+"""The results of a depth evaluation: files, intervals, and the difference of two of them."""
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import subprocess
+from argparse import Namespace
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from metrics import DEPTH_METRICS
+from options import DEPTH, PROJECT, MonodepthOptions
+from utils import DataError, write_atomically
+
+JSON_NAME, CSV_NAME = "results.json", "results.csv"
+LEVEL, RESAMPLES, SEED = 0.95, 10_000, 0  # of the bootstrap
+CHUNK = 500  # resamples at once: less memory
+METHOD = f"bootstrap over images ({RESAMPLES:,} resamples, seed {SEED})"
+RATIO, PIXELS = "scaling_ratio", "pixels"  # columns that are no errors
+READ_FROM_WEIGHTS = ("encoder.pth", "depth.pth", "camera.json")
+HIGHER_IS_BETTER = ("a1", "a2", "a3", "edge_a1")
+
+
+class Interval(NamedTuple):
+    """A mean over images, and where it would be had other images been drawn, in 95 of 100 cases.
+
+    Attributes:
+        mean: over those images that have a value.
+        low, high: of the interval; NaN of fewer than two images.
+        images: how many have a value.
+    """
+
+    mean: float
+    low: float
+    high: float
+    images: int
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether it contains 0, or is not known."""
+        return not (self.low > 0 or self.high < 0)
+
+
+def bootstrap(columns: dict[str, np.ndarray]) -> dict[str, Interval]:
+    """Return the mean of each column with its 95 % interval: percentiles of resampled means.
+
+    Images are drawn anew with their whole rows, as many as there are. This says how much a mean
+    depends on which images were taken, if they were independent; frames of one drive are alike, so
+    the truth is wider. It says nothing of training again with another seed.
+
+    Args:
+        columns: (N,) values of N images, NaN where an image has none.
+
+    Source: Efron 1979, "Bootstrap methods: another look at the jackknife".
+    """
+    values = np.array(list(columns.values()), float).T  # (N, columns)
+    is_known = ~np.isnan(values)
+    filled, known = np.where(is_known, values, 0), is_known.astype(float)
+    rng, means = np.random.default_rng(SEED), []
+    for _ in range(RESAMPLES // CHUNK):
+        # how often each image is drawn
+        draws = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), CHUNK)
+        means.append(_divide(draws.astype(float) @ filled, draws.astype(float) @ known))
+    means, counts = np.concatenate(means), is_known.sum(0)
+    ends = np.full((2, len(counts)), np.nan)
+    enough = counts > 1
+    if enough.any():
+        tails = 50 * (1 - LEVEL), 50 * (1 + LEVEL)
+        ends[:, enough] = np.nanpercentile(means[:, enough], tails, axis=0)
+    return {name: Interval(*map(float, row), int(count)) for name, *row, count in zip(
+        columns, _divide(filled.sum(0), known.sum(0)), *ends, counts, strict=True)}
+
+
+def _divide(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+
+
+def errors_of(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return those columns that are errors."""
+    return {name: values for name, values in columns.items() if name not in (RATIO, PIXELS)}
+
+
+def print_intervals(intervals: dict[str, Interval]) -> None:
+    """Print each mean with its interval."""
+    print(f"means over images, {LEVEL:.0%} intervals by {METHOD}")
+    for name, (mean, low, high, images) in intervals.items():
+        print(f"  {name:14} {mean:9.4f}   {low:9.4f} to {high:9.4f}   {images:6,} images")
+
+
+def describe(opts: Namespace) -> dict:
+    """Return what an evaluation was made of: date, commit, flags, weights and their hashes."""
+    if opts.ext_disp_to_eval:
+        source, names = Path(opts.ext_disp_to_eval).parent, [Path(opts.ext_disp_to_eval).name]
+    else:
+        source, names = Path(opts.load_weights_folder), READ_FROM_WEIGHTS
+    hashes = {name: hashlib.sha256((source / name).read_bytes()).hexdigest()
+              for name in names if (source / name).is_file()}
+    return {"date": datetime.now(timezone.utc).isoformat(timespec="seconds"), "commit": commit(),
+            "flags": MonodepthOptions(DEPTH).used(opts),
+            "weights": {"folder": str(source.resolve()), "sha256": hashes}}
+
+
+def commit() -> str | None:
+    """Return the commit of this project, with -dirty where files differ from it; None without."""
+    words = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40",
+             "--exclude=*"]
+    if (PROJECT / ".git").exists():  # not that of a repository that this one lies in
+        with suppress(OSError, subprocess.SubprocessError):
+            return subprocess.run(words, capture_output=True, text=True, check=True,
+                                  timeout=60).stdout.strip()
+    return None
+
+
+def write_results(folder: Path, lines: Sequence[str], columns: dict[str, np.ndarray],
+                  intervals: dict[str, Interval], facts: dict) -> None:
+    """Write results.json and results.csv.
+
+    Args:
+        folder: where they go.
+        lines: split lines of the N images.
+        columns: (N,) values by name.
+        intervals: of the errors among them.
+        facts: what else results.json has.
+
+    Raises:
+        DataError: they cannot be written.
+    """
+    content = facts | {
+        "bootstrap": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "over": "images"},
+        "metrics": {name: {field: _finite(value) for field, value in interval._asdict().items()}
+                    for name, interval in intervals.items()},
+        "lines": list(lines),
+        "images": {name: [_finite(value) for value in values.tolist()]
+                   for name, values in columns.items()}}
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["image", "line", *columns])
+    for i, (line, *row) in enumerate(zip(lines, *columns.values(), strict=True)):
+        writer.writerow([i, line, *("" if np.isnan(value) else value for value in row)])
+    write_atomically(folder / JSON_NAME, (json.dumps(content, indent=1) + "\n").encode())
+    write_atomically(folder / CSV_NAME, table.getvalue().encode())
+    print(f"wrote {folder / JSON_NAME} and {CSV_NAME}")
+
+
+def _finite(value: float) -> float | None:
+    """Return null for what is no number, as JSON asks."""
+    return value if math.isfinite(value) else None
+
+
+def read_results(path: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Read a results.json, as `parse_results` returns it.
+
+    Raises:
+        DataError: it is missing or broken.
+    """
+    try:
+        return parse_results(Path(path).read_bytes(), path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; give the results.json of two "
+                        "evaluations") from None
+
+
+def parse_results(content: bytes, name: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Read the content of a results.json.
+
+    Returns:
+        The split lines of the N images, and (N,) values by name, NaN where an image has none.
+
+    Raises:
+        DataError: it is broken.
+    """
+    try:
+        fields = json.loads(content)
+        lines = fields["lines"]
+        # None becomes NaN
+        columns = {column: np.array(values, float)
+                   for column, values in fields["images"].items()}
+        is_whole = (isinstance(lines, list) and all(isinstance(line, str) for line in lines)
+                    and len(lines) > 0 and {PIXELS, DEPTH_METRICS[0]} <= columns.keys()
+                    and all(values.shape == (len(lines),) and not np.isinf(values).any()
+                            for values in columns.values()))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        is_whole = False
+    if not is_whole:
+        raise DataError(f"{name} is no results.json of a depth evaluation; evaluate again")
+    return lines, columns
+
+
+def compare(path_a: str, path_b: str) -> str:
+    """Return the text that says how much two evaluations of the same images differ.
+
+    Raises:
+        DataError: one is broken, or they are of other images or of other pixels of them.
+    """
+    (lines, a), (other_lines, b) = read_results(path_a), read_results(path_b)
+    if lines != other_lines:
+        raise DataError(f"{path_a} has {len(lines)} images, {path_b} has {len(other_lines)}, and "
+                        "they are not the same in one order; evaluate both on one --eval_split")
+    if (a[PIXELS] != b[PIXELS]).any():
+        raise DataError(f"{path_a} and {path_b} compare with other ground truth: image "
+                        f"{int((a[PIXELS] != b[PIXELS]).argmax())} has other pixels; evaluate both "
+                        "with the same one")
+    names = [name for name in errors_of(a) if name in b]
+    differences = bootstrap({name: b[name] - a[name] for name in names})
+    rows = [f"A {path_a}", f"B {path_b}",
+            f"B - A of {len(lines):,} images, paired, {LEVEL:.0%} intervals by {METHOD}",
+            f"  {'':14} {'A':>9} {'B':>9} {'B - A':>9}   {'interval':^20}"]
+    for name, found in differences.items():
+        both = ~np.isnan(b[name] - a[name])
+        means = [values[name][both].mean() if both.any() else math.nan for values in (a, b)]
+        rows.append(f"  {name:14} {means[0]:9.4f} {means[1]:9.4f} {found.mean:+9.4f}   "
+                    f"{found.low:+8.4f} to {found.high:+8.4f}   {_verdict(name, found)}")
+    return "\n".join(rows)
+
+
+def _verdict(name: str, difference: Interval) -> str:
+    if difference.images < 2:
+        return "too few images"
+    if difference.is_noise:
+        return "noise: the interval contains 0"
+    is_higher_better = name.startswith(HIGHER_IS_BETTER)
+    return f"{'B' if (difference.mean > 0) == is_higher_better else 'A'} is better"
