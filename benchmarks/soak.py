@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,10 +55,10 @@ def _resident_mb(pid: int | str) -> float:
                for kind in ("RssAnon", "RssShmem"))
 
 
-def minute(looks: list[Look], number: int) -> dict[str, float]:
+def minute(looks: list[Look], number: int, choose: Callable = min) -> dict[str, float]:
     """Return the least of a minute, counted from 1: a save is over soon, a leak stays."""
     chosen = [one for one in looks if number - 1 <= one.seconds / 60 < number]
-    return {name: min(getattr(one, name) for one in chosen) for name in Look._fields[1:]}
+    return {name: choose(getattr(one, name) for one in chosen) for name in Look._fields[1:]}
 
 
 def report(looks: list[Look], minutes: int) -> list[str]:
@@ -71,6 +72,8 @@ def report(looks: list[Look], minutes: int) -> list[str]:
     grown = [f"{name} went from {before[name]:.1f} to {after[name]:.1f} MB"
              for name in ("main_mb", "workers_mb")
              if abs(after[name] - before[name]) > TOLERANCE * before[name]]
+    # batches on their way hold some files open: those that stay are more than ever before
+    before = minute(looks, SETTLED, max)
     return grown + [f"{name} went from {before[name]:.1f} to {after[name]:.1f}"
                     for name in ("processes", "files") if after[name] > before[name]]
 
