@@ -16,7 +16,7 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 faults: .venv/installed
 	$(BIN)/python -m pytest tests/test_resume.py -k killed_at_random --kills 25

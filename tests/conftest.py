@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from datetime import timedelta
@@ -33,6 +34,9 @@ needs_shared = pytest.mark.skipif(
     not all((SHARED / name).is_dir() for name in ("real", "parity")),
     reason="needs real KITTI and its figures in ../shared")
 
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as below nohup; processes would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("default", max_examples=300, deadline=timedelta(seconds=20))
 settings.register_profile("thorough", max_examples=20_000, deadline=timedelta(seconds=20))
