@@ -73,8 +73,9 @@ def prepare_video(opts: Namespace) -> None:
                                           least))
         counts = write_lists(folder / LISTS, written, "lr" if opts.left else "")
     for name, kept, static, _ in written:
-        print(f"{name}: {kept} frames written; {static} left out, which move less than {least:g} "
-              f"pixels of {WIDTH} from the last one kept: they teach nothing")
+        print(f"{name}: {kept} {'pairs' if opts.left else 'frames'} written"
+              + f"; {static} left out, which move less than {least:g} px (of {WIDTH}) from the "
+              "last one kept: they teach nothing" * bool(static))
     _propose(opts, written[0].camera, counts)
 
 
@@ -84,6 +85,7 @@ def _propose(opts: Namespace, camera: Intrinsics, counts: dict[str, int]) -> Non
     size = ["--height", network_size(width * camera.height / camera.width), "--width", width]
     words = ["--dataset", "folder", "--data_path", opts.out, "--split", opts.out / LISTS, *size,
              *["--use_stereo"] * bool(opts.left)]
+    name = shlex.quote(os.path.basename(os.path.abspath(opts.out)))
     line = shlex.join(map(str, words))
     print(f"{opts.out}: {counts['train']} samples to train on, {counts['val']} to validate. Next:\n"
-          f"python prepare_data.py check {line}\npython train.py {line}")
+          f"python prepare_data.py check {line}\npython train.py {line} --model_name {name}")

@@ -64,7 +64,7 @@ def test_frames_that_hardly_move_are_left_out_and_counted(tmp_path, frames, scri
     gray = [small_gray(to_tensor(frame)) for frame in frames[:10]]
     assert min(map(mean_flow, gray, gray[1:])) > 1  # all of the ten move
     assert len(kept) == 10
-    assert "slow: 10 frames written; 20 left out, which move less than 1 pixels" in outcome.out
+    assert "slow: 10 frames written; 20 left out, which move less than 1 px" in outcome.out
 
 
 def to_tensor(frame):
