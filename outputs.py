@@ -73,7 +73,7 @@ def outputs_of(args: Namespace, kinds: set[str], camera: Camera, unit: Unit,
             raise DataError(f"--output_dir {args.output_dir} cannot be made: "
                             f"{error.strerror}") from None
     return Outputs(kinds, camera, unit, args.output_dir, is_video, args.size == "image",
-                   args.disp_range and tuple(args.disp_range), args.intrinsics)
+                   args.disp_range and tuple(args.disp_range), args.intrinsics, args.colormap)
 
 
 class Outputs:
@@ -90,15 +90,16 @@ class Outputs:
             None.
         intrinsics: fx, fy, cx, cy of the images in pixels, for point clouds; read from beside them
             or taken from `camera` if None.
+        colormap: of pictures and videos.
     """
 
     def __init__(self, kinds: set[str], camera: Camera, unit: Unit, folder: Path | None = None,
                  is_video: bool = False, at_image_size: bool = False,
                  disp_range: tuple[float, float] | None = None,
-                 intrinsics: list[float] | None = None):
+                 intrinsics: list[float] | None = None, colormap: str = "magma"):
         self.kinds, self.camera, self.unit, self.folder = kinds, camera, unit, folder
         self.is_video, self.at_image_size = is_video, at_image_size
-        self.disp_range, self.intrinsics = disp_range, intrinsics
+        self.disp_range, self.intrinsics, self.colormap = disp_range, intrinsics, colormap
 
     def stem(self, name: Path, parts: int = 1) -> str:
         """Return where files go, without their ends; `parts` of the name are kept in `folder`."""
@@ -147,7 +148,8 @@ class Outputs:
 
     def paint(self, frame: Frame) -> np.ndarray:
         """Return the disparity at the image's size, (H, W, 3) uint8 RGB."""
-        return colorize(self._at_image_size(frame)[0, 0].numpy(), self.disp_range)
+        return colorize(self._at_image_size(frame)[0, 0].numpy(), self.disp_range,
+                        self.colormap)
 
     def fix_range(self, batch: list[Frame]) -> None:
         """Paint all frames from now on in the range of these: their own would make them flicker."""

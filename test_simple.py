@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from footage import Footage
     from outputs import Outputs
 
+COLORMAPS = ("magma", "inferno", "plasma", "viridis", "turbo", "jet")
 KINDS = ("disp", "depth", "png", "picture", "video")
 
 
@@ -47,6 +48,7 @@ def parse_args() -> argparse.Namespace:
     add("--disp_range", nargs=2, type=float, metavar=("DARK", "BRIGHT"),
         help="disparities between 0 and 1 that are painted black and white (each image's own; of "
              "a video: those of its first frames)")
+    add("--colormap", default="magma", choices=COLORMAPS, help="of pictures (%(default)s)")
     scale = parser.add_mutually_exclusive_group()
     scale.add_argument("--scale", type=positive(float),
                        help="multiply the network's depth by this")

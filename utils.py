@@ -130,13 +130,15 @@ def normalize_image(x: Tensor) -> Tensor:
     return (x - low) / (high - low).clamp(min=1e-12)
 
 
-def colorize(disp: np.ndarray, disp_range: tuple[float, float] | None = None) -> np.ndarray:
-    """Paint a disparity map in matplotlib's magma, near is bright.
+def colorize(disp: np.ndarray, disp_range: tuple[float, float] | None = None,
+             colormap: str = "magma") -> np.ndarray:
+    """Paint a disparity map, in matplotlib's magma near is bright.
 
     Args:
         disp: (H, W).
         disp_range: what is painted black, and from where on all is white; if None, the map's
             minimum and its percentile `BRIGHTEST`.
+        colormap: one of OpenCV's.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -144,7 +146,8 @@ def colorize(disp: np.ndarray, disp_range: tuple[float, float] | None = None) ->
     import cv2
     low, high = disp_range or (disp.min(), np.percentile(disp, BRIGHTEST))
     level = np.clip((disp - low) / max(high - low, 1e-12), 0, 1)
-    painted = cv2.applyColorMap((255 * level).astype(np.uint8), cv2.COLORMAP_MAGMA)
+    painted = cv2.applyColorMap((255 * level).astype(np.uint8),
+                                getattr(cv2, f"COLORMAP_{colormap.upper()}"))
     return cv2.cvtColor(painted, cv2.COLOR_BGR2RGB)
 
 

@@ -13,6 +13,7 @@ from footage import Footage, VideoFile
 from layers import disp_to_depth
 from options import MonodepthOptions
 from outputs import POINT
+from test_simple import COLORMAPS
 from trainer import Trainer
 
 
@@ -283,3 +284,15 @@ def test_flags_that_cannot_be_get_one_line(image, weights, script, flags, found,
     outcome = script("test_simple", "--image_path", image, "--load_weights_folder", weights, *flags)
     assert found in one_line(outcome, status)
     assert [path.name for path in image.parent.iterdir()] == ["street.jpg"]
+
+
+@pytest.mark.parametrize("name", COLORMAPS)
+def test_pictures_have_the_colours_that_are_asked_for(image, weights, script, name):
+    predict(script, image, weights, "--output", "disp", "picture", "--size", "image", "--colormap",
+            name)
+    disp = np.load(image.with_name("street_disp.npy"))[0, 0]
+    level = (disp - disp.min()) / (np.percentile(disp, 95) - disp.min())
+    expected = cv2.applyColorMap((255 * level.clip(0, 1)).astype(np.uint8),
+                                 getattr(cv2, f"COLORMAP_{name.upper()}"))
+    picture = cv2.imread(str(image.with_name("street_disp.jpeg"))).astype(float)
+    assert np.abs(picture - expected).mean() < 15  # JPEG blurs colours
