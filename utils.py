@@ -97,13 +97,12 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except BaseException as error:
-        with suppress(OSError):  # which says nothing new
-            temporary.unlink()
-        if not isinstance(error, OSError):
-            raise
+    except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}; free some space, or "
                         "choose another folder") from None
+    finally:
+        with suppress(OSError):  # it is there no more if it has its name, and else is no use
+            temporary.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
