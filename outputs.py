@@ -18,7 +18,7 @@ from footage import VideoFile
 from layers import disp_to_depth, resize_disp
 from metrics import STEREO_SCALE_FACTOR
 from prediction import Frame
-from utils import BRIGHTEST, DataError, colorize, write_atomically
+from utils import BRIGHTEST, DataError, colorize, npy, write_atomically
 
 # Of a point cloud, in the order of its bytes
 POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"),
@@ -187,13 +187,6 @@ class Outputs:
                             f"training took images of another shape, {size[0]}x{size[1]}; give "
                             "--intrinsics FX FY CX CY of its own")
         return camera
-
-
-def npy(values: np.ndarray) -> bytes:
-    """Return the content of a .npy file."""
-    buffer = io.BytesIO()
-    np.save(buffer, values)
-    return buffer.getvalue()
 
 
 def depth_png(depth: np.ndarray) -> bytes:

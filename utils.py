@@ -116,11 +116,16 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def save_array(path: str | Path, array: np.ndarray) -> None:
-    """Write a .npy file, as a whole or not at all."""
+def npy(array: np.ndarray) -> memoryview:
+    """Return the content of a .npy file."""
     buffer = io.BytesIO()
     np.save(buffer, array)
-    write_atomically(path, buffer.getbuffer())
+    return buffer.getbuffer()
+
+
+def save_array(path: str | Path, array: np.ndarray) -> None:
+    """Write a .npy file, as a whole or not at all."""
+    write_atomically(path, npy(array))
 
 
 def normalize_image(x: Tensor) -> Tensor:
