@@ -1,7 +1,13 @@
 """Videos, folders and images read as frames; videos written."""
+import os
+import re
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from datasets.synthetic import TRAIN
@@ -96,12 +102,30 @@ def test_a_video_is_not_there_until_it_is_whole(tmp_path, frames):
         file.write(frames[0])
 
 
-def test_a_video_that_is_not_whole_is_not_kept(tmp_path, frames):
-    file = VideoFile(tmp_path / "video.mp4", 10)
-    file.write(frames[0])
-    file.count = 5  # as if the others had not reached the disk
-    with pytest.raises(DataError, match="1 of 5 frames are in the file; free some space"):
-        file.__exit__(None)
+FULL_DISK = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from footage import VideoFile
+from utils import run
+
+def main():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000,) * 2)
+    with VideoFile(Path(sys.argv[1]), 10) as file:
+        for _ in range(50):
+            file.write(np.random.randint(0, 255, (64, 96, 3), np.uint8))
+
+run(main)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs limits of files")
+def test_a_video_that_does_not_fit_on_the_disk_is_not_kept(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path / "video.mp4"], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert re.search(r"video\.mp4 cannot be written: \d+ of 50 frames are in the file", done.stderr)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -115,8 +139,8 @@ def test_a_video_that_breaks_off_is_warned_of(tmp_path, frames, capsys):
     footage = Footage(tmp_path / "a.avi")
     found = len(list(footage))
     assert 4 < found < 14
-    if footage.count == len(frames):  # what its header announces
-        assert f"breaks off: it has {found} of the 16 frames" in capsys.readouterr().err
+    assert footage.count == 16  # as its header announces
+    assert f"breaks off: it has {found} of the 16 frames" in capsys.readouterr().err
 
 
 def test_names_are_ordered_as_numbers(tmp_path, frames):
