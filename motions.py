@@ -39,7 +39,10 @@ def predict_motions(opts: Namespace, lines: list[str], world: World) -> np.ndarr
         back = _targets(frames, len(lines), opts.load_weights_folder)
     targets = [_earlier(line, b) for line, b in zip(lines, back, strict=True)]
     dataset = KITTIOdomDataset(opts.data_path, targets, height, width, frames or [0, 1], 1,
-                               img_ext=_find_extension(opts, lines[0], world))
+                               img_ext=".png" if opts.png else ".jpg")
+    dataset.img_ext = dataset.found_extension()
+    first = dataset.get_image_path(*parse_line(targets[0]))
+    world.say(f"reading {dataset.img_ext} images, as in {Path(first).parent}")
     own, motions = back[world.share(len(lines))], [np.empty((0, 4, 4), np.float32)]
     for batch in batches_of(dataset, opts, world):
         images = {f: as_float(batch["color", f, 0].to(world.device)) for f in dataset.frame_idxs}
@@ -96,19 +99,6 @@ def _over_target(poses: dict[int, Tensor], back: np.ndarray) -> Tensor:
     start, end = (torch.stack([poses[int(b) + ahead][i] for i, b in enumerate(back)])
                   for ahead in (0, 1))
     return end @ torch.linalg.inv(start)
-
-
-def _find_extension(opts: Namespace, line: str, world: World) -> str:
-    """Return .jpg or .png, of whichever the images are, and say so; --png decides if of both."""
-    folder, frame, side = parse_line(line)
-    asked = ".png" if opts.png else ".jpg"
-    for extension in sorted((".jpg", ".png"), key=lambda one: one != asked):
-        path = Path(KITTIOdomDataset(opts.data_path, [line], 0, 0, [0], 0, img_ext=extension)
-                    .get_image_path(folder, frame, side))
-        if path.is_file():
-            world.say(f"reading {extension} images, as in {path.parent}")
-            return extension
-    return asked  # whose absence will be an error, with the path
 
 
 def metres_of(folder: str | Path) -> float | None:

@@ -42,7 +42,6 @@ def predict_disparities(opts: Namespace, world: World) -> np.ndarray | None:
     Each process predicts its share; the main one gets all of them, the others None.
     """
     check_data_path(opts.data_path)
-    _prepare(world.device)
     model, (height, width, use_stereo) = load_model(opts.load_weights_folder, device=world.device)
     camera = read_camera(opts.load_weights_folder, use_stereo).with_range(
         opts.min_depth, opts.max_depth)
@@ -97,6 +96,7 @@ def read_test_image(opts: Namespace, index: int, height: int, width: int) -> np.
 
 def batches_of(dataset: MonoDataset, opts: Namespace, world: World) -> Iterable[dict]:
     """Return the batches of this process's share of a dataset, under a bar."""
+    _prepare(world.device)
     own = Subset(dataset, world.share(len(dataset)))
     loader = DataLoader(own, opts.batch_size, num_workers=min(opts.num_workers, len(own)),
                         pin_memory=world.device.type == "cuda",
@@ -225,9 +225,8 @@ def fit_scale(batches: Iterable[list[Frame]], path: str | Path, camera: Camera) 
     # one more than there should be tells enough: a camera never ends
     frames = [frame.disp for frame in islice(chain.from_iterable(batches), len(gt_depths) + 1)]
     if len(frames) != len(gt_depths):
-        raise DataError(f"--scale_from {path} has {len(gt_depths)} maps, which is not "
-                        f"the number of images; "
-                        "give one for each, in their order")
+        raise DataError(f"--scale_from {path} has {len(gt_depths)} maps, which is not the number "
+                        "of images; give one for each, in their order")
     for disp, gt in zip(frames, gt_depths, strict=True):
         depth = disp_to_depth(resize_disp(disp, *gt.shape), camera.min_depth, camera.max_depth)[1]
         if (gt > 0).any():
