@@ -161,5 +161,5 @@ def train_flags(drive: Path, *more: object) -> list[str]:
 def weights(drive) -> Path:
     """Train mono+stereo for three steps; returns the weights folder."""
     Trainer(MonodepthOptions().parse(
-        train_flags(drive, "--use_stereo", "--model_name", "session"))).train()
+        train_flags(drive, "--use_stereo", "--model_name", "session", "--seed", 0))).train()
     return drive.parent / "log" / "session" / "models" / "weights_0"
