@@ -41,6 +41,8 @@ def save_weights(folder: str | Path, model: Monodepth2, optimizer: torch.optim.O
     Raises:
         DataError: a file cannot be written.
     """
+    for abandoned in Path(folder).glob("*.tmp"):  # by a killed run
+        abandoned.unlink(missing_ok=True)
     # Faithful: one state dict per network, of the published keys; encoder.pth has the input's size
     for name, network in model.named_children():
         extra = input_format._asdict() if name == "encoder" else {}

@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import sys
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -88,7 +89,7 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
         DataError: it cannot be written; what was there before is still there.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")  # another may write it too
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:

@@ -92,14 +92,6 @@ def test_a_last_line_that_a_kill_has_cut_is_gone_when_the_run_goes_on(tmp_path, 
                                 *both(2)]
 
 
-def test_lines_that_cannot_be_taken_away_are_all_still_there(tmp_path):
-    log(tmp_path, [0, 2, 4])
-    (tmp_path / "metrics.jsonl.tmp").mkdir()  # in the way of the file that would replace them
-    with pytest.raises(DataError, match=r"metrics\.jsonl cannot be written: Is a directory; free"):
-        log(tmp_path, [3], first_step=3)
-    assert logged(tmp_path) == both(0, 2, 4)
-
-
 @contextmanager
 def full_disk_beyond(size):
     """Let no file of this process grow beyond `size` bytes."""
@@ -109,6 +101,15 @@ def full_disk_beyond(size):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_lines_that_cannot_be_taken_away_are_all_still_there(tmp_path):
+    log(tmp_path, [0, 2, 4], **{f"loss/{i}": 1 / (3 + i) for i in range(50)})
+    size = (tmp_path / "metrics.jsonl").stat().st_size
+    with full_disk_beyond(size // 2), pytest.raises(
+            DataError, match=r"metrics\.jsonl cannot be written: File too large; free"):
+        log(tmp_path, [3], first_step=3)
+    assert logged(tmp_path) == both(0, 2, 4)
 
 
 def test_a_full_disk_is_one_line_that_names_the_folder(tmp_path):

@@ -1,4 +1,6 @@
 """utils.py: one-line errors, atomic writing, pictures, text."""
+from concurrent.futures import ProcessPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,20 @@ def test_a_write_replaces_the_file_as_a_whole(tmp_path):
         utils.write_atomically(tmp_path / "new" / "file", content)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
     assert (tmp_path / "new" / "file").read_bytes() == b"second"
+
+
+def write_often(path, content):
+    for _ in range(200):
+        utils.write_atomically(path, content)
+
+
+def test_processes_that_write_one_file_at_once_leave_what_one_of_them_wrote(tmp_path):
+    contents = [bytes([i]) * 300_000 for i in range(3)]
+    with ProcessPoolExecutor(3) as pool:
+        for done in [pool.submit(write_often, tmp_path / "file", each) for each in contents]:
+            done.result()
+    assert (tmp_path / "file").read_bytes() in contents
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_near_is_bright_and_far_is_dark():
