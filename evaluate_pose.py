@@ -18,6 +18,7 @@ from metrics import compute_ate, dump_xyz, trajectory_errors
 from options import POSE, MonodepthOptions
 from trajectories import (
     RATE,
+    SCORES_NAME,
     Scores,
     chain,
     check_poses,
@@ -25,6 +26,7 @@ from trajectories import (
     kitti_text,
     read_times,
     read_trajectory,
+    scores_json,
     tum_text,
 )
 from utils import DataError, check_data_path, run, save_array, write_atomically
@@ -140,10 +142,11 @@ def evaluate(gt_poses: np.ndarray, motions: np.ndarray) -> tuple[float, float]:
     return float(errors.mean()), float(errors.std())
 
 
-def print_five_frame_error(gt_poses: np.ndarray, motions: np.ndarray) -> None:
-    """Print the paper's figures; arguments as of `evaluate`."""
+def print_five_frame_error(gt_poses: np.ndarray, motions: np.ndarray) -> tuple[float, float]:
+    """Print and return the paper's figures; arguments and values as of `evaluate`."""
     mean, std = evaluate(gt_poses, motions)
     print(f"\n   Trajectory error: {mean:0.3f}, std: {std:0.3f}\n")
+    return mean, std
 
 
 def print_scores(scores: Scores, sequence: Sequence) -> None:
@@ -176,21 +179,27 @@ def evaluate_external(opts: Namespace, sequence: Sequence) -> None:
                         f"{sequence.number:02d} the frames {sequence.first} to "
                         f"{sequence.first + last} are evaluated")
     scores = compare(sequence.poses, frames, poses, opts.alignment)
+    five_frames = None
     if (np.diff(frames) == 1).all():
-        print_five_frame_error(sequence.poses[frames], np.linalg.inv(poses[1:]) @ poses[:-1])
+        motions = np.linalg.inv(poses[1:]) @ poses[:-1]
+        five_frames = print_five_frame_error(sequence.poses[frames], motions)
     else:
         print("\n   Trajectory error: none, for frames are missing within the trajectory\n")
     print_scores(scores, sequence)
     if opts.eval_out_dir:
-        save_picture(Path(opts.eval_out_dir), sequence, scores, Path(path).name)
+        save_scores(Path(opts.eval_out_dir), sequence, five_frames, scores, Path(path).name)
 
 
-def save_picture(folder: Path, sequence: Sequence, scores: Scores, name: str) -> None:
-    """Write the picture of a trajectory and say where it is."""
+def save_scores(folder: Path, sequence: Sequence, five_frames: tuple[float, float] | None,
+                scores: Scores, name: str) -> None:
+    """Write the errors and the picture of a trajectory, and say where they are."""
     from trajectory_figure import trajectory_png  # matplotlib, only here
-    path = folder / f"trajectory_{sequence.number:02d}.png"
-    write_atomically(path, trajectory_png(scores, f"{name}, sequence {sequence.number:02d}"))
-    print(f"wrote {path}")
+    number = f"{sequence.number:02d}"
+    path = folder / SCORES_NAME.format(number)
+    write_atomically(path, scores_json(five_frames, scores).encode())
+    picture = trajectory_png(scores, f"{name}, sequence {number}")
+    write_atomically(path.with_suffix(".png"), picture)
+    print(f"wrote {path} and {path.stem}.png")
 
 
 def report(opts: Namespace, sequence: Sequence, motions: np.ndarray, metres: float | None) -> None:
@@ -202,7 +211,7 @@ def report(opts: Namespace, sequence: Sequence, motions: np.ndarray, metres: flo
         motions: (N, 4, 4) frame to next frame, in the network's unit of length.
         metres: in that unit, None where it is unknown.
     """
-    print_five_frame_error(sequence.poses, motions)
+    five_frames = print_five_frame_error(sequence.poses, motions)
     folder = Path(opts.eval_out_dir or opts.load_weights_folder)
     path = folder / (f"poses_{sequence.number:02d}.npy" if opts.sequences else "poses.npy")
     save_array(path, motions)
@@ -218,7 +227,7 @@ def report(opts: Namespace, sequence: Sequence, motions: np.ndarray, metres: flo
     scores = compare(sequence.poses, np.arange(len(poses)), poses, opts.alignment)
     print()
     print_scores(scores, sequence)
-    save_picture(folder, sequence, scores, str(opts.load_weights_folder))
+    save_scores(folder, sequence, five_frames, scores, str(opts.load_weights_folder))
 
 
 def find_times(data_path: str, sequence: Sequence) -> tuple[np.ndarray, str]:

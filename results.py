@@ -194,6 +194,17 @@ def parse_results(content: bytes, name: str | Path) -> tuple[list[str], dict[str
     return lines, columns
 
 
+def read_means(path: str | Path) -> dict[str, float]:
+    """Return the mean over images of each error in a results.json.
+
+    Raises:
+        DataError: it is missing or broken.
+    """
+    _, columns = read_results(path)
+    return {name: float(np.nanmean(values)) for name, values in errors_of(columns).items()
+            if not np.isnan(values).all()}
+
+
 def compare(path_a: str, path_b: str) -> str:
     """Return the text that says how much two evaluations of the same images differ.
 

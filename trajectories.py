@@ -7,6 +7,7 @@ Lengths are metres, as far as the estimate's unit is; errors always, for the tru
 """
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ import numpy as np
 from utils import DataError, readlines
 
 ALIGNMENTS = ("none", "scale", "6dof", "7dof")
+SCORES_NAME = "trajectory_{}.json"  # of a sequence, in two digits
 RATE = 10.0  # frames a second, of KITTI
 # Of KITTI's devkit: metres that a segment is long, and frames between the starts of two
 SEGMENT_LENGTHS, SEGMENT_STEP = range(100, 900, 100), 10
@@ -47,6 +49,34 @@ class Scores(NamedTuple):
     rpe_deg: float
     truth: np.ndarray
     estimate: np.ndarray
+
+
+def scores_json(five_frame_error: tuple[float, float] | None, scores: Scores) -> str:
+    """Return the errors of a trajectory as JSON, null where there are none.
+
+    Args:
+        five_frame_error: mean and standard deviation over windows, in metres.
+        scores: of the whole trajectory.
+    """
+    mean, std = five_frame_error or (np.nan, np.nan)
+    fields = {"five_frame_error": mean, "five_frame_error_std": std, **scores._asdict()}
+    return json.dumps({name: None if isinstance(value, float) and not np.isfinite(value) else value
+                       for name, value in fields.items() if not isinstance(value, np.ndarray)},
+                      indent=2) + "\n"
+
+
+def read_five_frame_error(path: str | Path) -> float:
+    """Return the mean 5-frame error, in metres, of what `scores_json` made; NaN if it has none.
+
+    Raises:
+        DataError: the file is missing or broken.
+    """
+    try:
+        value = json.loads(Path(path).read_text())["five_frame_error"]
+        return np.nan if value is None else float(value)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} has no errors of a trajectory ({error}); run evaluate_pose.py "
+                        "again") from None
 
 
 def read_trajectory(path: str | Path, first: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,5 @@
 """evaluate_pose.py from its command line: the 5-frame error, motions on disk, bad input."""
+import json
 import re
 import shutil
 import subprocess
@@ -163,7 +164,8 @@ def evaluated(drive, weights, tmp_path_factory):
 def test_a_whole_sequence_leaves_motions_trajectories_and_a_picture(evaluated):
     out, printed = evaluated
     assert sorted(path.name for path in out.iterdir()) == [
-        "poses_09.npy", "trajectory_09.png", "trajectory_09_kitti.txt", "trajectory_09_tum.txt"]
+        "poses_09.npy", "trajectory_09.json", "trajectory_09.png", "trajectory_09_kitti.txt",
+        "trajectory_09_tum.txt"]
     motions = np.load(out / "poses_09.npy")
     assert motions.shape == (11, 4, 4)
     # the weights were trained with stereo: the trajectory is in metres, motions are not
@@ -189,6 +191,18 @@ def test_the_trajectory_that_was_written_has_the_same_errors(evaluated, drive, s
     for name in ("ATE +", "RPE +"):
         found = [float(re.search(rf"{name}([\d.]+)", text)[1]) for text in (printed, outcome.out)]
         assert found[0] == pytest.approx(found[1], abs=1e-5)
+
+
+def test_the_errors_that_are_printed_are_in_the_json(evaluated):
+    out, printed = evaluated
+    found = json.loads((out / "trajectory_09.json").read_text())
+    assert found["alignment"] == "7dof"
+    assert found["t_err"] is None  # the drive is shorter than 100 m
+    mean, std = re.search(r"Trajectory error: ([\d.]+), std: ([\d.]+)", printed).groups()
+    assert found["five_frame_error"] == pytest.approx(float(mean), abs=5e-4)
+    assert found["five_frame_error_std"] == pytest.approx(float(std), abs=5e-4)
+    assert f"ATE    {found['ate']:10.6f} m" in printed
+    assert f"RPE    {found['rpe_deg']:10.6f} deg" in printed
 
 
 def test_each_of_several_sequences_is_evaluated(drive, weights, tmp_path, script):
@@ -232,6 +246,10 @@ def test_the_recorded_scores_are_printed(tmp_path, script):
                  "   ATE      6.630158 m\n"):
         assert line in outcome.out
     assert (tmp_path / "trajectory_10.png").is_file()
+    found = json.loads((tmp_path / "trajectory_10.json").read_text())
+    assert f"{found['t_err']:.6f} {found['r_err']:.6f} {found['ate']:.6f}" == (
+        "3.297840 0.304590 6.630158")
+    assert f"Trajectory error: {found['five_frame_error']:.3f}, " in outcome.out
 
 
 @pytest.mark.parametrize(("text", "found"), [

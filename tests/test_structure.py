@@ -15,9 +15,10 @@ RANKS = {"options": 0, "utils": 0, "layers": 0, "metrics": 0, "machine": 0, "pro
          "trainer": 5,
          "train": 6, "test_simple": 6, "evaluate_depth": 6, "evaluate_pose": 6,
          "export_gt_depth": 6, "export_onnx": 6, "hubconf": 6, "prepare_data": 6, "demo": 6,
-         "benchmarks": 7}
+         "benchmarks": 7, "experiments": 7}
 FILES = sorted([*ROOT.glob("*.py"), *ROOT.glob("networks/*.py"), *ROOT.glob("datasets/*.py"),
-                *ROOT.glob("benchmarks/*.py"), *ROOT.glob("preparation/*.py")])
+                *ROOT.glob("benchmarks/*.py"), *ROOT.glob("experiments/*.py"),
+                *ROOT.glob("preparation/*.py")])
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
 

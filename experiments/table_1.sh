@@ -1,0 +1,14 @@
+# Table 1: the Eigen split.
+# Each line runs as it is, once DATA (KITTI's raw drives), OUT (the folder of all runs) and SEED are
+# set; typed again after a kill, it goes on. README.md says what each must give.
+#   export DATA=kitti_data OUT=~/tmp SEED=1
+
+python train.py --weights_init scratch --data_path $DATA --log_dir $OUT --model_name M_no_pt_$SEED --seed $SEED --resume auto && python evaluate_depth.py --eval_mono --data_path $DATA --load_weights_folder $OUT/M_no_pt_$SEED/models/weights_19
+python train.py --data_path $DATA --log_dir $OUT --model_name M_$SEED --seed $SEED --resume auto && python evaluate_depth.py --eval_mono --data_path $DATA --load_weights_folder $OUT/M_$SEED/models/weights_19
+python train.py --height 320 --width 1024 --load_weights_folder $OUT/M_$SEED/models/weights_19 --learning_rate 5e-5 --num_epochs 5 --batch_size 4 --data_path $DATA --log_dir $OUT --model_name M_1024x320_$SEED --seed $SEED --resume auto && python evaluate_depth.py --eval_mono --data_path $DATA --load_weights_folder $OUT/M_1024x320_$SEED/models/weights_4
+python train.py --frame_ids 0 --use_stereo --split eigen_full --weights_init scratch --data_path $DATA --log_dir $OUT --model_name S_no_pt_$SEED --seed $SEED --resume auto && python evaluate_depth.py --eval_stereo --data_path $DATA --load_weights_folder $OUT/S_no_pt_$SEED/models/weights_19
+python train.py --frame_ids 0 --use_stereo --split eigen_full --data_path $DATA --log_dir $OUT --model_name S_$SEED --seed $SEED --resume auto && python evaluate_depth.py --eval_stereo --data_path $DATA --load_weights_folder $OUT/S_$SEED/models/weights_19
+python train.py --frame_ids 0 --use_stereo --split eigen_full --height 320 --width 1024 --load_weights_folder $OUT/S_$SEED/models/weights_19 --learning_rate 5e-5 --num_epochs 5 --batch_size 4 --data_path $DATA --log_dir $OUT --model_name S_1024x320_$SEED --seed $SEED --resume auto && python evaluate_depth.py --eval_stereo --data_path $DATA --load_weights_folder $OUT/S_1024x320_$SEED/models/weights_4
+python train.py --use_stereo --weights_init scratch --data_path $DATA --log_dir $OUT --model_name MS_no_pt_$SEED --seed $SEED --resume auto && python evaluate_depth.py --eval_stereo --data_path $DATA --load_weights_folder $OUT/MS_no_pt_$SEED/models/weights_19
+python train.py --use_stereo --data_path $DATA --log_dir $OUT --model_name MS_$SEED --seed $SEED --resume auto && python evaluate_depth.py --eval_stereo --data_path $DATA --load_weights_folder $OUT/MS_$SEED/models/weights_19
+python train.py --use_stereo --height 320 --width 1024 --load_weights_folder $OUT/MS_$SEED/models/weights_19 --learning_rate 5e-5 --num_epochs 5 --batch_size 4 --data_path $DATA --log_dir $OUT --model_name MS_1024x320_$SEED --seed $SEED --resume auto && python evaluate_depth.py --eval_stereo --data_path $DATA --load_weights_folder $OUT/MS_1024x320_$SEED/models/weights_4
