@@ -41,8 +41,6 @@ def save_weights(folder: str | Path, model: Monodepth2, optimizer: torch.optim.O
     Raises:
         DataError: a file cannot be written.
     """
-    for abandoned in Path(folder).glob("*.tmp"):  # by a killed run
-        abandoned.unlink(missing_ok=True)
     # Faithful: one state dict per network, of the published keys; encoder.pth has the input's size
     for name, network in model.named_children():
         extra = input_format._asdict() if name == "encoder" else {}
@@ -63,6 +61,8 @@ def save_state_dict(path: Path, state: dict) -> None:
             disk = error.__context__
             raise (disk if isinstance(disk, OSError) else error) from None
 
+    for abandoned in path.parent.glob(f"{path.name}.*.tmp"):  # by a killed run
+        abandoned.unlink(missing_ok=True)
     write_atomically(path, write)
 
 

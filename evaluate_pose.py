@@ -142,11 +142,9 @@ def evaluate(gt_poses: np.ndarray, motions: np.ndarray) -> tuple[float, float]:
     return float(errors.mean()), float(errors.std())
 
 
-def print_five_frame_error(gt_poses: np.ndarray, motions: np.ndarray) -> tuple[float, float]:
-    """Print and return the paper's figures; arguments and values as of `evaluate`."""
-    mean, std = evaluate(gt_poses, motions)
+def print_five_frame_error(mean: float, std: float) -> None:
+    """Print the paper's figures, as `evaluate` returns them."""
     print(f"\n   Trajectory error: {mean:0.3f}, std: {std:0.3f}\n")
-    return mean, std
 
 
 def print_scores(scores: Scores, sequence: Sequence) -> None:
@@ -164,7 +162,7 @@ def print_scores(scores: Scores, sequence: Sequence) -> None:
 
 
 def evaluate_external(opts: Namespace, sequence: Sequence) -> None:
-    """Evaluate the trajectory of --ext_poses_to_eval; its picture goes to --eval_out_dir.
+    """Evaluate the trajectory of --ext_poses_to_eval; its errors and picture go to --eval_out_dir.
 
     Raises:
         DataError: the file is broken, or has frames that there is no truth for.
@@ -182,7 +180,8 @@ def evaluate_external(opts: Namespace, sequence: Sequence) -> None:
     five_frames = None
     if (np.diff(frames) == 1).all():
         motions = np.linalg.inv(poses[1:]) @ poses[:-1]
-        five_frames = print_five_frame_error(sequence.poses[frames], motions)
+        five_frames = evaluate(sequence.poses[frames], motions)
+        print_five_frame_error(*five_frames)
     else:
         print("\n   Trajectory error: none, for frames are missing within the trajectory\n")
     print_scores(scores, sequence)
@@ -211,7 +210,8 @@ def report(opts: Namespace, sequence: Sequence, motions: np.ndarray, metres: flo
         motions: (N, 4, 4) frame to next frame, in the network's unit of length.
         metres: in that unit, None where it is unknown.
     """
-    five_frames = print_five_frame_error(sequence.poses, motions)
+    five_frames = evaluate(sequence.poses, motions)
+    print_five_frame_error(*five_frames)
     folder = Path(opts.eval_out_dir or opts.load_weights_folder)
     path = folder / (f"poses_{sequence.number:02d}.npy" if opts.sequences else "poses.npy")
     save_array(path, motions)

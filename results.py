@@ -164,8 +164,8 @@ def read_results(path: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:
     try:
         return parse_results(Path(path).read_bytes(), path)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; give the results.json of two "
-                        "evaluations") from None
+        raise DataError(f"{path} cannot be read: {error.strerror}; give a results.json that "
+                        "evaluate_depth.py wrote") from None
 
 
 def parse_results(content: bytes, name: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:

@@ -7,12 +7,13 @@ from options import RESUME_ALWAYS
 from training_states import TrainingStates
 from utils import DataError, UsageError
 
-# They say how or for how long a run works; every other flag says what it learns
+# They say how or for how long a run works; every other flag says what it learns. (Its lists are
+# compared by what they hold, wherever --split finds them.)
 MAY_CHANGE = frozenset({
     "data_path", "log_dir", "model_name", "num_epochs", "num_workers", "no_cuda", "compile",
     "cache_dir", "profile", "log_frequency", "save_frequency", "save_every", "keep", "resume",
     "overwrite", "max_bad_samples", "seed", "deterministic", "weights_init", "load_weights_folder",
-    "models_to_load"})
+    "models_to_load", "split"})
 
 
 def state_to_resume(opts: Namespace, states: TrainingStates, processes: int) -> dict | None:

@@ -55,7 +55,8 @@ def scores_json(five_frame_error: tuple[float, float] | None, scores: Scores) ->
     """Return the errors of a trajectory as JSON, null where there are none.
 
     Args:
-        five_frame_error: mean and standard deviation over windows, in metres.
+        five_frame_error: mean and standard deviation over windows, in metres; None where frames
+            are missing.
         scores: of the whole trajectory.
     """
     mean, std = five_frame_error or (np.nan, np.nan)
@@ -72,11 +73,11 @@ def read_five_frame_error(path: str | Path) -> float:
         DataError: the file is missing or broken.
     """
     try:
-        value = json.loads(Path(path).read_text())["five_frame_error"]
+        value = json.loads(Path(path).read_bytes())["five_frame_error"]
         return np.nan if value is None else float(value)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} has no errors of a trajectory ({error}); run evaluate_pose.py "
-                        "again") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise DataError(f"{path} is missing, or no file of a trajectory's errors; run "
+                        "evaluate_pose.py again") from None
 
 
 def read_trajectory(path: str | Path, first: int = 0) -> tuple[np.ndarray, np.ndarray]:

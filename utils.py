@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 import numpy as np
 
@@ -89,7 +89,7 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
         DataError: it cannot be written; what was there before is still there.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")  # another may write it too
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # others may write it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -104,6 +104,21 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
     finally:
         with suppress(OSError):  # it is there no more if it has its name, and else is no use
             temporary.unlink()
+
+
+def lock(file: TextIO) -> bool:
+    """Lock an open file for this process and those it starts with it; False if others have it.
+
+    The lock ends with the last of these processes. (On Windows there is none, and this is True.)
+    """
+    if os.name != "posix":
+        return True
+    import fcntl
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -51,6 +51,13 @@ def test_a_weights_folder_has_the_published_files_and_keys(saved):
     assert (encoder["height"], encoder["width"], encoder["use_stereo"]) == (64, 96, True)
 
 
+def test_what_a_killed_run_left_of_these_files_goes_and_nothing_else(saved, tmp_path):
+    for name in ("encoder.pth.0a1b2c3d.tmp", "results.json.0a1b2c3d.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    save_weights(tmp_path, *saved[1:], FORM)
+    assert [path.name for path in tmp_path.glob("*.tmp")] == ["results.json.0a1b2c3d.tmp"]
+
+
 def test_adam_numbers_its_parameters_as_published(saved):
     # Faithful 17: the published encoders' idle classifiers have numbers too
     folder, model, _ = saved

@@ -1,4 +1,7 @@
 """utils.py: one-line errors, atomic writing, pictures, text."""
+import multiprocessing
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -31,17 +34,28 @@ def test_a_write_replaces_the_file_as_a_whole(tmp_path):
 
 
 def write_often(path, content):
-    for _ in range(200):
+    for _ in range(50):
         utils.write_atomically(path, content)
 
 
 def test_processes_that_write_one_file_at_once_leave_what_one_of_them_wrote(tmp_path):
     contents = [bytes([i]) * 300_000 for i in range(3)]
-    with ProcessPoolExecutor(3) as pool:
+    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
         for done in [pool.submit(write_often, tmp_path / "file", each) for each in contents]:
             done.result()
     assert (tmp_path / "file").read_bytes() in contents
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_lock_lasts_as_long_as_a_process_that_was_started_with_the_file(tmp_path):
+    with (tmp_path / "file").open("a") as file:
+        assert utils.lock(file)
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE,
+                                 stdout=file)
+    with (tmp_path / "file").open("a") as file:
+        assert not utils.lock(file)
+        child.communicate(b"\n")
+        assert utils.lock(file)
 
 
 def test_near_is_bright_and_far_is_dark():
