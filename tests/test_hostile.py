@@ -28,10 +28,11 @@ from datasets.kitti_utils import (
     read_poses,
 )
 from datasets.splits import parse_line, read_split
+from experiments.run import read_rows
 from options import DEPTH, POSE, TRAIN, MonodepthOptions
 from results import parse_results
 from training_states import TrainingStates
-from trajectories import compare, read_times, read_trajectory
+from trajectories import compare, read_five_frame_error, read_times, read_trajectory
 from utils import DataError
 
 
@@ -129,6 +130,23 @@ def test_times(place, content):
     (place / "times.txt").write_bytes(content)
     times = tried(read_times, place / "times.txt")
     assert times is None or np.isfinite(times).all()
+
+
+@given(mutated([b'{"five_frame_error": 0.017, "t_err": null}\n', b'{"five_frame_error": null}\n']))
+def test_errors_of_trajectories(place, content):
+    (place / "trajectory_09.json").write_bytes(content)
+    error = tried(read_five_frame_error, place / "trajectory_09.json")
+    assert error is None or isinstance(error, float)
+
+
+@given(mutated([b'python train.py --model_name a_$SEED --log_dir "$OUT" && python '
+                b'evaluate_depth.py --eval_mono --load_weights_folder w --eval_out_dir '
+                b'"$OUT"/a_$SEED\n']))
+def test_rows_of_experiments(place, content):
+    (place / "list.sh").write_bytes(content)
+    rows = tried(read_rows, place / "list.sh")
+    for row in rows or []:
+        assert row.commands("data", place, 1)
 
 
 CAMERAS = [json.dumps(camera._asdict()).encode() for camera in (
