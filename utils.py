@@ -109,7 +109,8 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
 def lock(file: TextIO) -> bool:
     """Lock an open file for this process and those it starts with it; False if others have it.
 
-    The lock ends with the last of these processes. (On Windows there is none, and this is True.)
+    The lock ends with the last of these processes. (Where there are none, as on
+    Windows, this is True.)
     """
     if os.name != "posix":
         return True
@@ -118,6 +119,8 @@ def lock(file: TextIO) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError:  # there are file systems without locks
+        return True
     return True
 
 

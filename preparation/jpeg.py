@@ -81,6 +81,9 @@ def convert(data_path: str | Path) -> list[str]:
     if not pngs:
         print(f"{data_path} has no PNG images to convert", flush=True)
         return []
+    for folder in {png.parent for png in pngs}:
+        for abandoned in folder.glob("*.jpg.*.tmp"):  # by a killed run
+            abandoned.unlink(missing_ok=True)
     faults = []
     pool = ProcessPoolExecutor(min(os.cpu_count() or 1, len(pngs)), initializer=_prepare_worker)
     try:
