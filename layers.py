@@ -287,7 +287,8 @@ class _ELUOnCPU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         """Return x where it is positive, exp(x) - 1 elsewhere."""
-        out = torch.maximum(x, x.clamp(max=0).exp_().sub_(1))
+        out = x.clamp(max=0).exp_().sub_(1)
+        torch.maximum(x, out, out=out)
         ctx.save_for_backward(out)
         return out
 

@@ -36,6 +36,7 @@ from benchmarks.literal_data import (
 from datasets.splits import read_split, split_path
 from layers import ConvBlock
 from networks import Monodepth2
+from networks.depth_decoder import UpConvBlock
 from options import DEPTH, TRAIN, MonodepthOptions
 from utils import run
 
@@ -198,12 +199,28 @@ def read_gt_depths(opts: Namespace, lines: Sequence[str]) -> list[np.ndarray]:
         return [file[name] for name in sorted(file.files) if name.startswith("depth_")]
 
 
+class LiteralUpConvBlock(nn.Module):
+    """A convolution of a map twice the size, joined with a skip, one step after the other."""
+
+    def __init__(self, conv: nn.Module):
+        super().__init__()
+        self.conv, self.nonlin = conv, nn.ELU(inplace=True)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Map (B, c, H, W), and a skip (B, s, 2H, 2W) or none, to (B, out, 2H, 2W)."""
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        return self.nonlin(self.conv(x if skip is None else torch.cat([x, skip], 1)))
+
+
 def literal_networks(*args, **kwargs) -> Monodepth2:
-    """Return the networks, with PyTorch's own ELU."""
+    """Return the networks, with the plain steps where the project has shorter ones for a CPU."""
     model = Monodepth2(*args, **kwargs)
-    for module in model.modules():
-        if isinstance(module, ConvBlock):
-            module.nonlin = nn.ELU(inplace=True)
+    blocks = model.depth.decoder
+    for i, block in enumerate(blocks):
+        if isinstance(block, UpConvBlock):
+            blocks[i] = LiteralUpConvBlock(block.conv)
+        elif isinstance(block, ConvBlock):
+            block.nonlin = nn.ELU(inplace=True)
     return model
 
 

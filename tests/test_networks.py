@@ -6,6 +6,7 @@ from conftest import figures
 from torch.testing import assert_close
 
 from networks import DepthDecoder, Monodepth2, PoseCNN, PoseDecoder, ResnetEncoder
+from networks.depth_decoder import UpConvBlock
 
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
 
@@ -44,8 +45,11 @@ def test_encoders_give_the_published_features(parity, layers):
 def test_decoders_give_the_published_disparities(parity, layers):
     encoder = filled(ResnetEncoder(layers, False), f"encoder{layers}")
     depth = filled(DepthDecoder(encoder.num_ch_enc), f"depth{layers}")
-    for (_, s), disp in depth(encoder(image())).items():
-        check(disp, parity[f"depth{layers}/disp{s}"])
+    features = encoder(image())
+    for trains in (False, True):
+        with torch.set_grad_enabled(trains):
+            for (_, s), disp in depth(features).items():
+                check(disp.detach(), parity[f"depth{layers}/disp{s}"])
 
 
 @torch.no_grad()
@@ -59,6 +63,19 @@ def test_masks_and_decoders_without_skips_are_the_published_ones(parity):
     check(outputs["disp", 2], parity["mask18/disp2"])
     plain = filled(DepthDecoder(encoder.num_ch_enc, use_skips=False), "noskip18")
     check(plain(features)["disp", 0], parity["noskip18/disp0"])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (6, 7)])
+@pytest.mark.parametrize("skipped", [0, 3])
+def test_a_doubled_maps_convolution_is_the_same_in_one_step_and_in_two(size, skipped):
+    block = UpConvBlock(4 + skipped, 5).double()
+    x = torch.randn(2, 4, *size, dtype=torch.float64)
+    skip = torch.randn(2, skipped, 2 * size[0], 2 * size[1]).double() if skipped else None
+    two_steps = block(x, skip)
+    with torch.no_grad():
+        one_step = block(x, skip)
+    assert_close(one_step, two_steps, atol=1e-12, rtol=0)
+    assert not torch.equal(one_step, two_steps)  # or it was the same way twice
 
 
 @pytest.mark.parametrize("frames", [2, 3])
