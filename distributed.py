@@ -60,6 +60,13 @@ class World(NamedTuple):
             dist.all_gather_object(things, thing, self.host_group)
         return things
 
+    def from_main(self, work: Callable, *args) -> object:
+        """Return what `work` returns in the main process, whose files others may not see."""
+        things = [work(*args) if self.is_main else None]
+        if self.size > 1:
+            dist.broadcast_object_list(things, 0, self.host_group)
+        return things[0]
+
     def in_turn(self, work: Callable[[], None]) -> None:
         """Call `work` in each process, one after the other."""
         for rank in range(self.size):

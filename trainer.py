@@ -67,7 +67,7 @@ class Trainer:
         self.device = self.world.device
         self.log_path = Path(options.log_dir).expanduser() / options.model_name
         self.states = TrainingStates(self.log_path / "models", options.keep)
-        state = state_to_resume(options, self.states, self.world.size)
+        state = self.world.from_main(state_to_resume, options, self.states, self.world.size)
         self._seed(state)
         self.frames = options.frame_ids + ["s"] * options.use_stereo
         self.train_loader = make_loader(options, "train", self.frames, self.seed, self.world)
@@ -106,7 +106,7 @@ class Trainer:
     def _seed(self, state: dict | None) -> None:
         """Choose the run's seed, the same in all processes, and seed what makes the networks."""
         chosen = self.opts.seed if state is None else state["seed"]
-        self.seed = self.world.gather_all(draw_seed() if chosen is None else chosen)[0]
+        self.seed = self.world.from_main(draw_seed) if chosen is None else chosen
         if self.opts.deterministic:
             make_deterministic()
         seed_all(self.seed)

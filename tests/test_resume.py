@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -92,16 +93,21 @@ def test_what_is_loaded_does_not_depend_on_the_number_of_workers(flags, tmp_path
     assert_same_end(tmp_path / "0", tmp_path / "2", 6)
 
 
-def test_two_processes_resume_what_two_processes_began(flags, tmp_path):
-    words = [*flags, "--batch_size", "1"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node",
-              "2", TINY]
-    quiet = {"cwd": ROOT, "check": True, "capture_output": True,
-             "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
-    subprocess.run([*launch, *words, "--save_every", "2", "--keep", "9", "--model_name", "whole"],
-                   **quiet)
+def test_two_machines_resume_what_two_processes_began(flags, tmp_path):
+    words = [*map(str, flags), "--batch_size", "1"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, "2", "--standalone", TINY, *words, "--save_every", "2", "--keep", "9",
+                    "--model_name", "whole"], cwd=ROOT, env=environment, check=True)
     keep_only(tmp_path / "whole", 2, tmp_path / "resumed")
-    subprocess.run([*launch, *words, "--resume", "--model_name", "resumed"], **quiet)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    machines = [subprocess.Popen(
+        [*launch, "1", "--nnodes", "2", "--node_rank", str(rank), "--master_addr", "127.0.0.1",
+         "--master_port", str(port), TINY, *words, "--resume", "--model_name", "resumed",
+         "--log_dir", str(log_dir)], cwd=ROOT, env=environment)
+        for rank, log_dir in enumerate((tmp_path, tmp_path / "what_another_machine_sees"))]
+    assert [machine.wait() for machine in machines] == [0, 0]
     assert_same_end(tmp_path / "whole", tmp_path / "resumed", 6)
 
 
