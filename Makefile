@@ -1,6 +1,7 @@
 # make demo   from a fresh clone to a picture: install, render a drive, train, evaluate, predict
 # make test   ruff and pytest
 # make faults  the long tests: 25 kills of a run, 20,000 hostile inputs for each parser
+# make oldest  pytest with the oldest packages supported, in .venv-oldest
 #
 # PYTHON       the interpreter that makes .venv (3.10 or newer)
 # TORCH_INDEX  the package index to take torch and torchvision from; PyTorch's own index of CPU
@@ -9,7 +10,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: demo test faults clean
+.PHONY: demo test faults oldest clean
 
 demo: .venv/installed
 	$(BIN)/python demo.py demo
@@ -22,6 +23,15 @@ faults: .venv/installed
 	$(BIN)/python -m pytest tests/test_resume.py -k killed_at_random --kills 25
 	$(BIN)/python -m pytest tests/test_hostile.py --hypothesis-profile=thorough
 
+oldest: .venv-oldest/installed
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2
+
+.venv-oldest/installed: requirements.txt requirements-export.txt requirements-dev.txt \
+		constraints-oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install -r requirements-dev.txt -c constraints-oldest.txt
+	touch $@
+
 .venv/installed: requirements.txt requirements-export.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
@@ -29,4 +39,4 @@ faults: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-oldest demo
