@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
@@ -11,6 +12,8 @@ import torch
 import torch.distributed as dist
 
 from utils import DataError
+
+SETTLING = 0.1  # seconds
 
 
 class World(NamedTuple):
@@ -123,4 +126,7 @@ def join_world(no_cuda: bool) -> World:
 def leave_world() -> None:
     """Part from the other processes, if there are any; the last thing that a run does."""
     if dist.is_initialized():
+        # gloo's threads need the interpreter to let go of the last tensors; PyTorch 2.4 ends them
+        # while it holds it, and waits forever
+        time.sleep(SETTLING)
         dist.destroy_process_group()

@@ -26,14 +26,18 @@ class Divergence:
 
     Args:
         world: the processes of the run; their device is waited for in `first` only.
+
+    Attributes:
+        has_looked: whether there was anything to look at yet.
     """
 
     def __init__(self, world: World):
-        self.world = world
+        self.world, self.has_looked = world, False
         self._first = torch.full((), NEVER, dtype=torch.int64, device=world.device)
 
     def look(self, value: Tensor, step: int) -> None:
         """Note whether a () value of a step, such as its loss, is finite."""
+        self.has_looked = True
         steps = torch.where(value.detach().isfinite(), NEVER, step)
         self._first = torch.minimum(self._first, steps)
 

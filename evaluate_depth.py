@@ -139,7 +139,6 @@ def report(opts: Namespace, out_dir: Path, disps: np.ndarray,
     columns = measure(disps, truth.depths, eigen=truth.eigen, scale_factor=factor,
                       median_scaling=median_scaling, edges=opts.edges)
     intervals = bootstrap(errors_of(columns))
-    print_intervals(intervals)
     ground_truth = {"source": str(truth.source.resolve()),
                     "pixels": "Eigen's crop" if truth.eigen else "all that have depth"}
     lines = read_split(split_path(opts.eval_split, "test_files.txt"))
@@ -147,6 +146,7 @@ def report(opts: Namespace, out_dir: Path, disps: np.ndarray,
         write_results(out_dir, lines, columns, intervals,
                       describe(opts) | {"ground_truth": ground_truth, "scale_factor": factor})
     finally:  # what an hour of predicting found is shown, whatever the disk does
+        print_intervals(intervals)
         if median_scaling:
             ratios = columns[RATIO]
             med = np.median(ratios)

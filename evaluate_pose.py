@@ -33,6 +33,8 @@ from utils import DataError, check_data_path, run, save_array, write_atomically
 
 __all__ = ["compute_ate", "dump_xyz", "evaluate"]
 
+LAST_WITH_POSES = 10  # sequence whose true poses are published; they begin with 0
+
 
 class Sequence(NamedTuple):
     """What is evaluated of a sequence of KITTI odometry.
@@ -94,8 +96,9 @@ def read_true_poses(data_path: str, number: int) -> np.ndarray:
     from datasets.kitti_utils import read_poses
     path = poses_path(data_path, number)
     if not path.is_file():
-        raise DataError(f"{path} is missing; extract data_odometry_poses.zip, which has those of "
-                        "the sequences 00 to 10")
+        cure = "extract data_odometry_poses.zip" if number <= LAST_WITH_POSES else (
+            "KITTI keeps those to itself: choose sequences up to 10")
+        raise DataError(f"{path} is missing; {cure}")
     poses = read_poses(path)
     check_poses(poses, path)
     if len(poses) < 2:
@@ -119,8 +122,9 @@ def read_sequence(eval_split: str) -> tuple[list[str], int, int]:
     else:
         path = Path(eval_split)
         if not path.is_file():
-            raise DataError(f"--eval_split {eval_split} does not exist; give odom_9, odom_10, or "
-                            "a path to a list of frames, such as `9 l: 0-1589`")
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise DataError(f"--eval_split {eval_split} {what}; give odom_9, odom_10, or a path to "
+                            "a list of frames, such as `9 l: 0-1589`")
     lines = read_split(path)
     sequences, frames, _ = zip(*map(parse_line, lines), strict=True)
     if len(set(sequences)) > 1 or list(frames) != list(range(frames[0], frames[0] + len(frames))):
@@ -185,7 +189,9 @@ def evaluate_external(opts: Namespace, sequence: Sequence) -> None:
     else:
         print("\n   Trajectory error: none, for frames are missing within the trajectory\n")
     print_scores(scores, sequence)
-    if opts.eval_out_dir:
+    if opts.eval_out_dir is None:
+        print("nothing is written without --eval_out_dir")
+    else:
         save_scores(Path(opts.eval_out_dir), sequence, five_frames, scores, Path(path).name)
 
 

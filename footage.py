@@ -28,7 +28,7 @@ WHOLE = 0.95  # of the frames that a video announces, which some formats estimat
 DEFAULT_FPS = 10.0  # of a video that is made of frames which have no rate of their own
 MADE = ("_disp", "_depth")  # ends of the names of pictures that prediction makes
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong is said here, in a line
-cv2.utils.logging.setLogLevel(0)
+(cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2).setLogLevel(0)  # OpenCV 5, 4
 
 
 class Still(NamedTuple):
@@ -148,7 +148,11 @@ def _find_images(path: Path, ext: str | None) -> list[Path]:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     if not found:
         what = "image" if ext is None else f"*.{ext.lstrip('.')}"
-        raise DataError(f"{path} has no {what}; name their extension with --ext")
+        others = sorted({file.suffix for file in path.iterdir()
+                         if file.suffix.lower() in EXTENSIONS and not file.stem.endswith(MADE)})
+        cure = f"it has {', '.join(others)}: pass --ext {others[0][1:]}" if others else (
+            "is it the right folder?")
+        raise DataError(f"{path} has no {what}; {cure}")
     return found
 
 

@@ -281,6 +281,11 @@ class Conv3x3(nn.Module):
         return self.conv(self.pad(x))
 
 
+def is_eager_on_cpu(x: Tensor) -> bool:
+    """Whether what happens to `x` happens on a CPU, now, and is not compiled or exported."""
+    return x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+
+
 class _ELUOnCPU(torch.autograd.Function):
     """ELU by a vectorised exponential, to 6e-8; PyTorch's own, by expm1, takes it four times."""
 
@@ -304,9 +309,9 @@ class ELU(nn.ELU):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a tensor of any shape, which may be overwritten."""
-        if x.is_cuda or x.dtype != torch.float32 or torch.compiler.is_compiling():
-            return super().forward(x)
-        return _ELUOnCPU.apply(x)
+        if is_eager_on_cpu(x) and x.dtype == torch.float32:
+            return _ELUOnCPU.apply(x)
+        return super().forward(x)
 
 
 class ConvBlock(nn.Module):

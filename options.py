@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ PROJECT = Path(__file__).resolve().parent
 SIZE_STEP = 32  # the encoder halves the image five times
 MIN_SIZE = 64   # the coarsest map is padded by reflection, for which it needs two pixels
 MIN_DEPTH, MAX_DEPTH = 0.1, 100.0  # what disparity 1 and 0 mean, in the network's unit of length
+WORKERS = min(12, os.cpu_count() or 1)  # 12 are the original's, on any machine
 RESUME_ALWAYS, RESUME_AUTO = "always", "auto"
 TRAIN, DEPTH, POSE = "train", "evaluate_depth", "evaluate_pose"
 
@@ -35,6 +37,9 @@ def natural(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0, which it must not be")
     return value
+
+
+natural.__name__ = "whole number"  # so argparse says what it expected
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -147,8 +152,8 @@ class MonodepthOptions:
         add("--keep", type=positive(int), default=2, metavar="LAST",
             help="training states to keep, the last ones; weights are always kept (%(default)s)")
         add("--max_bad_samples", type=natural, default=0, metavar="N",
-            help="replace up to N samples that cannot be read by a neighbour; an image is part of "
-                 "as many as there are --frame_ids (%(default)s)")
+            help="replace samples that cannot be read by one of their N nearest neighbours, until "
+                 "more than N different faults were found (%(default)s)")
 
     def _depth_range(self):
         add = self._group("depth range", "what disparity 1 and 0 mean", TRAIN, DEPTH)
@@ -178,7 +183,8 @@ class MonodepthOptions:
     def _system(self):
         add = self._group("system", "what it runs on", TRAIN, DEPTH, POSE)
         add("--batch_size", type=positive(int), default=12, help="(%(default)s)")
-        add("--num_workers", type=int, default=12, help="processes that read images (%(default)s)")
+        add("--num_workers", type=int, default=WORKERS,
+            help="processes that read images (%(default)s: 12, or as many as there are cores)")
         add("--no_cuda", action="store_true", help="use the CPU even where there is a GPU")
 
     def _speed(self):
@@ -241,7 +247,7 @@ class MonodepthOptions:
         add("--eval_all", metavar="RUN_FOLDER",
             help="evaluate every weights_<epoch> of a run; draws the error over epochs")
         add("--compare", nargs=2, metavar=("A.json", "B.json"),
-            help="print the differences of two results.json, and do nothing else")
+            help="print the differences of two results.json (or of the folders that they are in)")
 
     def _odometry(self):
         add = self._group("odometry", "which trajectory, and how it is compared", POSE)

@@ -14,13 +14,14 @@ from torchvision.models import get_model_weights, list_models
 
 from camera import Camera
 from checkpoints import read_state
-from datasets import FrameCache, dataset_class
+from datasets import Augment, FrameCache, dataset_class
 from datasets.images import IMAGE_ERRORS, open_image
 from datasets.loader import Draws, EpochSampler, loader_of
 from datasets.splits import parse_line, read_split, split_path
 from distributed import World
 from downloads import Checksum, Refused, alone_in, download
 from losses import ReprojectionObjective
+from machine import compiler_fault
 from networks import ENCODERS, Monodepth2
 from utils import DataError, UsageError, check_data_path
 
@@ -131,9 +132,24 @@ def make_camera(opts: Namespace, loader: DataLoader) -> Camera:
     folders = {parse_line(line)[0] for line in dataset.filenames}
     is_one = all(np.array_equal(K, dataset.get_intrinsics(other)) for other in folders)
     size = None
-    # a dataset's images need not be files
-    with suppress(*IMAGE_ERRORS), open_image(dataset.get_image_path(folder, frame, side)) as image:
+    # a dataset's images need not be files; what else is wrong, loading says with its line
+    with (suppress(DataError, *IMAGE_ERRORS),
+          open_image(dataset.get_image_path(folder, frame, side)) as image):
         size = list(image.size)
     training = "+".join(["mono"] * (len(opts.frame_ids) > 1) + ["stereo"] * opts.use_stereo)
     return Camera(training, opts.min_depth, opts.max_depth, dataset.baseline,
                   K[:3, :3].tolist() if is_one else None, size)
+
+
+def compile_parts(model: Monodepth2, objective: ReprojectionObjective, augment: Augment,
+                  device: torch.device) -> str:
+    """Compile what a run gains from on its device, if anything can be; say what is to come."""
+    if fault := compiler_fault(device):
+        return f"warning: --compile: {fault}; going on without it"
+    augment.compile(dynamic=False)
+    if device.type == "cuda":
+        objective.compile(dynamic=False)
+        model.compile(dynamic=False)
+    else:  # its library is faster than compiled convolutions and compiled noise
+        objective.compile(dynamic=False, options={"fallback_random": True})
+    return "compiling: the first step takes a minute or two"

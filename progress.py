@@ -49,22 +49,32 @@ class Progress:
                  shown: bool = True, done: int = 0):
         self.loader, self.batches, self.examples = loader, batches, examples
         self.bar = tqdm(total=batches, initial=done, desc=description, bar_format=BAR,
-                        disable=not shown, file=Terminal())
+                        disable=not shown, file=Terminal(), leave=False)
         self._left = batches - done
         self._looked, self._counted, self._waited = time.monotonic(), done, 0.0
 
     def __iter__(self) -> Iterator[dict]:
         """Yield the batches; the time until each is there counts as waiting."""
         batches = islice(self.loader, self._left)
-        while True:
-            asked = time.monotonic()
-            with record_function(WAITING):
-                batch = next(batches, None)
-            self._waited += time.monotonic() - asked
-            if batch is None:
-                break
-            yield batch
-            self.bar.update()
+        try:
+            while (batch := self._next(batches)) is not None:
+                yield batch
+                self.bar.update()
+        except Exception:  # what is said next begins a line
+            self._end()
+            raise
+        self._end()
+
+    def _next(self, batches: Iterator[dict]) -> dict | None:
+        asked = time.monotonic()
+        with record_function(WAITING):
+            batch = next(batches, None)
+        self._waited += time.monotonic() - asked
+        return batch
+
+    def _end(self) -> None:
+        """Leave the bar as it is, on a line of its own."""
+        self.bar.leave = True
         self.bar.close()
 
     def show(self, loss: Tensor) -> None:

@@ -27,6 +27,11 @@ METHOD = f"bootstrap over images ({RESAMPLES:,} resamples, seed {SEED})"
 RATIO, PIXELS = "scaling_ratio", "pixels"  # columns that are no errors
 READ_FROM_WEIGHTS = ("encoder.pth", "depth.pth", "camera.json")
 HIGHER_IS_BETTER = ("a1", "a2", "a3", "edge_a1")
+FEW = 20  # images; a bootstrap of fewer gives intervals that are too narrow
+# flags that change what the errors of one prediction are
+HOW = ("eval_split", "eval_mono", "eval_stereo", "disable_median_scaling", "post_process",
+       "pred_depth_scale_factor", "min_depth", "max_depth", "gt_disparity",
+       "eval_eigen_to_benchmark")
 
 
 class Interval(NamedTuple):
@@ -90,7 +95,9 @@ def errors_of(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def print_intervals(intervals: dict[str, Interval]) -> None:
     """Print each mean with its interval."""
-    print(f"means over images, {LEVEL:.0%} intervals by {METHOD}")
+    few = max((interval.images for interval in intervals.values()), default=0) < FEW
+    print(f"means over images, {LEVEL:.0%} intervals by {METHOD}"
+          f"{f'; of fewer than {FEW} images they are too narrow' * few}")
     for name, (mean, low, high, images) in intervals.items():
         print(f"  {name:14} {mean:9.4f}   {low:9.4f} to {high:9.4f}   {images:6,} images")
 
@@ -145,6 +152,9 @@ def write_results(folder: Path, lines: Sequence[str], columns: dict[str, np.ndar
     writer.writerow(["image", "line", *columns])
     for i, (line, *row) in enumerate(zip(lines, *columns.values(), strict=True)):
         writer.writerow([i, line, *("" if np.isnan(value) else value for value in row)])
+    if changes := _changes(_how(folder / JSON_NAME), facts.get("flags", {})):
+        print(f"replacing the results of another evaluation in {folder} ({', '.join(changes)}); "
+              "--eval_out_dir keeps both")
     write_atomically(folder / JSON_NAME, (json.dumps(content, indent=1) + "\n").encode())
     write_atomically(folder / CSV_NAME, table.getvalue().encode())
     print(f"wrote {folder / JSON_NAME} and {CSV_NAME}")
@@ -153,6 +163,26 @@ def write_results(folder: Path, lines: Sequence[str], columns: dict[str, np.ndar
 def _finite(value: float) -> float | None:
     """Return null for what is no number, as JSON asks."""
     return value if math.isfinite(value) else None
+
+
+def _how(path: str | Path) -> dict:
+    """Return the flags that a results.json was made with; none where it is missing or broken."""
+    try:
+        flags = json.loads(Path(path).read_bytes())["flags"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return flags if isinstance(flags, dict) else {}
+
+
+def _changes(a: dict, b: dict) -> list[str]:
+    """Return which of the flags in `HOW` differ, if both have them."""
+    return [f"--{name} {a[name]} / {b[name]}" for name in HOW
+            if name in a and name in b and a[name] != b[name]]
+
+
+def _json_in(path: str | Path) -> Path:
+    """Return the path of a results.json that is given, or of that in a folder."""
+    return Path(path) / JSON_NAME if Path(path).is_dir() else Path(path)
 
 
 def read_results(path: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:
@@ -205,12 +235,17 @@ def read_means(path: str | Path) -> dict[str, float]:
             if not np.isnan(values).all()}
 
 
-def compare(path_a: str, path_b: str) -> str:
+def compare(path_a: str | Path, path_b: str | Path) -> str:
     """Return the text that says how much two evaluations of the same images differ.
+
+    Args:
+        path_a: a results.json, or the folder that it is in.
+        path_b: the same.
 
     Raises:
         DataError: one is broken, or they are of other images or of other pixels of them.
     """
+    path_a, path_b = _json_in(path_a), _json_in(path_b)
     (lines, a), (other_lines, b) = read_results(path_a), read_results(path_b)
     if lines != other_lines:
         raise DataError(f"{path_a} has {len(lines)} images, {path_b} has {len(other_lines)}, and "
@@ -222,6 +257,7 @@ def compare(path_a: str, path_b: str) -> str:
     names = [name for name in errors_of(a) if name in b]
     differences = bootstrap({name: b[name] - a[name] for name in names})
     rows = [f"A {path_a}", f"B {path_b}",
+            *(f"A / B differ in {change}" for change in _changes(_how(path_a), _how(path_b))),
             f"B - A of {len(lines):,} images, paired, {LEVEL:.0%} intervals by {METHOD}",
             f"  {'':14} {'A':>9} {'B':>9} {'B - A':>9}   {'interval':^20}"]
     for name, found in differences.items():
@@ -235,6 +271,8 @@ def compare(path_a: str, path_b: str) -> str:
 def _verdict(name: str, difference: Interval) -> str:
     if difference.images < 2:
         return "too few images"
+    if difference.low == difference.high == 0:
+        return "equal"
     if difference.is_noise:
         return "noise: the interval contains 0"
     is_higher_better = name.startswith(HIGHER_IS_BETTER)

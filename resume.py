@@ -53,4 +53,5 @@ def _check_same_run(opts: Namespace, state: dict, processes: int, states: Traini
         changed.append(f"processes were {state['processes']}, are {processes}")
     if changed:
         raise UsageError(f"the run in {states.folder} is another one: {'; '.join(changed)}; give "
-                         "the same flags, or choose another --model_name")
+                         "the same flags, choose another --model_name, or --overwrite that run, "
+                         "without --resume")

@@ -29,9 +29,9 @@ from divergence import Divergence, diverged
 from interrupts import StopRequest
 from layers import disp_to_depth
 from logs import Logs
-from machine import compiler_fault, prepare_for_steps, trains_channels_last
+from machine import prepare_for_steps, trains_channels_last
 from metrics import logged_depth_errors
-from parts import make_camera, make_loader, make_model, make_objective
+from parts import compile_parts, make_camera, make_loader, make_model, make_objective
 from profiling import StepProfile
 from progress import Progress
 from randomness import draw_seed, get_states, make_deterministic, seed_all, set_states
@@ -144,18 +144,7 @@ class Trainer:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         prepare_for_steps(self.device, opts.deterministic)
         if opts.compile:
-            self._compile()
-
-    def _compile(self) -> None:
-        if fault := compiler_fault(self.device):
-            self.world.say(f"warning: --compile: {fault}; going on without it")
-            return
-        self.augment.compile(dynamic=False)
-        if self.device.type == "cuda":
-            self.objective.compile(dynamic=False)
-            self.model.compile(dynamic=False)
-        else:  # its library is faster than compiled convolutions and compiled noise
-            self.objective.compile(dynamic=False, options={"fallback_random": True})
+            self.world.say(compile_parts(self.model, self.objective, self.augment, self.device))
 
     def train(self) -> None:
         """Train up to --num_epochs, saving weights and training states on the way.
@@ -167,7 +156,8 @@ class Trainer:
         """
         opts, started = self.opts, time.monotonic()
         self._announce()
-        with self.stop:
+        with self.stop, self.states.kept_if(
+                lambda: self.divergence.has_looked or not self.world.is_main):
             if not self.step:  # a folder that cannot be written is better found now than in an hour
                 self.save_state(self.epoch)
             for epoch in range(self.epoch, opts.num_epochs):

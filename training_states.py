@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -81,6 +83,20 @@ class TrainingStates:
         except OSError as error:
             raise DataError(f"--overwrite: {error.filename} cannot be deleted: {error.strerror}; "
                             "choose another --model_name") from None
+
+    @contextmanager
+    def kept_if(self, has_begun: Callable[[], bool]) -> Iterator[None]:
+        """Remove the first state if wrong flags or data end a run before it `has_begun`.
+
+        Otherwise it would be in the way of the same run with the right ones.
+        """
+        try:
+            yield
+        except DataError:
+            for file in () if has_begun() else ("training_state_00000000.pth", "opt.json"):
+                with suppress(OSError):
+                    (self.folder / file).unlink()
+            raise
 
     def run_exists(self) -> bool:
         """Return whether there are weights or states here."""

@@ -52,6 +52,9 @@ def run(main: Callable[[], None]) -> None:
         print(f"error: a process that reads images has died: {' '.join(str(error).split())} Where "
               "memory is short, lower --num_workers or --batch_size", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # whoever read what is printed has ended, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

@@ -229,12 +229,14 @@ def load_gt_depths(path: str | Path, lines: list[str] | None = None) -> list[np.
                       for name in sorted(archive.namelist())}
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, OverflowError,
             struct.error, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, FileNotFoundError):
+            raise DataError(f"{path} does not exist") from None
         raise DataError(f"{path} cannot be read as ground truth ({error}); delete it and run "
                         "export_gt_depth.py") from None
     written_for = arrays.pop(LINES, None)
     if lines is not None and written_for is not None and list(lines) != list(written_for):
-        raise DataError(f"{path} is of another list of frames than the split is now; run "
-                        "export_gt_depth.py again")
+        raise DataError(f"{path} is of another list of frames than the split is now; delete it, "
+                        "and it is made again")
     depths = list(arrays["data"]) if arrays.keys() == {"data"} else list(arrays.values())
     if not all(isinstance(d, np.ndarray) and d.ndim == 2 and d.dtype.kind == "f" for d in depths):
         raise DataError(f"{path} holds other things than depth maps; delete it and run "

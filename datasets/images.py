@@ -77,6 +77,8 @@ def read_image(path: str | Path) -> Tensor:
         one of IMAGE_ERRORS: it is no image, or too large; Pillow's reason.
     """
     content = np.fromfile(path, np.uint8)
+    if not len(content):
+        raise OSError("it is empty")
     with open_image(io.BytesIO(content)) as opened:
         end = ENDS.get(opened.format)
         if opened.mode in ("RGB", "L") and end and content[-len(end):].tobytes() == end:

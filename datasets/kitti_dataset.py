@@ -7,7 +7,7 @@ import numpy as np
 
 from datasets.images import IMAGE_ERRORS, open_image
 from datasets.kitti_utils import DEPTH_PNG_SCALE, generate_depth_map
-from datasets.mono_dataset import MonoDataset
+from datasets.mono_dataset import NO_SIDE, MonoDataset
 from datasets.splits import check_inside, parse_line
 from utils import DataError
 
@@ -21,6 +21,7 @@ class KITTIDataset(MonoDataset):
                   [0, 0, 1, 0],
                   [0, 0, 0, 1]], dtype=np.float32)
     baseline = 0.54  # metres
+    cure = "extract the drive again, or list only frames that are there"
     full_res_shape = (1242, 375)  # width, height of most drives, to which ground truth is brought
     side_map = {"2": 2, "3": 3, "l": 2, "r": 3}  # noqa: RUF012 - a constant
 
@@ -31,7 +32,7 @@ class KITTIDataset(MonoDataset):
             DataError: the split line names no side.
         """
         if side not in self.side_map:
-            raise DataError("the side is missing; expected `folder frame side` with side l or r")
+            raise DataError(NO_SIDE)
         return self.side_map[side]
 
     def to_full_res(self, depth: np.ndarray, do_flip: bool) -> np.ndarray:
@@ -73,6 +74,9 @@ class KITTIRAWDataset(KITTIDataset):
 class KITTIOdomDataset(KITTIDataset):
     """<data_path>/sequences/<2 digits>/image_2/<6 digits>; without ground truth of depth."""
 
+    cure = ("extract data_odometry_color.zip, 65 GB (python prepare_data.py kitti --odometry "
+            "--download --data_path KITTI fetches it)")
+
     def get_image_path(self, folder: str, frame_index: int, side: str | None) -> str:
         """Return the path of a frame's image; `folder` is the number of the sequence."""
         if not folder.isdigit():
@@ -107,6 +111,8 @@ class KITTIDepthDataset(KITTIDataset):
 class KITTITestDataset(KITTIDataset):
     """The depth prediction test set: <data_path>/image/<10 digits>, one view, no neighbours."""
 
+    cure = "extract data_depth_selection.zip, 2 GB, and give the folder that holds image/"
+
     def get_image_path(self, folder: str, frame_index: int, side: str | None) -> str:
         """Return the path of an image, a .png as KITTI ships it."""
         return str(Path(self.data_path, folder, f"{frame_index:010d}.png"))
@@ -114,6 +120,8 @@ class KITTITestDataset(KITTIDataset):
 
 class KITTI2015Dataset(KITTIDataset):
     """The stereo pairs of KITTI 2015: <data_path>/training/image_2/<6 digits>_10, no neighbours."""
+
+    cure = "extract data_scene_flow.zip, 2 GB, and give the folder that holds training/"
 
     def get_image_path(self, folder: str, frame_index: int, side: str | None) -> str:
         """Return the path of an image; `folder` is training or testing."""

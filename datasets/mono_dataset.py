@@ -25,6 +25,8 @@ from utils import DataError, UsageError
 NOMINAL_BASELINE = 0.1  # of a stereo pair, in the network's unit of length
 OTHER_SIDE = {"l": "r", "r": "l", "2": "3", "3": "2"}
 LEFT_SIDES = ("l", "2")
+NO_SIDE = ("the side is missing; expected `folder frame side` with side l or r; if frames have "
+           "none, pass --dataset folder")
 OTHER_EXTENSION = {".jpg": ".png", ".png": ".jpg"}
 
 
@@ -55,10 +57,12 @@ class MonoDataset(Dataset):
         K: (4, 4) intrinsics, in units of the image's width and height; a principal point of 0.5 is
             the middle of the image and stays where it is when the image is mirrored.
         baseline: metres between the two cameras of its stereo pairs, None where it isn't known.
+        cure: what to do about a missing image.
     """
 
     K: np.ndarray
     baseline: float | None = None
+    cure = "list only frames that are there"
 
     def __init__(self, data_path: str | Path, filenames: Sequence[str], height: int, width: int,
                  frame_idxs: Sequence[int | str], num_scales: int, is_train: bool = False,
@@ -148,11 +152,14 @@ class MonoDataset(Dataset):
         except FileNotFoundError as error:
             other = OTHER_EXTENSION.get(self.img_ext, ".jpg")
             path = Path(error.filename or self.get_image_path(folder, frame, side))
-            cure = "extract the drive again, or list only frames that are there"
-            if f not in (0, "s"):
+            cure = self.cure
+            if f == "s":
+                cure = f"it is the other view of a stereo pair; {cure}"
+            elif f != 0:
                 cure = f"frame {frame - f} has no neighbour {f:+d}; list only frames that have it"
             if path.with_suffix(other).exists():
-                cure = "pass --png" if other == ".png" else "leave out --png"
+                flag = "pass --png" if other == ".png" else "leave out --png"
+                cure = f"{flag} if all images are {other}; if only some are, convert them"
             raise DataError(f"{path} is missing; {cure}") from None
         except IMAGE_ERRORS as error:
             path = self.get_image_path(folder, frame, side)
@@ -214,7 +221,7 @@ def _frame_of(f: int | str, frame: int, side: str | None) -> tuple[int, str | No
     if f != "s":
         return frame + f, side
     if side not in OTHER_SIDE:
-        raise DataError("the side is missing; expected `folder frame side` with side l or r")
+        raise DataError(NO_SIDE)
     return frame, OTHER_SIDE[side]
 
 

@@ -86,6 +86,8 @@ def read_rows(path: str | Path) -> list[Row]:
         if row.name in rows:
             raise DataError(f"{where} is another row {row.name}; rename one")
         rows[row.name] = row
+    if not rows:
+        raise DataError(f"{path} has no rows; {FORM}")
     names = list(rows)
     for i, row in enumerate(rows.values()):
         if late := row.needs & set(names[i:]):
@@ -122,7 +124,8 @@ def parse_row(line: str, where: str) -> Row:
             with redirect_stderr(said):
                 MonodepthOptions(kind).parse(command[1:])
         except SystemExit:
-            raise DataError(f"{where}: {command[0]}: {said.getvalue()}") from None
+            reason = said.getvalue().partition("error: ")[2].strip()
+            raise DataError(f"{where}: {command[0]}: {reason}") from None
     return row
 
 
@@ -167,6 +170,7 @@ class Runner:
             yield
         except BaseException:
             self.stopped.set()
+            print("stopping what runs; the same command goes on", flush=True)
             for process in list(self.processes):
                 process.terminate()  # train.py saves; a Ctrl-C just before counts as the same
             raise
@@ -191,8 +195,8 @@ class Runner:
                 for words in row.commands(self.opts.data_path, self.opts.out, seed):
                     status = self._call(words, file)
                     if status or self.stopped.is_set():
-                        print(f"{name}: {words[0]} ended with status {status}; see {log}",
-                              flush=True)
+                        how = "stopped" if self.stopped.is_set() else f"ended with status {status}"
+                        print(f"{name}: {words[0]} {how}; see {log}", flush=True)
                         return False
         except OSError as error:
             print(f"{name}: {log} cannot be written: {error.strerror}", flush=True)
@@ -227,7 +231,7 @@ def found_errors(folder: Path, metrics: list[str]) -> dict[str, float]:
         errors = {name: means[name] for name in metrics}
     for path in sorted(folder.glob(SCORES_NAME.format("*"))):
         number = path.stem.rpartition("_")[2]
-        errors[f"5-frame {number}"] = read_five_frame_error(path)
+        errors[f"5-frame {number}, m"] = read_five_frame_error(path)
     return {name: value for name, value in errors.items() if math.isfinite(value)}
 
 

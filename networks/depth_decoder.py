@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layers import Conv3x3, ConvBlock, reflect, upsample
+from layers import Conv3x3, ConvBlock, is_eager_on_cpu, reflect, upsample
 
 NUM_CH_DEC = (16, 32, 64, 128, 256)  # channels at 1/1, 1/2, ... 1/16 of the input size
 
@@ -35,7 +35,7 @@ class UpConvBlock(ConvBlock):
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         """Map (B, c, H, W), and a skip of (B, in - c, 2H, 2W) if c < in, to (B, out, 2H, 2W)."""
-        if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.is_grad_enabled() or not is_eager_on_cpu(x):
             x = upsample(x)
             return super().forward(x if skip is None else torch.cat([x, skip], 1))
         # a CPU predicts so in four fifths of the time; gradients would take as long as they do

@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import chain, count
+from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -40,12 +41,14 @@ class Prepared(NamedTuple):
         kept: frames written.
         static: frames left out because they hardly differ from the last one that was kept.
         camera: of the images written.
+        breaks: the first frames after gaps in the footage; no item reaches over one.
     """
 
     name: str
     kept: int
     static: int
     camera: Intrinsics
+    breaks: Sequence[int] = ()
 
 
 @contextmanager
@@ -103,15 +106,20 @@ def write_sequence(folder: Path, views: Sequence[Footage], size: tuple[int, int]
     write_intrinsics(folder / FILE_NAME, camera)
     kept = seen = 0
     last, pending = None, deque()
+    gaps, breaks, is_after_gap = after_gaps(views[0]), [], False
     with ThreadPoolExecutor() as pool:
         for stills in tqdm(_together(views, fps), unit="frame", desc=folder.name,
                            dynamic_ncols=True):
             images = [_read(still, size, camera) for still in stills]
             seen += 1
+            is_after_gap |= stills[0].name in gaps
             now = small_gray(images[0])
             if last is not None and mean_flow(last, now) < min_flow:
                 continue
             last = now
+            if is_after_gap and kept:
+                breaks.append(kept)
+            is_after_gap = False
             for place, image in zip(places, images, strict=True):
                 pending.append(pool.submit(_write, image, place / f"{kept:010d}.jpg"))
             kept += 1
@@ -122,7 +130,23 @@ def write_sequence(folder: Path, views: Sequence[Footage], size: tuple[int, int]
     if kept < 2 * LEAST:
         raise DataError(f"{views[0].source}: {kept} of {seen} frames move, and {2 * LEAST} are "
                         "needed; take longer footage, a higher --fps, or a lower --min_flow")
-    return Prepared(folder.name, kept, seen - kept, camera)
+    return Prepared(folder.name, kept, seen - kept, camera, breaks)
+
+
+def after_gaps(view: Footage) -> set[Path]:
+    """Return the names of a folder's images that come after missing ones.
+
+    The numbers that names end with tell: a step to the next that is larger than most are.
+    """
+    if view.is_video:
+        return set()
+    stills = list(view)
+    numbers = [_number(still) for still in stills]
+    if None in numbers:
+        return set()
+    steps = np.diff(numbers)
+    return {still.name for still, step in zip(stills[1:], steps, strict=True)
+            if step > np.median(steps)}
 
 
 def _together(views: Sequence[Footage], fps: float) -> Iterator[list[Still]]:
@@ -186,7 +210,7 @@ def write_lists(folder: Path, sequences: Sequence[Prepared], sides: str) -> dict
     """
     lines = {"train": [], "val": []}
     for sequence in sequences:
-        for name, frames in stretches(sequence.kept):
+        for name, frames in stretches(sequence.kept, sequence.breaks):
             lines[name] += [f"{sequence.name} {frame} {side}".rstrip() for side in sides or [""]
                             for frame in frames]
     for name, wanted in lines.items():
@@ -194,11 +218,13 @@ def write_lists(folder: Path, sequences: Sequence[Prepared], sides: str) -> dict
     return {name: len(wanted) for name, wanted in lines.items()}
 
 
-def stretches(length: int) -> Iterator[tuple[str, range]]:
+def stretches(length: int, breaks: Iterable[int] = ()) -> Iterator[tuple[str, range]]:
     """Yield ("train" or "val", frames that have both neighbours in their own stretch)."""
-    parts = max(1, length // STRETCH)
-    for part in range(parts):
-        start, stop = length * part // parts, length * (part + 1) // parts
-        cut = stop - max(LEAST, round(VAL_SHARE * (stop - start)))
-        yield "train", range(start + 1, cut - 1)
-        yield "val", range(cut + 1, stop - 1)
+    for first, last in pairwise([0, *breaks, length]):
+        parts = max(1, (last - first) // STRETCH)
+        for part in range(parts):
+            start, stop = (first + (last - first) * end // parts for end in (part, part + 1))
+            held_out = max(LEAST, round(VAL_SHARE * (stop - start)))
+            cut = stop - held_out if stop - start >= 2 * LEAST else stop  # too short for both
+            yield "train", range(start + 1, cut - 1)
+            yield "val", range(cut + 1, stop - 1)

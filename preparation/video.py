@@ -22,6 +22,7 @@ from preparation.sequences import LISTS, folder_name, new_folder, write_lists, w
 from utils import DataError
 
 DEFAULT_VIEW = 60.0   # degrees, where nobody says what the camera sees
+SHOWN = 5             # gaps that are named
 TRAIN_WIDTH = 640     # pixels, of the training that is proposed
 
 
@@ -72,10 +73,15 @@ def prepare_video(opts: Namespace) -> None:
             written.append(write_sequence(folder / name, views, (height, width), camera, opts.fps,
                                           least))
         counts = write_lists(folder / LISTS, written, "lr" if opts.left else "")
-    for name, kept, static, _ in written:
+        if not all(counts.values()):
+            raise DataError("between the gaps in the footage's numbers there are too few frames to "
+                            "train and validate on; give footage without gaps")
+    for name, kept, static, _, breaks in written:
         print(f"{name}: {kept} {'pairs' if opts.left else 'frames'} written"
               + f"; {static} left out, which move less than {least:g} px (of {WIDTH}) from the "
-              "last one kept: they teach nothing" * bool(static))
+              "last one kept: they teach nothing" * bool(static)
+              + f"; no sample reaches over the gaps before {', '.join(map(str, breaks[:SHOWN]))}"
+              f"{', ...' * (len(breaks) > SHOWN)}: frames are missing there" * bool(breaks))
     _propose(opts, written[0].camera, counts)
 
 

@@ -266,7 +266,9 @@ def test_a_trajectory_that_does_not_fit_is_named(drive, tmp_path, script, text, 
 def test_no_sequence_and_no_poses_are_named(drive, weights, script):
     assert "odom_x is no sequence of KITTI odometry" in one_line(
         call(script, drive, weights, "odom_x"), status=1)
-    assert "poses/12.txt is missing; extract data_odometry_poses.zip" in one_line(
+    assert "poses/10.txt is missing; extract data_odometry_poses.zip" in one_line(
+        call(script, drive, weights, "odom_10"), status=1)
+    assert "poses/12.txt is missing; KITTI keeps those to itself" in one_line(
         call(script, drive, weights, "odom_12"), status=1)
 
 

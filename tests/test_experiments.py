@@ -115,7 +115,7 @@ def test_a_list_is_run_for_each_seed_and_its_means_and_spreads_printed(drive, tm
                [pose["five_frame_error"] for _, pose in files]]
     assert columns[0][0] != columns[0][1]
     cells = " | ".join(mean_and_spread(values, 2) for values in columns)
-    assert "| row | seeds | abs_rel | a1 | 5-frame 09 |\n" in printed
+    assert "| row | seeds | abs_rel | a1 | 5-frame 09, m |\n" in printed
     assert f"| one | 2 | {cells} |\n" in printed
     assert re.search(r"\| scaled \| 2 \| \S+ ± \S+ \| \S+ ± \S+ \| - \|\n", printed)
     # what is finished is not trained again, and the table alone runs nothing
@@ -151,6 +151,8 @@ def test_stopped_all_that_runs_saves_and_the_same_command_goes_on(drive, tmp_pat
         assert "Traceback" not in err
         assert log.read_text().removeprefix(before).count("stopped after step") == 1
         assert "scaled_1" not in out
+        assert "stopping what runs; the same command goes on\n" in out
+        assert "one_1: train.py stopped; see " in out
     assert "going on after step" in log.read_text()
 
 
@@ -184,7 +186,7 @@ def test_mean_and_spread_are_those_of_a_sample():
     ("python train.py --model_name $HOME --log_dir $OUT/a_$SEED", r"none of \$DATA.*'HOME'"),
     ("python train.py --model_name $ --log_dir $OUT/a_$SEED", r"none of \$DATA.*Invalid place"),
     ("python train.py --heigth 64 --log_dir $OUT/a_$SEED",
-     "line 1: train.py: .*unrecognized arguments: --heigth 64"),
+     "line 1: train.py: unrecognized arguments: --heigth 64"),
     ("python train.py --log_dir $OUT/a_$SEED\npython train.py --log_dir $OUT/a_$SEED",
      "line 2 is another row a"),
     ("python train.py --load_weights_folder $OUT/b_$SEED --log_dir $OUT/a_$SEED\n"
@@ -194,6 +196,20 @@ def test_a_line_that_is_no_row_is_refused(line, message, tmp_path):
     (tmp_path / "list.sh").write_text(line)
     with pytest.raises(DataError, match=message):
         read_rows(tmp_path / "list.sh")
+
+
+def test_a_list_without_rows_is_refused(tmp_path):
+    (tmp_path / "list.sh").write_text("# no row\n\n")
+    with pytest.raises(DataError, match=r"list\.sh has no rows; expected `python train.py"):
+        read_rows(tmp_path / "list.sh")
+
+
+def test_the_readmes_list_is_one(tmp_path):
+    blocks = re.findall("```shell\n(.*?)```", (ROOT / "experiments/README.md").read_text(), re.S)
+    (block,) = [block for block in blocks if block.startswith("# two rows")]
+    (tmp_path / "list.sh").write_text(block)
+    assert [(row.name, row.needs) for row in read_rows(tmp_path / "list.sh")] == [
+        ("mine", set()), ("mine_pp", {"mine"})]
 
 
 def test_a_row_that_is_not_in_the_list_is_named():

@@ -102,7 +102,7 @@ def test_a_pyramid_halves_the_scale_above_with_lanczos():
 @pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0broken"])
 def test_what_is_no_image_raises_pillows_error(tmp_path, content):
     (tmp_path / "image.jpg").write_bytes(content)
-    with pytest.raises(OSError, match=r"of no kind of image|Truncated"):
+    with pytest.raises(OSError, match=r"is empty|of no kind of image|Truncated"):
         read_image(tmp_path / "image.jpg")
 
 

@@ -1,4 +1,5 @@
 """options.py: Monodepth2's flags and defaults, -h by script, usage errors with status 2."""
+import os
 import re
 from pathlib import Path
 
@@ -15,7 +16,7 @@ DEFAULTS = {
     "learning_rate": 1e-4, "num_epochs": 20, "scheduler_step_size": 15, "v1_multiscale": False,
     "avg_reprojection": False, "disable_automasking": False, "predictive_mask": False,
     "no_ssim": False, "weights_init": "pretrained", "pose_model_input": "pairs",
-    "pose_model_type": "separate_resnet", "no_cuda": False, "num_workers": 12,
+    "pose_model_type": "separate_resnet", "no_cuda": False, "num_workers": min(12, os.cpu_count()),
     "load_weights_folder": None, "models_to_load": ["encoder", "depth", "pose_encoder", "pose"],
     "log_frequency": 250, "save_frequency": 1, "eval_stereo": False, "eval_mono": False,
     "disable_median_scaling": False, "pred_depth_scale_factor": 1.0, "ext_disp_to_eval": None,
@@ -84,7 +85,7 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("train", ["--accumulate", "0"], "0 is not larger than 0"),
     ("train", ["--precision", "half"], "invalid choice: 'half'"),
     ("train", ["--seed", "-1"], "-1 is below 0"),
-    ("train", ["--seed", "one"], "invalid natural value: 'one'"),
+    ("train", ["--seed", "one"], "invalid whole number value: 'one'"),
     ("train", ["--keep", "0"], "0 is not larger than 0"),
     ("train", ["--max_bad_samples", "-2"], "-2 is below 0"),
     ("train", ["--resume", "later"], "invalid choice: 'later'"),

@@ -90,6 +90,26 @@ def test_no_frame_is_in_an_item_of_both_lists_and_none_lacks_a_neighbour(length)
     assert 0.05 < len(used["val"]) / length < 0.15 or length < 30
 
 
+def test_no_sample_reaches_over_a_gap_in_the_numbers_of_a_folders_images(tmp_path, frames, script):
+    folder, out = tmp_path / "frames", tmp_path / "out"
+    folder.mkdir()
+    for i, frame in zip([*range(0, 20, 2), *range(40, 60, 2)], frames, strict=True):
+        Image.fromarray(frame).save(folder / f"f{i}.png")
+    outcome = script("prepare_data", "video", folder, "--out", out, "--fov", 70, "--min_flow", 0)
+    assert outcome.status == 0, outcome.err
+    assert "; no sample reaches over the gaps before 10: frames are missing there" in outcome.out
+    found = [frame for name in ("train", "val") for _, frame, _ in targets(out, name)]
+    assert sorted(found) == [1, 2, 3, 4, 5, 8, 11, 12, 13, 14, 15, 18]  # 6, 7: between lists
+    scattered = tmp_path / "scattered"
+    scattered.mkdir()
+    for i, frame in zip([0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23], frames, strict=False):
+        Image.fromarray(frame).save(scattered / f"{i}.png")
+    outcome = script("prepare_data", "video", scattered, "--out", tmp_path / "no", "--fov", 70,
+                     "--min_flow", 0)
+    assert "give footage without gaps" in one_line(outcome, status=1)
+    assert not (tmp_path / "no").exists()
+
+
 def test_several_inputs_become_several_sequences(tmp_path, frames, script):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -80,6 +80,27 @@ def test_results_that_cannot_be_written_leave_the_table_printed(tmp_path, script
     assert "&   0.000  &" in outcome.out
 
 
+def test_results_of_another_evaluation_are_replaced_with_a_word_and_compared_with_one(
+        tmp_path, script):
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert "replacing" not in evaluate(script, a, [1 / 10, 1 / 12]).out
+    evaluate(script, b, [1 / 10, 1 / 12])
+    assert "replacing" not in evaluate(script, a, [1 / 10, 1 / 12]).out  # the same once more
+    out = evaluate(script, a, [1 / 10, 1 / 12], "--pred_depth_scale_factor", 2).out
+    assert (f"replacing the results of another evaluation in {a} "
+            "(--pred_depth_scale_factor 1.0 / 2.0); --eval_out_dir keeps both\n") in out
+    out = script("evaluate_depth", "--compare", b, a).out  # folders do, too
+    assert "A / B differ in --pred_depth_scale_factor 1.0 / 2.0\n" in out
+    (a / "results.json").write_text("[]")
+    assert "wrote" in evaluate(script, a, [1 / 10, 1 / 12]).out
+
+
+def test_few_images_are_called_few(tmp_path, script):
+    words = "of fewer than 20 images they are too narrow"
+    assert words in evaluate(script, tmp_path, [1 / 10] * 19).out
+    assert words not in evaluate(script, tmp_path, [1 / 10] * 20).out
+
+
 def test_an_interval_is_that_of_the_means_of_images_drawn_anew():
     values = np.random.default_rng(1).normal(5, 2, 400)
     found = bootstrap({"x": values})["x"]
@@ -132,7 +153,7 @@ def test_a_difference_whose_interval_contains_0_is_called_noise(tmp_path, script
     rows = compared(script, tmp_path, [11, 12, 11, 12, 11, 12], [12, 11, 12, 11, 12, 11.01])
     assert rows["abs_rel"].endswith("noise: the interval contains 0")
     rows = compared(script, tmp_path, [11, 12], [11, 12])
-    assert rows["rmse"].endswith("noise: the interval contains 0")
+    assert rows["rmse"].endswith("equal")
 
 
 def test_a_paired_difference_is_seen_where_intervals_overlap(tmp_path, script):

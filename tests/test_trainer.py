@@ -170,6 +170,18 @@ def test_bad_data_gets_one_line_and_status_1(drive, tmp_path, script, flags, fou
     assert not list(tmp_path.glob("**/weights_*"))
 
 
+def test_a_run_that_wrong_flags_end_at_its_start_is_not_in_the_way_of_the_right_ones(
+        drive, tmp_path, script):
+    words = train_flags(drive, "--log_dir", tmp_path)
+    outcome = script("train", *words, "--png")
+    assert "leave out --png" in one_line(outcome, status=1)
+    assert list((tmp_path / "mdp/models").iterdir()) == []
+    assert "trained 3 steps" in script("train", *words).out
+    before = sorted((tmp_path / "mdp/models").iterdir())
+    one_line(script("train", *words, "--png"), status=2)
+    assert sorted((tmp_path / "mdp/models").iterdir()) == before
+
+
 @pytest.mark.parametrize(("flags", "found"), [
     (["--dataset", "mine"], "--dataset mine does not exist; choose one of kitti, "),
     (["--num_layers", 20], "--num_layers 20 does not exist; choose one of 18, 34, ")])
