@@ -2,6 +2,8 @@
 
 One street is for training, another one for validation and test; the second is there in the odometry
 layout too. The scans are points of the left camera's depth, so they agree with its images exactly.
+All of that depth is there as improved ground truth (proj_depth) and, of the test frames, as that of
+the split `dense`.
 """
 from __future__ import annotations
 
@@ -19,8 +21,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from datasets.kitti_utils import DEPTH_PNG_SCALE
 from datasets.splits import compact
 from datasets.street import BASELINE, Drive, intrinsics
+from options import OneLineParser
 from utils import DataError, run
 
 DATE = "2011_01_01"
@@ -39,6 +43,7 @@ SCAN_TOP = np.tan(np.radians(2.0))  # the highest beam of KITTI's velodyne
 SCAN_RANGE = 80.0   # m, the farthest depth that KITTI's evaluation counts
 SCAN_STEP = 5       # one point for so many pixels
 REFLECTANCE = 0.3
+DEPTHS = "proj_depth/groundtruth/image_02"  # of a drive: its 16-bit PNGs
 
 
 def numbers(values: np.ndarray) -> str:
@@ -78,12 +83,22 @@ def scan(depth: np.ndarray) -> np.ndarray:
 
 
 def write_frame(drive: Drive, folder: Path, height: int, width: int, frame: int) -> None:
-    """Write both images and the scan of a frame."""
+    """Write both images, the scan and the depth of a frame."""
     for side, camera in ("r", "image_03"), ("l", "image_02"):
         image, depth = drive.render(frame, side, height, width)
         Image.fromarray(image).save(folder / camera / "data" / f"{frame:010d}.jpg", quality=95,
                                     subsampling=0)
     scan(depth).tofile(folder / "velodyne_points" / "data" / f"{frame:010d}.bin")
+    png = np.where(depth < SCAN_RANGE, depth * DEPTH_PNG_SCALE, 0).round().astype(np.uint16)
+    Image.fromarray(png).save(folder / DEPTHS / f"{frame:010d}.png")
+
+
+def link_or_copy(source: Path, to: Path) -> None:
+    """Give a file a second name, or its content where the file system knows no second names."""
+    try:
+        os.link(source, to)
+    except OSError:
+        shutil.copy(source, to)
 
 
 def write_odometry(out: Path, drive: Drive, height: int, width: int) -> None:
@@ -92,11 +107,8 @@ def write_odometry(out: Path, drive: Drive, height: int, width: int) -> None:
     for kind, source in ("image_2", "image_02"), ("image_3", "image_03"):
         (sequence / kind).mkdir(parents=True)
         for frame in range(drive.frames):
-            image = out / HELD_OUT / source / "data" / f"{frame:010d}.jpg"
-            try:
-                os.link(image, sequence / kind / f"{frame:06d}.jpg")
-            except OSError:
-                shutil.copy(image, sequence / kind / f"{frame:06d}.jpg")
+            link_or_copy(out / HELD_OUT / source / "data" / f"{frame:010d}.jpg",
+                         sequence / kind / f"{frame:06d}.jpg")
     calibration = [*projections(height, width), np.column_stack([AXES, OFFSET])]
     (sequence / "calib.txt").write_text("".join(
         f"{name}: {numbers(matrix)}\n"
@@ -108,18 +120,24 @@ def write_odometry(out: Path, drive: Drive, height: int, width: int) -> None:
 
 
 def write_splits(out: Path, train: int, held_out: int) -> None:
-    """Write the split lists of drives that have so many frames."""
+    """Write the split lists of drives that have so many frames, and their dense ground truth."""
     val = 1 + max(1, round(VAL_SHARE * (held_out - 2)))
     lists = {
         "drive/train_files": [(TRAIN, i, side) for side in "lr" for i in range(1, train - 1)],
         "drive/val_files": [(HELD_OUT, i, side) for side in "lr" for i in range(1, val)],
         "drive/test_files": [(HELD_OUT, i, "l") for i in range(val, held_out - 1)],
+        "dense/test_files": [(HELD_OUT, i, "l") for i in range(val, held_out - 1)],
         f"odom/test_files_{SEQUENCE:02d}": [(SEQUENCE, i, "l") for i in range(held_out - 1)],
     }
     for name, rows in lists.items():
         path = out / "splits" / f"{name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(compact(f"{folder} {frame} {side}" for folder, frame, side in rows))
+    dense = out / "splits/dense/gt_depths"
+    dense.mkdir()
+    for _, frame, _ in lists["dense/test_files"]:
+        name = f"{frame:010d}.png"
+        link_or_copy(out / HELD_OUT / DEPTHS / name, dense / name)
 
 
 def write(out: Path, frames: int, height: int, width: int, seed: int, workers: int) -> None:
@@ -129,6 +147,7 @@ def write(out: Path, frames: int, height: int, width: int, seed: int, workers: i
     for name in drives:
         for kind in ("image_02", "image_03", "velodyne_points"):
             (out / name / kind / "data").mkdir(parents=True)
+        (out / name / DEPTHS).mkdir(parents=True)
     write_calibration(out / DATE, height, width)
     # Ctrl-C is for the parent, which then ends its workers and clears away what they wrote.
     with Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
@@ -143,7 +162,8 @@ def write(out: Path, frames: int, height: int, width: int, seed: int, workers: i
 
 def parse() -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
+        prog="python -m datasets.synthetic",
         description="Render a street drive with known depth and motion, in KITTI's folders.")
     parser.add_argument("out", type=Path, help="folder to write; must be new or empty")
     parser.add_argument("--frames", type=int, default=300, help="stereo frames in all (300)")

@@ -102,7 +102,8 @@ def test_an_interrupted_export_leaves_no_process_and_no_file(drive, five):
     with (five / "err").open("w") as err:
         running = subprocess.Popen(
             [sys.executable, "export_gt_depth.py", "--data_path", drive, "--split", five,
-             "--num_workers", "2"], cwd=ROOT, stderr=err, start_new_session=True)
+             "--num_workers", "2"], cwd=ROOT, stderr=err, start_new_session=True,
+            env={**os.environ, "COLUMNS": "300"})  # that the bar has room for its pace
     deadline = time.monotonic() + 120
     while not re.search(r"\dit/s", (five / "err").read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)

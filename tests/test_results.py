@@ -88,7 +88,7 @@ def test_results_of_another_evaluation_are_replaced_with_a_word_and_compared_wit
     assert "replacing" not in evaluate(script, a, [1 / 10, 1 / 12]).out  # the same once more
     out = evaluate(script, a, [1 / 10, 1 / 12], "--pred_depth_scale_factor", 2).out
     assert (f"replacing the results of another evaluation in {a} "
-            "(--pred_depth_scale_factor 1.0 / 2.0); --eval_out_dir keeps both\n") in out
+            "(then / now: --pred_depth_scale_factor 1.0 / 2.0); --eval_out_dir keeps both\n") in out
     out = script("evaluate_depth", "--compare", b, a).out  # folders do, too
     assert "A / B differ in --pred_depth_scale_factor 1.0 / 2.0\n" in out
     (a / "results.json").write_text("[]")

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from datasets import synthetic
-from datasets.splits import read_split
+from datasets.ground_truth import load_ground_truth
+from datasets.kitti_utils import DEPTH_PNG_SCALE, generate_depth_map
+from datasets.splits import parse_line, read_split
 from datasets.synthetic import Drive
 from utils import run
 
@@ -242,3 +244,17 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path, monkeypatch, capsys, fla
         command(monkeypatch, tmp_path / "out", flag, value)
     assert exit_.value.code == 2
     assert f"{flag} is {value}; {found}" in capsys.readouterr().err
+
+
+def test_the_dense_split_has_a_depth_for_each_line_which_its_scan_samples(out):
+    lines = read_split(out / "splits/dense/test_files.txt")
+    truth = load_ground_truth(out, str(out / "splits/dense"))
+    assert len(lines) == len(truth.depths) > 0
+    for line, depth in zip(lines, truth.depths, strict=True):
+        folder, frame, _ = parse_line(line)
+        scan = out / folder / f"velodyne_points/data/{frame:010d}.bin"
+        sampled = generate_depth_map((out / folder).parent, scan)
+        hit = sampled > 0
+        assert hit.mean() > 0.05
+        assert (depth > 0).mean() > 0.5
+        np.testing.assert_allclose(depth[hit], sampled[hit], atol=0.6 / DEPTH_PNG_SCALE)
