@@ -16,12 +16,13 @@ from camera import read_camera
 from checkpoints import load_model
 from datasets import MonoDataset, as_float, collate, dataset_class
 from datasets.intrinsics import Intrinsics, from_normalised
+from datasets.mono_dataset import LEFT_SIDES
 from datasets.splits import parse_line, read_split, split_path
 from distributed import get_device
 from interrupts import leave_interrupts_to_parent
 from losses import ReprojectionObjective
 from preparation.contact_sheet import Row, contact_sheet, difference, gray_mask
-from preparation.motion import MIN_FLOW, WIDTH, mean_flow, small_gray
+from preparation.motion import MIN_FLOW, WIDTH, mean_flow, parallax, small_gray
 from utils import DataError, check_data_path, colorize
 
 SHOWN_FAULTS = 10
@@ -39,16 +40,21 @@ class Reading(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[int, str, float]:
-        """Return the index, what is wrong with the item ("" if nothing), and its mean flow."""
+    def __getitem__(self, index: int) -> tuple[int, str, float, float]:
+        """Return the index, what is wrong with the item ("" if nothing), mean flow and parallax."""
         try:
             item = self.dataset[index]
         except DataError as error:
-            return index, str(error), math.nan
+            return index, str(error), math.nan, math.nan
         if index not in self.measured:
-            return index, "", math.nan
-        first, second = (small_gray(item["color", f, 0]) for f in self.dataset.frame_idxs[:2])
-        return index, "", mean_flow(first, second)
+            return index, "", math.nan, math.nan
+        grays = {f: small_gray(item["color", f, 0]) for f in self.dataset.frame_idxs}
+        first, second = list(grays.values())[:2]
+        flow, shift = mean_flow(first, second), math.nan
+        if "s" in grays:
+            is_left = parse_line(self.dataset.filenames[index])[2] in LEFT_SIDES
+            shift = parallax(*(grays[f] for f in ((0, "s") if is_left else ("s", 0))))
+        return index, "", flow, shift
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -56,22 +62,27 @@ def evenly(count: int, most: int) -> list[int]:
     return [i * count // min(count, most) for i in range(min(count, most))]
 
 
-def read_all(dataset: MonoDataset, workers: int) -> tuple[dict[int, str], np.ndarray]:
+def read_all(dataset: MonoDataset,
+             workers: int) -> tuple[dict[int, str], np.ndarray, np.ndarray]:
     """Read every item.
 
     Returns:
-        What is wrong, by the index of the item, and the mean flows of some of the others.
+        What is wrong, by the index of the item, and the mean flows and parallaxes of some of the
+        others.
     """
     reading = Reading(dataset, evenly(len(dataset), MEASURED))
     loader = DataLoader(reading, batch_size=None, num_workers=min(workers, len(dataset)),
                         worker_init_fn=leave_interrupts_to_parent)
-    faults, flows = {}, []
-    for index, fault, flow in tqdm(loader, desc="reading", unit="sample", dynamic_ncols=True):
+    faults, flows, shifts = {}, [], []
+    read = tqdm(loader, desc="reading", unit="sample", dynamic_ncols=True)
+    for index, fault, flow, shift in read:
         if fault:
             faults[index] = fault
         if not math.isnan(flow):
             flows.append(flow)
-    return faults, np.array(flows)
+        if not math.isnan(shift):
+            shifts.append(shift)
+    return faults, np.array(flows), np.array(shifts)
 
 
 def describe_faults(faults: dict[int, str], count: int) -> list[str]:
@@ -121,6 +132,17 @@ def describe_motion(flows: np.ndarray, source: int | str) -> str:
     return (f"motion: frame 0 to {source} moves {flows.mean():.2f} pixels of {WIDTH} on average "
             f"(5 % less than {np.percentile(flows, 5):.2f}); {static:.0%} of {len(flows)} pairs "
             f"are nearly static, below {MIN_FLOW:g}.{advice}")
+
+
+def describe_stereo(shifts: np.ndarray) -> list[str]:
+    """Return a line on the parallax of stereo pairs, if there are some."""
+    if not len(shifts):
+        return []
+    wrong = (shifts < 0).mean()
+    advice = ". Exchange left and right: in the right view, things lie further left"
+    return [f"stereo: from left to right, things move {np.median(shifts):.2f} pixels of {WIDTH} to "
+            f"the left (median); the wrong way in {wrong:.0%} of {len(shifts)} pairs"
+            + advice * bool(wrong > 0.5)]
 
 
 def rows_of(dataset: MonoDataset, faults: dict[int, str], weights: str | None,
@@ -188,9 +210,9 @@ def check(opts: Namespace) -> bool:
     dataset = dataset_class(opts.dataset)(
         opts.data_path, lines, opts.height, opts.width, frames, 1, is_train=True,
         img_ext=".png" if opts.png else ".jpg", load_depth=False)
-    faults, flows = read_all(dataset, opts.num_workers)
+    faults, flows, shifts = read_all(dataset, opts.num_workers)
     print(*describe_faults(faults, len(dataset)), *describe_cameras(dataset),
-          describe_motion(flows, frames[1]), sep="\n")
+          describe_motion(flows, frames[1]), *describe_stereo(shifts), sep="\n")
     rows = rows_of(dataset, faults, opts.load_weights_folder, opts.no_cuda)
     if rows:
         contact_sheet(rows, Path(opts.out))

@@ -18,5 +18,14 @@ def small_gray(image: Tensor) -> np.ndarray:
 
 def mean_flow(first: np.ndarray, second: np.ndarray) -> float:
     """Return the mean length of the optical flow between two of `small_gray`, in its pixels."""
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(first, second, None)
-    return float(np.linalg.norm(flow, axis=2).mean())
+    return float(np.linalg.norm(_flow(first, second), axis=2).mean())
+
+
+def parallax(left: np.ndarray, right: np.ndarray) -> float:
+    """Return how far to the left things are in the right one of two of `small_gray`, the median."""
+    return float(-np.median(_flow(left, right)[..., 0]))
+
+
+def _flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the (H, W, 2) motion, x and y, of each of the first one's pixels."""
+    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(first, second, None)

@@ -145,7 +145,7 @@ def test_ground_truth_of_another_list_is_refused(drive):
         if frames == "5 6":
             export_gt_depths(drive, str(split))
             assert len(load_or_export_gt_depths(drive, str(split))) == 2
-    with pytest.raises(DataError, match=r"of another list.*run export_gt_depth\.py again"):
+    with pytest.raises(DataError, match=r"of another list.*delete it, and it is made again"):
         load_or_export_gt_depths(drive, str(split))
 
 

@@ -1,4 +1,6 @@
 """prepare_data.py video and check: footage becomes a dataset; what is wrong with one is said."""
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -209,6 +211,7 @@ def test_a_check_of_whole_data_shows_camera_motion_and_a_picture(drive, weights,
     assert "files: all 6 samples can be read" in outcome.out
     assert "normalised fx 0.5800 fy 1.9200 cx 0.5000 cy 0.5000" in outcome.out
     assert "0% of 6 pairs are nearly static" in outcome.out
+    assert "; the wrong way in 0% of 6 pairs\n" in outcome.out
     with Image.open(tmp_path / "check.png") as picture:
         cells, rows = max(1 + 3 + 3, 1 + 3 * 2 + 1), 4 * 2
         assert picture.size == (320 * cells, rows * (18 + 18 + round(64 * 320 / 96)))
@@ -246,6 +249,15 @@ def test_a_check_says_that_a_camera_stands_still(drive, tmp_path, script):
                      tmp_path / "split", "--height", 64, "--width", 96, "--num_workers", 0,
                      "--out", tmp_path / "check.png")
     assert "100% of 2 pairs are nearly static, below 1. Leave them out" in outcome.out
+
+
+def test_a_check_says_that_left_and_right_are_exchanged(drive, tmp_path, script):
+    for camera, source in (("image_02", "image_03"), ("image_03", "image_02")):
+        shutil.copytree(drive / TRAIN / source, tmp_path / "data" / TRAIN / camera)
+    outcome = script("prepare_data", "check", "--data_path", tmp_path / "data", "--split",
+                     drive / "splits/tiny", "--height", 64, "--width", 96, "--num_workers", 0,
+                     "--use_stereo", "--out", tmp_path / "check.png")
+    assert "the wrong way in 100% of 6 pairs. Exchange left and right" in outcome.out
 
 
 def test_what_a_check_shows_of_weights_is_what_training_makes_of_them(drive, weights):

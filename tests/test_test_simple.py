@@ -297,7 +297,7 @@ def test_later_frames_of_a_video_are_painted_in_the_range_of_the_first(video, tm
     (["--disp_range", 0.5, 0.5], "it must ascend, between 0 and 1", 2),
     (["--pred_metric_depth", "--output", "disp"], "leave one out", 2),
     (["--scale", 2, "--scale_from", "x.npz"], "not allowed with argument --scale", 2),
-    (["--scale_from", "nowhere.npz"], "nowhere.npz cannot be read as ground truth", 1),
+    (["--scale_from", "nowhere.npz"], "nowhere.npz does not exist; give a gt_depths.npz", 1),
     (["--min_depth", 200], "--min_depth 200.0 is not below --max_depth 100.0", 1)])
 def test_flags_that_cannot_be_get_one_line(image, weights, script, flags, found, status):
     outcome = script("test_simple", "--image_path", image, "--load_weights_folder", weights, *flags)
