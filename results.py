@@ -152,12 +152,13 @@ def write_results(folder: Path, lines: Sequence[str], columns: dict[str, np.ndar
     writer.writerow(["image", "line", *columns])
     for i, (line, *row) in enumerate(zip(lines, *columns.values(), strict=True)):
         writer.writerow([i, line, *("" if np.isnan(value) else value for value in row)])
-    if changes := _changes(_how(folder / JSON_NAME), facts.get("flags", {})):
-        print(f"replacing the results of another evaluation in {folder} (then / now: "
-              f"{', '.join(changes)}); --eval_out_dir keeps both")
+    changes = _changes(_how(folder / JSON_NAME), facts.get("flags", {}))
     write_atomically(folder / JSON_NAME, (json.dumps(content, indent=1) + "\n").encode())
     write_atomically(folder / CSV_NAME, table.getvalue().encode())
     print(f"wrote {folder / JSON_NAME} and {CSV_NAME}")
+    if changes:
+        print(f"they replace the results of another evaluation (then / now: {', '.join(changes)}); "
+              "--eval_out_dir keeps both")
 
 
 def _finite(value: float) -> float | None:

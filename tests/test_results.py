@@ -83,11 +83,11 @@ def test_results_that_cannot_be_written_leave_the_table_printed(tmp_path, script
 def test_results_of_another_evaluation_are_replaced_with_a_word_and_compared_with_one(
         tmp_path, script):
     a, b = tmp_path / "a", tmp_path / "b"
-    assert "replacing" not in evaluate(script, a, [1 / 10, 1 / 12]).out
+    assert "replace" not in evaluate(script, a, [1 / 10, 1 / 12]).out
     evaluate(script, b, [1 / 10, 1 / 12])
-    assert "replacing" not in evaluate(script, a, [1 / 10, 1 / 12]).out  # the same once more
+    assert "replace" not in evaluate(script, a, [1 / 10, 1 / 12]).out  # the same once more
     out = evaluate(script, a, [1 / 10, 1 / 12], "--pred_depth_scale_factor", 2).out
-    assert (f"replacing the results of another evaluation in {a} "
+    assert ("they replace the results of another evaluation "
             "(then / now: --pred_depth_scale_factor 1.0 / 2.0); --eval_out_dir keeps both\n") in out
     out = script("evaluate_depth", "--compare", b, a).out  # folders do, too
     assert "A / B differ in --pred_depth_scale_factor 1.0 / 2.0\n" in out
