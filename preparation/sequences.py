@@ -29,6 +29,7 @@ QUALITY = 95       # of the JPEGs
 STRETCH = 500      # frames, of which the last tenth is for validation
 VAL_SHARE = 0.1
 LISTS = "splits"   # the folder of the lists
+GAP = 1.5          # usual steps between frames' numbers: a longer one leaves frames out
 LEAST = 3          # frames of a stretch: one with both its neighbours
 WAITING = 8        # frames that wait to be written
 
@@ -48,7 +49,7 @@ class Prepared(NamedTuple):
     kept: int
     static: int
     camera: Intrinsics
-    breaks: Sequence[int] = ()
+    breaks: list[int]
 
 
 @contextmanager
@@ -136,7 +137,8 @@ def write_sequence(folder: Path, views: Sequence[Footage], size: tuple[int, int]
 def after_gaps(view: Footage) -> set[Path]:
     """Return the names of a folder's images that come after missing ones.
 
-    The numbers that names end with tell: a step to the next that is larger than most are.
+    The numbers that names end with tell: a step to the next that is clearly larger than most (they
+    may be times, which jitter), or back to a smaller one.
     """
     if view.is_video:
         return set()
@@ -146,7 +148,7 @@ def after_gaps(view: Footage) -> set[Path]:
         return set()
     steps = np.diff(numbers)
     return {still.name for still, step in zip(stills[1:], steps, strict=True)
-            if step > np.median(steps)}
+            if step < 0 or step > GAP * np.median(steps)}
 
 
 def _together(views: Sequence[Footage], fps: float) -> Iterator[list[Still]]:

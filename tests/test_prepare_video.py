@@ -12,12 +12,12 @@ from datasets import Augment, KITTIRAWDataset, collate
 from datasets.intrinsics import Intrinsics, read_intrinsics, write_intrinsics
 from datasets.splits import parse_line, read_split
 from datasets.synthetic import HELD_OUT, TRAIN
-from footage import VideoFile
+from footage import Footage, VideoFile
 from losses import ReprojectionObjective
 from networks import Monodepth2
 from preparation.check import predicted
 from preparation.motion import mean_flow, small_gray
-from preparation.sequences import stretches
+from preparation.sequences import after_gaps, stretches
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +110,18 @@ def test_no_sample_reaches_over_a_gap_in_the_numbers_of_a_folders_images(tmp_pat
                      "--min_flow", 0)
     assert "give footage without gaps" in one_line(outcome, status=1)
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(("names", "expected"), [
+    (["7", "8", "9", "12", "13"], ["12"]),
+    (["a1", "a2", "a3", "b1", "b2"], ["b1"]),               # another recording
+    ([f"1403636579{763555584 + 50_000_000 * i + 4_000_000 * (i % 3)}" for i in range(9)], []),
+    (["0_640", "1_640", "2_640"], []),
+    (["left", "right"], [])])
+def test_a_gap_is_a_step_clearly_longer_than_the_others_or_back(names, expected, tmp_path):
+    for name in names:
+        (tmp_path / f"{name}.png").touch()
+    assert [path.name for path in after_gaps(Footage(tmp_path))] == expected
 
 
 def test_several_inputs_become_several_sequences(tmp_path, frames, script):
