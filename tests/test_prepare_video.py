@@ -115,7 +115,7 @@ def test_no_sample_reaches_over_a_gap_in_the_numbers_of_a_folders_images(tmp_pat
 @pytest.mark.parametrize(("names", "expected"), [
     (["7", "8", "9", "12", "13"], ["12"]),
     (["a1", "a2", "a3", "b1", "b2"], ["b1"]),               # another recording
-    ([f"1403636579{763555584 + 50_000_000 * i + 4_000_000 * (i % 3)}" for i in range(9)], []),
+    ([str(1403636579763555584 + 50_000_000 * i + 4_000_000 * (i % 3)) for i in range(9)], []),
     (["0_640", "1_640", "2_640"], []),
     (["left", "right"], [])])
 def test_a_gap_is_a_step_clearly_longer_than_the_others_or_back(names, expected, tmp_path):
