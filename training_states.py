@@ -86,16 +86,18 @@ class TrainingStates:
 
     @contextmanager
     def kept_if(self, has_begun: Callable[[], bool]) -> Iterator[None]:
-        """Remove the first state if wrong flags or data end a run before it `has_begun`.
+        """Remove a new run's first state if wrong flags or data end it before it `has_begun`.
 
         Otherwise it would be in the way of the same run with the right ones.
         """
+        is_new = not self.run_exists()
         try:
             yield
         except DataError:
-            for file in () if has_begun() else ("training_state_00000000.pth", "opt.json"):
-                with suppress(OSError):
-                    (self.folder / file).unlink()
+            if is_new and not has_begun():
+                for file in ("training_state_00000000.pth", "opt.json"):
+                    with suppress(OSError):  # it may not have been written
+                        (self.folder / file).unlink()
             raise
 
     def run_exists(self) -> bool:

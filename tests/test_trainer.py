@@ -182,6 +182,21 @@ def test_a_run_that_wrong_flags_end_at_its_start_is_not_in_the_way_of_the_right_
     assert sorted((tmp_path / "mdp/models").iterdir()) == before
 
 
+def test_a_first_state_that_was_there_before_outlives_a_resumed_runs_wrong_data(
+        drive, tmp_path, script):
+    words = train_flags(drive, "--log_dir", tmp_path, "--keep", 9)
+    assert script("train", *words).status == 0
+    models = tmp_path / "mdp/models"
+    shutil.rmtree(models / "weights_0")
+    (models / "training_state_00000003.pth").unlink()  # as if killed within the first epoch
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    outcome = script("train", *words, "--resume", "--data_path", empty)
+    assert "is missing" in one_line(outcome, status=1)
+    assert (models / "training_state_00000000.pth").is_file()
+    assert "trained 3 steps" in script("train", *words, "--resume").out
+
+
 @pytest.mark.parametrize(("flags", "found"), [
     (["--dataset", "mine"], "--dataset mine does not exist; choose one of kitti, "),
     (["--num_layers", 20], "--num_layers 20 does not exist; choose one of 18, 34, ")])
