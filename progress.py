@@ -49,7 +49,7 @@ class Progress:
                  shown: bool = True, done: int = 0):
         self.loader, self.batches, self.examples = loader, batches, examples
         self.bar = tqdm(total=batches, initial=done, desc=description, bar_format=BAR,
-                        disable=not shown, file=Terminal(), leave=False)
+                        disable=not shown, file=Terminal())
         self._left = batches - done
         self._looked, self._counted, self._waited = time.monotonic(), done, 0.0
 
@@ -58,12 +58,12 @@ class Progress:
         batches = islice(self.loader, self._left)
         try:
             while (batch := self._next(batches)) is not None:
+                self.bar.leave = False  # who ends the run now speaks below the bar, which then goes
                 yield batch
+                self.bar.leave = True
                 self.bar.update()
-        except Exception:  # what is said next begins a line
-            self._end()
-            raise
-        self._end()
+        finally:
+            self.bar.close()
 
     def _next(self, batches: Iterator[dict]) -> dict | None:
         asked = time.monotonic()
@@ -71,11 +71,6 @@ class Progress:
             batch = next(batches, None)
         self._waited += time.monotonic() - asked
         return batch
-
-    def _end(self) -> None:
-        """Leave the bar as it is, on a line of its own."""
-        self.bar.leave = True
-        self.bar.close()
 
     def show(self, loss: Tensor) -> None:
         """Show a loss and the pace since the last look, about once a second and at the end."""
