@@ -168,7 +168,7 @@ class Runner:
         former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         try:
             yield
-        except BaseException:
+        except (KeyboardInterrupt, SystemExit):
             self.stopped.set()
             print("stopping what runs; the same command goes on", flush=True)
             for process in list(self.processes):
