@@ -141,15 +141,15 @@ def _find_images(path: Path, ext: str | None) -> list[Path]:
                         "or the number of a camera")
     wanted = EXTENSIONS if ext is None else {f".{ext.lstrip('.')}"}
     try:
-        found = sorted((file for file in path.iterdir()
-                        if (file.suffix if ext else file.suffix.lower()) in wanted
-                        and not file.stem.endswith(MADE)), key=_numbers_and_words)
+        files = [file for file in path.iterdir() if not file.stem.endswith(MADE)]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    found = sorted((file for file in files
+                    if (file.suffix if ext else file.suffix.lower()) in wanted),
+                   key=_numbers_and_words)
     if not found:
         what = "image" if ext is None else f"*.{ext.lstrip('.')}"
-        others = sorted({file.suffix for file in path.iterdir()
-                         if file.suffix.lower() in EXTENSIONS and not file.stem.endswith(MADE)})
+        others = sorted({file.suffix for file in files if file.suffix.lower() in EXTENSIONS})
         cure = f"it has {', '.join(others)}: pass --ext {others[0][1:]}" if others else (
             "is it the right folder?")
         raise DataError(f"{path} has no {what}; {cure}")

@@ -227,11 +227,11 @@ def load_gt_depths(path: str | Path, lines: list[str] | None = None) -> list[np.
                 raise ValueError(f"unpacked it has {size} bytes, more than {MAX_BYTES}")
             arrays = {name.removesuffix(".npy"): read_array(archive.read(name), objects=True)
                       for name in sorted(archive.namelist())}
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; give a gt_depths.npz, as export_gt_depth.py "
+                        "writes them") from None
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, OverflowError,
             struct.error, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, FileNotFoundError):
-            raise DataError(f"{path} does not exist; give a gt_depths.npz, as export_gt_depth.py "
-                            "writes them") from None
         raise DataError(f"{path} cannot be read as ground truth ({error}); delete it and run "
                         "export_gt_depth.py") from None
     written_for = arrays.pop(LINES, None)

@@ -50,8 +50,9 @@ def split_path(split: str, name: str) -> Path:
     """
     own = _splits_with("*.txt")
     folder = SPLITS / split if split in own else Path(split)
-    if folder.name == name and folder.is_file():
-        raise DataError(f"{split} is a list; give the folder that it is in, {folder.parent}")
+    if folder.is_file():
+        raise DataError(f"{split} is a file; give the folder that it is in, {folder.parent}, where "
+                        f"{name} is looked for")
     if not split or not folder.is_dir():
         raise DataError(f"found no split and no folder named {split!r}; expected one of "
                         f"{', '.join(own)}, or the path of a folder that holds {name}")

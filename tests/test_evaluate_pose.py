@@ -131,6 +131,8 @@ def test_a_wrong_list_is_named(drive, weights, tmp_path, script, text, found):
 def test_a_missing_list_is_named(drive, weights, script):
     outcome = call(script, drive, weights, "nowhere")
     assert "--eval_split nowhere does not exist; give odom_9" in one_line(outcome, status=1)
+    outcome = call(script, drive, weights, drive / "splits/odom")
+    assert "splits/odom is a folder; give odom_9" in one_line(outcome, status=1)
 
 
 def test_a_missing_data_path_is_named(drive, weights, script):

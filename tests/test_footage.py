@@ -153,3 +153,10 @@ def test_the_folder_that_one_is_in_is_a_source(tmp_path, frames, monkeypatch):
     Image.fromarray(frames[0]).save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
     assert [still.name.name for still in Footage(".")] == ["a"]
+
+
+def test_images_of_another_extension_are_named_with_the_flag_for_them(tmp_path):
+    for name in ("a.JPG", "b.png", "notes.txt", "b_disp.jpeg"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"has no \*\.jpg; it has \.JPG, \.png: pass --ext JPG$"):
+        Footage(tmp_path, "jpg")

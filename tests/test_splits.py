@@ -293,3 +293,9 @@ def test_reading_what_compact_wrote_gives_the_same_lines(tmp_path_factory, runs)
     path = tmp_path_factory.getbasetemp() / "round_trip.txt"
     path.write_text(compact(lines), encoding="utf-8")
     assert read_split(path) == lines
+
+
+def test_a_list_in_the_place_of_its_folder_is_told_so(tmp_path):
+    (tmp_path / "test_files.txt").write_text("a 0 l\n")
+    with pytest.raises(DataError, match=f"is a file; give the folder that it is in, {tmp_path}"):
+        split_path(str(tmp_path / "test_files.txt"), "test_files.txt")
