@@ -6,6 +6,9 @@ left pixel.
 """
 from __future__ import annotations
 
+from functools import partial
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -136,12 +139,13 @@ def sample(image: Tensor, grid: Tensor) -> Tensor:
     Returns:
         (B, C, H', W'), NaN where `grid` is.
     """
+    # Faithful: align_corners=True, the default of PyTorch 0.4.1; outside, the border is repeated
+    look_up = partial(F.grid_sample, mode="bilinear", padding_mode="border", align_corners=True)
+    if is_eager_on_cpu(grid) and not grid.detach().sum().isnan():  # as nearly always
+        return look_up(image, grid)
     # a NaN would become an index: on CPUs, PyTorch then reads and writes outside of the image
     lost = grid.isnan().any(-1)[:, None]
-    # Faithful: align_corners=True, the default of PyTorch 0.4.1; outside, the border is repeated
-    found = F.grid_sample(image, grid.nan_to_num(nan=0.0), mode="bilinear", padding_mode="border",
-                          align_corners=True)
-    return found.masked_fill(lost, torch.nan)
+    return look_up(image, grid.nan_to_num(nan=0.0)).masked_fill(lost, torch.nan)
 
 
 class BackprojectDepth(nn.Module):
@@ -215,8 +219,8 @@ class _LocalMean(torch.autograd.Function):
     """Means of 3x3 windows. Their gradient is such means again, which saves half of its time."""
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        """Return what `local_mean` returns."""
+    def forward(ctx, x: Tensor) -> Tensor:
+        """Return what `local_mean` returns; its gradient needs nothing of it."""
         height, width = x.shape[-2] - 2, x.shape[-1] - 2
         if not torch.compiler.is_compiling():
             return F.avg_pool2d(x.flatten(0, -4), 3, stride=1).view(*x.shape[:-2], height, width)
@@ -224,13 +228,14 @@ class _LocalMean(torch.autograd.Function):
         return sum(x[..., i:i + height, j:j + width] for i in range(3) for j in range(3)) / 9
 
     @staticmethod
-    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
-        """Nothing is needed but the gradient."""
-
-    @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
         """Return the gradient of (..., C, H + 2, W + 2), from that of (..., C, H, W)."""
-        return local_mean(F.pad(gradient, (2, 2, 2, 2)))
+        if gradient.device.type == "cuda":
+            return local_mean(F.pad(gradient, (2, 2, 2, 2)))
+        # the same: a CPU's compiler would ask of all nine values whether they are F.pad's zeros
+        columns = gradient.new_zeros(*gradient.shape[:-1], 2)
+        rows = gradient.new_zeros(*gradient.shape[:-2], 2, gradient.shape[-1] + 4)
+        return local_mean(torch.cat([rows, torch.cat([columns, gradient, columns], -1), rows], -2))
 
 
 def local_mean(x: Tensor) -> Tensor:
@@ -238,24 +243,54 @@ def local_mean(x: Tensor) -> Tensor:
     return _LocalMean.apply(x)
 
 
-def ssim_error(x: Tensor, y: Tensor) -> Tensor:
-    """Return clamp((1 - SSIM) / 2, 0, 1) at each pixel but the outermost.
+class Reference(NamedTuple):
+    """What others are compared with, and what of it is the same for all of them.
 
-    Args:
-        x: (..., C, H + 2, W + 2) in [0, 1].
-        y: the same, or a shape that broadcasts to it: its statistics are computed once.
+    Attributes:
+        image: (..., C, H + 2, W + 2), with a reflected border.
+        mean: (..., C, H, W), of its 3x3 windows.
+        variance: the same.
+    """
 
-    Returns:
-        (..., C, H, W).
+    image: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
+def reference(image: Tensor) -> Reference:
+    """Return the `Reference` that an image (..., C, H + 2, W + 2) with a reflected border is."""
+    mean = local_mean(image)
+    return Reference(image, mean, local_mean(image * image) - mean * mean)
+
+
+class Moments(NamedTuple):
+    """What SSIM takes of an image x that is compared with a reference y.
+
+    Attributes:
+        mean: (..., C, H, W), of the 3x3 windows of x.
+        square: the same of x * x.
+        product: the same of x * y.
+    """
+
+    mean: Tensor
+    square: Tensor
+    product: Tensor
+
+
+def moments(x: Tensor, y: Reference) -> Moments:
+    """Return the `Moments` of x (..., C, H + 2, W + 2) in [0, 1]; shapes of y broadcast to it."""
+    return Moments(local_mean(x), local_mean(x * x), local_mean(x * y.image))
+
+
+def ssim_error(x: Moments, y: Reference) -> Tensor:
+    """Return clamp((1 - SSIM) / 2, 0, 1), (..., C, H, W).
 
     Source: Wang et al. 2004, with 3x3 mean windows.
     """
-    mu_x, mu_y = local_mean(x), local_mean(y)
-    mu_xx, mu_yy, mu_xy = mu_x * mu_x, mu_y * mu_y, mu_x * mu_y
-    var_x, var_y = local_mean(x * x) - mu_xx, local_mean(y * y) - mu_yy
-    covariance = local_mean(x * y) - mu_xy
+    mu_xx, mu_yy, mu_xy = x.mean * x.mean, y.mean * y.mean, x.mean * y.mean
+    var_x, covariance = x.square - mu_xx, x.product - mu_xy
     likeness = (2 * mu_xy + SSIM_C1) * (2 * covariance + SSIM_C2)
-    limit = (mu_xx + mu_yy + SSIM_C1) * (var_x + var_y + SSIM_C2)
+    limit = (mu_xx + mu_yy + SSIM_C1) * (var_x + y.variance + SSIM_C2)
     return ((1 - likeness / limit) / 2).clamp(0, 1)
 
 
@@ -265,7 +300,8 @@ class SSIM(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the `ssim_error` (..., C, H, W) of images (..., C, H, W) in [0, 1]."""
         # Faithful: 3x3 means over a reflection pad of 1, C1 = 0.01^2, C2 = 0.03^2
-        return ssim_error(reflect(x), reflect(y))
+        y = reference(reflect(y))
+        return ssim_error(moments(reflect(x), y), y)
 
 
 class Conv3x3(nn.Module):
@@ -301,7 +337,7 @@ class _ELUOnCPU(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> Tensor:
         """Return the gradient with respect to x, of which `out` tells all."""
         out, = ctx.saved_tensors
-        return torch.where(out > 0, grad, grad * (out + 1))
+        return torch.ops.aten.elu_backward(grad, 1, 1, 1, True, out)
 
 
 class ELU(nn.ELU):

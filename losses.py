@@ -2,17 +2,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layers import (
+    Moments,
+    Reference,
     backproject,
     disp_to_depth,
     get_smooth_loss,
+    moments,
     normalise_by_mean,
     project,
+    reference,
     reflect,
     resize_disp,
     sample,
@@ -24,8 +29,30 @@ TIE_NOISE = 1e-5        # decides between equal identity and warped errors
 MASK_WEIGHT = 0.2       # of the term that keeps a predictive mask from closing
 
 
-# On CPUs these take PyTorch a tenth of the time of what its compiler makes of them
-_sample_on_cpu, _resize_on_cpu = map(torch.compiler.disable, (sample, resize_disp))
+def _as_they_are(maps: tuple) -> tuple:
+    return maps
+
+
+class _OnGPU:
+    """Steps of the objective that a compiler may take apart and join with others."""
+
+    sample, resize_disp, reflect, computed = map(
+        staticmethod, (sample, resize_disp, reflect, _as_they_are))
+
+
+class _OnCPU:
+    """The same steps, where it may not.
+
+    It would make scalar loops of the first three, which take ten times as long, and compute maps
+    anew in all that uses them, instead of once: three fifths of the time of the whole objective.
+    """
+
+    sample, resize_disp, reflect, computed = map(
+        staticmethod, map(torch.compiler.disable, (sample, resize_disp, reflect, _as_they_are)))
+
+
+def _steps(x: Tensor) -> type[_OnGPU] | type[_OnCPU]:
+    return _OnGPU if x.is_cuda else _OnCPU
 
 
 class ReprojectionObjective(nn.Module):
@@ -103,22 +130,27 @@ class ReprojectionObjective(nn.Module):
                      outputs: dict) -> tuple[Tensor, Tensor | None, dict[tuple, Tensor]]:
         """Return (S,) errors, (S,) mask terms and views of the `scales` compared at one `size`."""
         target = inputs["color", 0, size]
-        height, width = target.shape[2:]
-        resized = resize_disp if target.is_cuda else _resize_on_cpu
-        disp = torch.cat([resized(outputs["disp", s].float(), height, width) for s in scales], 1)
+        (height, width), steps = target.shape[2:], _steps(target)
+        disp = torch.cat([steps.resize_disp(outputs["disp", s].float(), height, width)
+                          for s in scales], 1)
         depth = disp_to_depth(disp, self.min_depth, self.max_depth)[1]      # (B, S, H, W)
         sources = torch.stack([inputs["color", f, size] for f in self.sources])
         warped = self._warp(sources, depth, self._poses(outputs, depth), size, inputs)
-        errors = self._error(warped, target[:, None])                       # (F, B, S, H, W)
+        target = steps.computed(reference(steps.reflect(target)))
+        identity = self._identity_error(sources, target) if self.automasking else None
+        target = Reference(*(part[:, None] for part in target))             # for all scales
+        windows = self._moments(warped, target)
+        errors = self._error(warped, windows, target)                       # (F, B, S, H, W)
 
         mask_terms = None
         if self.predictive_mask:
-            masks = torch.stack([resized(outputs["predictive_mask", s].float(), height, width)
-                                 for s in scales], 2).transpose(0, 1)       # (F, B, S, H, W)
+            masks = torch.stack([
+                steps.resize_disp(outputs["predictive_mask", s].float(), height, width)
+                for s in scales], 2).transpose(0, 1)                        # (F, B, S, H, W)
             errors = errors * masks
             to_open = F.binary_cross_entropy(masks, torch.ones_like(masks), reduction="none")
             mask_terms = to_open.mean((0, 1, 3, 4))                         # (S,)
-        minimum, automask = self._minimum(errors, sources, target)
+        minimum, automask = self._minimum(errors, identity)
 
         views = {}
         for i, s in enumerate(scales):
@@ -155,38 +187,43 @@ class ReprojectionObjective(nn.Module):
         grid = F.pad(grid, (0, 0, 1, 1, 1, 1), mode="reflect")              # (F*B*S, H+2, W+2, 2)
         # the scales of a source frame stack up along the height: its image is not repeated
         grid = grid.reshape(n_sources * B, S * (H + 2), W + 2, 2)
-        look_up = sample if grid.is_cuda else _sample_on_cpu
-        warped = look_up(sources.flatten(0, 1), grid)
+        warped = _steps(grid).sample(sources.flatten(0, 1), grid)
         return warped.view(n_sources, B, 3, S, H + 2, W + 2).transpose(2, 3)
 
-    def _error(self, image: Tensor, target: Tensor) -> Tensor:
+    def _moments(self, image: Tensor, target: Reference) -> Moments | None:
+        return _steps(image).computed(moments(image, target)) if self.ssim else None
+
+    def _error(self, image: Tensor, windows: Moments | None, target: Reference) -> Tensor:
         """Return the photometric error (..., H, W) of images (..., 3, H + 2, W + 2) in [0, 1].
 
         Args:
             image: with a reflected border.
-            target: (..., 3, H, W), without.
+            windows: its `_moments`.
+            target: of shapes that broadcast to it.
         """
-        l1 = (target - image[..., 1:-1, 1:-1]).abs().mean(-3)
-        if not self.ssim:
+        l1 = (target.image - image)[..., 1:-1, 1:-1].abs().mean(-3)
+        if windows is None:
             return l1
-        return SSIM_WEIGHT * ssim_error(image, reflect(target)).mean(-3) + (1 - SSIM_WEIGHT) * l1
+        return SSIM_WEIGHT * ssim_error(windows, target).mean(-3) + (1 - SSIM_WEIGHT) * l1
 
-    def _minimum(self, errors: Tensor, sources: Tensor,
-                 target: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the (B, S, H, W) error that counts, and where it is a warped frame's."""
-        # Faithful: the minimum over source frames, or their mean with --avg_reprojection
-        over_sources = torch.mean if self.avg_reprojection else torch.amin
-        warped = over_sources(errors, 0)                                    # (B, S, H, W)
-        if not self.automasking:
-            return warped, None
+    def _identity_error(self, sources: Tensor, target: Reference) -> Tensor:
+        """Return the (B, 1, H, W) error of the best source frame as it is; it has no gradient."""
         # Faithful: an unmoved frame competes, with noise against ties. All scales share its errors,
         # and the noise too: it decides between equal errors within a scale, nothing between scales
-        with torch.no_grad():
-            identity = self._error(reflect(sources), target)                # (F, B, H, W)
-            if self.avg_reprojection:
-                identity = identity.mean(0, keepdim=True)
-            identity = identity + self.tie_noise * torch.randn_like(identity)
-            identity = identity.amin(0)[:, None]                            # (B, 1, H, W)
+        sources = _steps(sources).reflect(sources)
+        windows = self._moments(sources, target)
+        errors = self._error(sources, windows, target)                      # (F, B, H, W)
+        if self.avg_reprojection:
+            errors = errors.mean(0, keepdim=True)
+        return (errors + self.tie_noise * torch.randn_like(errors)).amin(0)[:, None]
+
+    def _minimum(self, errors: Tensor,
+                 identity: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return the (B, S, H, W) error that counts, and where it is a warped frame's."""
+        # Faithful: the minimum over source frames, or their mean with --avg_reprojection
+        warped = errors.mean(0) if self.avg_reprojection else reduce(torch.minimum, errors)
+        if identity is None:
+            return warped, None
         is_still = identity <= warped  # and not so where the warped one is NaN, which shall show
         return torch.where(is_still, identity, warped), 1 - is_still.float()
 

@@ -92,6 +92,19 @@ def test_a_shift_by_whole_pixels_moves_them_exactly_and_repeats_the_border():
     assert_close(warped[..., -3:], image[..., -1:].expand(2, 3, 24, 3), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("sample", [layers.sample,
+                                    torch.compile(layers.sample, backend="eager")])
+def test_a_place_that_is_no_number_is_seen_as_none(sample):
+    # a compiled one is a GPU's, which must not look at the values
+    image, grid = torch.rand(1, 3, 8, 8), torch.rand(1, 4, 4, 2) * 2 - 1
+    whole = sample(image, grid)
+    grid[0, 1, 2, 0] = torch.nan
+    expected = whole.clone()
+    expected[:, :, 1, 2] = torch.nan
+    assert not whole.isnan().any()
+    assert_close(sample(image, grid), expected, equal_nan=True, atol=0, rtol=0)
+
+
 def test_disparities_are_resized_without_aligned_corners():
     # Faithful 1: by hand, pixel centres at (i + 0.5) / 2 - 0.5
     resized = layers.resize_disp(torch.tensor([[[[0.0, 1.0]]]]), 1, 4)

@@ -5,6 +5,7 @@ import torch
 from conftest import figures
 from torch.testing import assert_close
 
+from layers import ConvBlock, upsample
 from networks import DepthDecoder, Monodepth2, PoseCNN, PoseDecoder, ResnetEncoder
 from networks.depth_decoder import UpConvBlock
 
@@ -69,13 +70,18 @@ def test_masks_and_decoders_without_skips_are_the_published_ones(parity):
 @pytest.mark.parametrize("skipped", [0, 3])
 def test_a_doubled_maps_convolution_is_the_same_in_one_step_and_in_two(size, skipped):
     block = UpConvBlock(4 + skipped, 5).double()
-    x = torch.randn(2, 4, *size, dtype=torch.float64)
+    x = torch.randn(2, 4, *size, dtype=torch.float64, requires_grad=True)
     skip = torch.randn(2, skipped, 2 * size[0], 2 * size[1]).double() if skipped else None
-    two_steps = block(x, skip)
-    with torch.no_grad():
-        one_step = block(x, skip)
+    one_step = block(x, skip)
+    doubled = upsample(x) if skip is None else torch.cat([upsample(x), skip], 1)
+    two_steps = ConvBlock.forward(block, doubled)
     assert_close(one_step, two_steps, atol=1e-12, rtol=0)
     assert not torch.equal(one_step, two_steps)  # or it was the same way twice
+    weight = torch.randn_like(one_step)
+    wanted = [x, *block.parameters()]
+    for found, expected in zip(torch.autograd.grad(one_step, wanted, weight),
+                               torch.autograd.grad(two_steps, wanted, weight), strict=True):
+        assert_close(found, expected, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("frames", [2, 3])

@@ -10,6 +10,7 @@ import pytest
 import recipe
 import torch
 from conftest import ROOT, one_line, train_flags
+from torch._dynamo.utils import counters
 from torch.testing import assert_close
 
 from datasets import collate
@@ -84,6 +85,9 @@ def test_compiled_losses_and_gradients_are_those_that_are_not_compiled():
         assert difference.norm() < 5e-3 * value.norm(), key
         if key[0] == "disp":
             assert (difference < 1e-5 * value.abs().max()).float().mean() > 0.99
+    compiled_graphs = counters["stats"]["unique_graphs"]
+    objective(inputs, outputs)
+    assert counters["stats"]["unique_graphs"] == compiled_graphs > 0  # once and for all steps
 
 
 def test_a_compiled_run_trains_on_the_same_inputs(drive, tmp_path):
