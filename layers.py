@@ -244,15 +244,9 @@ def local_mean(x: Tensor) -> Tensor:
 
 
 class Reference(NamedTuple):
-    """What others are compared with, and what of it is the same for all of them.
+    """What images are compared with, and the statistics of its 3x3 windows, (..., C, H, W)."""
 
-    Attributes:
-        image: (..., C, H + 2, W + 2), with a reflected border.
-        mean: (..., C, H, W), of its 3x3 windows.
-        variance: the same.
-    """
-
-    image: Tensor
+    image: Tensor  # (..., C, H + 2, W + 2), with a reflected border
     mean: Tensor
     variance: Tensor
 
@@ -264,21 +258,15 @@ def reference(image: Tensor) -> Reference:
 
 
 class Moments(NamedTuple):
-    """What SSIM takes of an image x that is compared with a reference y.
-
-    Attributes:
-        mean: (..., C, H, W), of the 3x3 windows of x.
-        square: the same of x * x.
-        product: the same of x * y.
-    """
+    """Means of 3x3 windows, (..., C, H, W), of an image x that is compared with a reference y."""
 
     mean: Tensor
-    square: Tensor
-    product: Tensor
+    square: Tensor   # of x * x
+    product: Tensor  # of x * y
 
 
 def moments(x: Tensor, y: Reference) -> Moments:
-    """Return the `Moments` of x (..., C, H + 2, W + 2) in [0, 1]; shapes of y broadcast to it."""
+    """Return those of x (..., C, H + 2, W + 2) in [0, 1]; shapes of y broadcast to it."""
     return Moments(local_mean(x), local_mean(x * x), local_mean(x * y.image))
 
 
@@ -336,8 +324,7 @@ class _ELUOnCPU(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         """Return the gradient with respect to x, of which `out` tells all."""
-        out, = ctx.saved_tensors
-        return torch.ops.aten.elu_backward(grad, 1, 1, 1, True, out)
+        return torch.ops.aten.elu_backward(grad, 1, 1, 1, True, *ctx.saved_tensors)
 
 
 class ELU(nn.ELU):

@@ -32,6 +32,7 @@ FEW = 20  # images; a bootstrap of fewer gives intervals that are too narrow
 HOW = ("eval_split", "eval_mono", "eval_stereo", "disable_median_scaling", "post_process",
        "pred_depth_scale_factor", "min_depth", "max_depth", "gt_disparity",
        "eval_eigen_to_benchmark")
+WHAT = ("load_weights_folder", "ext_disp_to_eval")  # flags that say whose errors they are
 
 
 class Interval(NamedTuple):
@@ -152,7 +153,7 @@ def write_results(folder: Path, lines: Sequence[str], columns: dict[str, np.ndar
     writer.writerow(["image", "line", *columns])
     for i, (line, *row) in enumerate(zip(lines, *columns.values(), strict=True)):
         writer.writerow([i, line, *("" if np.isnan(value) else value for value in row)])
-    changes = _changes(_how(folder / JSON_NAME), facts.get("flags", {}))
+    changes = _changes(_flags_in(folder / JSON_NAME), facts.get("flags", {}), WHAT + HOW)
     write_atomically(folder / JSON_NAME, (json.dumps(content, indent=1) + "\n").encode())
     write_atomically(folder / CSV_NAME, table.getvalue().encode())
     print(f"wrote {folder / JSON_NAME} and {CSV_NAME}")
@@ -166,7 +167,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _how(path: str | Path) -> dict:
+def _flags_in(path: str | Path) -> dict:
     """Return the flags that a results.json was made with; none where it is missing or broken."""
     try:
         flags = json.loads(Path(path).read_bytes())["flags"]
@@ -175,9 +176,9 @@ def _how(path: str | Path) -> dict:
     return flags if isinstance(flags, dict) else {}
 
 
-def _changes(a: dict, b: dict) -> list[str]:
-    """Return which of the flags in `HOW` differ, if both have them."""
-    return [f"--{name} {a[name]} / {b[name]}" for name in HOW
+def _changes(a: dict, b: dict, names: Sequence[str]) -> list[str]:
+    """Return which of these flags differ, if both have them."""
+    return [f"--{name} {a[name]} / {b[name]}" for name in names
             if name in a and name in b and a[name] != b[name]]
 
 
@@ -258,7 +259,8 @@ def compare(path_a: str | Path, path_b: str | Path) -> str:
     names = [name for name in errors_of(a) if name in b]
     differences = bootstrap({name: b[name] - a[name] for name in names})
     rows = [f"A {path_a}", f"B {path_b}",
-            *(f"A / B differ in {change}" for change in _changes(_how(path_a), _how(path_b))),
+            *(f"A / B differ in {change}"
+              for change in _changes(_flags_in(path_a), _flags_in(path_b), HOW)),
             f"B - A of {len(lines):,} images, paired, {LEVEL:.0%} intervals by {METHOD}",
             f"  {'':14} {'A':>9} {'B':>9} {'B - A':>9}   {'interval':^20}"]
     for name, found in differences.items():

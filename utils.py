@@ -112,8 +112,8 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
 def lock(file: TextIO) -> bool:
     """Lock an open file for this process and those it starts with it; False if others have it.
 
-    The lock ends with the last of these processes. (Where there are none, as on
-    Windows, this is True.)
+    The lock ends with the last of these processes. Where there are no locks, as on Windows, this
+    is True.
     """
     if os.name != "posix":
         return True

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from datasets.kitti_dataset import annotated_path
 from datasets.kitti_utils import DEPTH_PNG_SCALE
 from datasets.splits import compact
 from datasets.street import BASELINE, Drive, intrinsics
@@ -43,7 +44,7 @@ SCAN_TOP = np.tan(np.radians(2.0))  # the highest beam of KITTI's velodyne
 SCAN_RANGE = 80.0   # m, the farthest depth that KITTI's evaluation counts
 SCAN_STEP = 5       # one point for so many pixels
 REFLECTANCE = 0.3
-DEPTHS = "proj_depth/groundtruth/image_02"  # of a drive: its 16-bit PNGs
+LEFT_CAMERA = 2     # whose depth is written
 
 
 def numbers(values: np.ndarray) -> str:
@@ -90,7 +91,7 @@ def write_frame(drive: Drive, folder: Path, height: int, width: int, frame: int)
                                     subsampling=0)
     scan(depth).tofile(folder / "velodyne_points" / "data" / f"{frame:010d}.bin")
     png = np.where(depth < SCAN_RANGE, depth * DEPTH_PNG_SCALE, 0).round().astype(np.uint16)
-    Image.fromarray(png).save(folder / DEPTHS / f"{frame:010d}.png")
+    Image.fromarray(png).save(annotated_path(folder, ".", frame, LEFT_CAMERA))
 
 
 def link_or_copy(source: Path, to: Path) -> None:
@@ -126,9 +127,9 @@ def write_splits(out: Path, train: int, held_out: int) -> None:
         "drive/train_files": [(TRAIN, i, side) for side in "lr" for i in range(1, train - 1)],
         "drive/val_files": [(HELD_OUT, i, side) for side in "lr" for i in range(1, val)],
         "drive/test_files": [(HELD_OUT, i, "l") for i in range(val, held_out - 1)],
-        "dense/test_files": [(HELD_OUT, i, "l") for i in range(val, held_out - 1)],
         f"odom/test_files_{SEQUENCE:02d}": [(SEQUENCE, i, "l") for i in range(held_out - 1)],
     }
+    lists["dense/test_files"] = lists["drive/test_files"]
     for name, rows in lists.items():
         path = out / "splits" / f"{name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,8 +137,8 @@ def write_splits(out: Path, train: int, held_out: int) -> None:
     dense = out / "splits/dense/gt_depths"
     dense.mkdir()
     for _, frame, _ in lists["dense/test_files"]:
-        name = f"{frame:010d}.png"
-        link_or_copy(out / HELD_OUT / DEPTHS / name, dense / name)
+        depth = annotated_path(out, HELD_OUT, frame, LEFT_CAMERA)
+        link_or_copy(depth, dense / depth.name)
 
 
 def write(out: Path, frames: int, height: int, width: int, seed: int, workers: int) -> None:
@@ -147,7 +148,7 @@ def write(out: Path, frames: int, height: int, width: int, seed: int, workers: i
     for name in drives:
         for kind in ("image_02", "image_03", "velodyne_points"):
             (out / name / kind / "data").mkdir(parents=True)
-        (out / name / DEPTHS).mkdir(parents=True)
+        annotated_path(out, name, 0, LEFT_CAMERA).parent.mkdir(parents=True)
     write_calibration(out / DATE, height, width)
     # Ctrl-C is for the parent, which then ends its workers and clears away what they wrote.
     with Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:

@@ -48,12 +48,13 @@ class Reading(Dataset):
             return index, str(error), math.nan, math.nan
         if index not in self.measured:
             return index, "", math.nan, math.nan
-        grays = {f: small_gray(item["color", f, 0]) for f in self.dataset.frame_idxs}
-        first, second = list(grays.values())[:2]
-        flow, shift = mean_flow(first, second), math.nan
-        if "s" in grays:
+        frames, shift = self.dataset.frame_idxs, math.nan
+        target, source = (small_gray(item["color", f, 0]) for f in frames[:2])
+        flow = mean_flow(target, source)
+        if "s" in frames:
+            other = small_gray(item["color", "s", 0])
             is_left = parse_line(self.dataset.filenames[index])[2] in LEFT_SIDES
-            shift = parallax(*(grays[f] for f in ((0, "s") if is_left else ("s", 0))))
+            shift = parallax(target, other) if is_left else parallax(other, target)
         return index, "", flow, shift
 
 

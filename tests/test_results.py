@@ -89,7 +89,13 @@ def test_results_of_another_evaluation_are_replaced_with_a_word_and_compared_wit
     out = evaluate(script, a, [1 / 10, 1 / 12], "--pred_depth_scale_factor", 2).out
     assert ("they replace the results of another evaluation "
             "(then / now: --pred_depth_scale_factor 1.0 / 2.0); --eval_out_dir keeps both\n") in out
+    other = a / "other.npy"
+    np.save(other, np.load(b / "disps.npy"))
+    out = evaluate(script, a, [1 / 10, 1 / 12], "--pred_depth_scale_factor", 2,
+                   "--ext_disp_to_eval", other).out
+    assert f"(then / now: --ext_disp_to_eval {a / 'disps.npy'} / {other}); " in out
     out = script("evaluate_depth", "--compare", b, a).out  # folders do, too
+    assert "--ext_disp_to_eval" not in out  # for it is what one compares
     assert "A / B differ in --pred_depth_scale_factor 1.0 / 2.0\n" in out
     (a / "results.json").write_text("[]")
     assert "wrote" in evaluate(script, a, [1 / 10, 1 / 12]).out
