@@ -218,6 +218,17 @@ def test_a_missing_image_is_named_with_its_line_and_cure(tmp_path):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(("dataset", "line", "path", "archive"), [
+    ("kitti", "day/drive 7 l", "day/drive/image_02/data/0000000007.jpg", "the drive"),
+    ("kitti_odom", "9 7 r", "sequences/09/image_3/000007.jpg", "data_odometry_color.zip"),
+    ("kitti_test", "image 7 l", "image/0000000007.png", "data_depth_selection.zip"),
+    ("kitti_2015", "training 7 l", "training/image_2/000007_10", "data_scene_flow.zip")])
+def test_a_missing_image_is_named_with_the_archive_that_has_it(
+        tmp_path, dataset, line, path, archive):
+    with pytest.raises(DataError, match=rf"^{tmp_path}/{path}.* is missing; extract {archive}"):
+        DATASETS[dataset](tmp_path, [line], 64, 96, [0], 1)[0]
+
+
 def test_a_line_without_a_side_is_named(tmp_path):
     write_images(tmp_path, ["0000000001.jpg"])
     with pytest.raises(DataError, match=r"the side is missing.*split line 'drive 1'"):

@@ -90,13 +90,14 @@ def test_compiled_losses_and_gradients_are_those_that_are_not_compiled():
     assert counters["stats"]["unique_graphs"] == compiled_graphs > 0  # once and for all steps
 
 
-def test_a_compiled_run_trains_on_the_same_inputs(drive, tmp_path):
+def test_a_compiled_run_says_so_and_trains_on_the_same_inputs(drive, tmp_path, capsys):
     flags = "--frame_ids", 0, 1, "--scales", 0, "--log_dir", tmp_path
     inputs = []
     for run in (trainer(drive, *flags), trainer(drive, *flags, "--compile")):
         batch = collate([run.train_loader.dataset[i] for i in range(2)])
         torch.manual_seed(1)
         inputs.append(run.augment.train()(batch))
+    assert capsys.readouterr().out.count("compiling: the first step takes a minute or two") == 1
     assert inputs[0].keys() == inputs[1].keys()
     for key, value in inputs[0].items():
         assert_close(inputs[1][key], value, atol=1e-5, rtol=0)

@@ -1,8 +1,10 @@
 """utils.py: one-line errors, atomic writing, pictures, text."""
 import multiprocessing
+import signal
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,16 @@ def test_an_error_is_one_line_whatever_its_cause():
         "it failed (Error(s): key x); do y")
     wrapped = "Caught DataError in worker\nTraceback:\n  raise\nutils.DataError: a is missing\n"
     assert str(DataError(wrapped)) == "a is missing"
+
+
+def test_a_reader_that_has_read_enough_is_no_error():
+    lines = "import utils; utils.run(lambda: [print('x' * 999) for _ in range(9999)])"
+    with subprocess.Popen([sys.executable, "-c", lines], cwd=Path(utils.__file__).parent,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):
