@@ -129,18 +129,18 @@ class ReprojectionObjective(nn.Module):
     def _photometric(self, size: int, scales: list[int], inputs: dict,
                      outputs: dict) -> tuple[Tensor, Tensor | None, dict[tuple, Tensor]]:
         """Return (S,) errors, (S,) mask terms and views of the `scales` compared at one `size`."""
-        target = inputs["color", 0, size]
-        (height, width), steps = target.shape[2:], _steps(target)
+        image = inputs["color", 0, size]
+        (height, width), steps = image.shape[2:], _steps(image)
         disp = torch.cat([steps.resize_disp(outputs["disp", s].float(), height, width)
                           for s in scales], 1)
         depth = disp_to_depth(disp, self.min_depth, self.max_depth)[1]      # (B, S, H, W)
         sources = torch.stack([inputs["color", f, size] for f in self.sources])
         warped = self._warp(sources, depth, self._poses(outputs, depth), size, inputs)
-        target = steps.computed(reference(steps.reflect(target)))
+        target = steps.computed(reference(steps.reflect(image)))
         identity = self._identity_error(sources, target) if self.automasking else None
-        target = Reference(*(part[:, None] for part in target))             # for all scales
-        windows = self._moments(warped, target)
-        errors = self._error(warped, windows, target)                       # (F, B, S, H, W)
+        for_scales = Reference(*(part[:, None] for part in target))
+        windows = self._moments(warped, for_scales)
+        errors = self._error(warped, windows, for_scales)                   # (F, B, S, H, W)
 
         mask_terms = None
         if self.predictive_mask:
@@ -155,8 +155,8 @@ class ReprojectionObjective(nn.Module):
         views = {}
         for i, s in enumerate(scales):
             views["depth", 0, s] = depth[:, i:i + 1].detach()
-            for f, image in zip(self.sources, warped, strict=True):
-                views["color", f, s] = image[:, i, :, 1:-1, 1:-1].detach()
+            for f, seen in zip(self.sources, warped, strict=True):
+                views["color", f, s] = seen[:, i, :, 1:-1, 1:-1].detach()
             if automask is not None:
                 views["automask", s] = automask[:, i]
         return minimum.mean((0, 2, 3)), mask_terms, views
