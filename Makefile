@@ -13,7 +13,7 @@ BIN := .venv/bin
 .PHONY: demo test faults oldest clean
 
 demo: .venv/installed
-	$(BIN)/python demo.py demo
+	$(BIN)/python -m synthetic.demo demo
 
 test: .venv/installed
 	$(BIN)/ruff check .
@@ -27,9 +27,9 @@ oldest: .venv-oldest/installed
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2
 
 .venv-oldest/installed: requirements.txt requirements-export.txt requirements-dev.txt \
-		constraints-oldest.txt
+		.ci/constraints-oldest.txt
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/pip install -r requirements-dev.txt -c constraints-oldest.txt
+	.venv-oldest/bin/pip install -r requirements-dev.txt -c .ci/constraints-oldest.txt
 	touch $@
 
 .venv/installed: requirements.txt requirements-export.txt requirements-dev.txt

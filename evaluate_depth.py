@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from breakdown import breakdown, edge_errors, edge_mask
-from metrics import (
+from evaluation.results import (
+    PIXELS,
+    RATIO,
+    compare,
+    describe,
+    errors_of,
+    print_intervals,
+    write_results,
+)
+from metrics.breakdown import breakdown, edge_errors, edge_mask
+from metrics.depth import (
     DEPTH_METRICS,
     MAX_DEPTH,
     STEREO_SCALE_FACTOR,
@@ -19,19 +28,10 @@ from metrics import (
     depths_at,
     evaluated_mask,
 )
+from metrics.intervals import Interval, bootstrap
 from options import DEPTH, MonodepthOptions
-from results import (
-    PIXELS,
-    RATIO,
-    Interval,
-    bootstrap,
-    compare,
-    describe,
-    errors_of,
-    print_intervals,
-    write_results,
-)
-from utils import DataError, run, save_array, write_atomically
+from runtime.errors import DataError, run
+from runtime.files import save_array, write_atomically
 
 if TYPE_CHECKING:  # it imports PyTorch
     from datasets.ground_truth import GroundTruth
@@ -97,7 +97,7 @@ def write_benchmark(disps: np.ndarray, folder: Path, scale_factor: float) -> Non
     """
     import cv2
 
-    from datasets.kitti_utils import DEPTH_PNG_SCALE
+    from kitti_utils import DEPTH_PNG_SCALE
 
     def write(i: int) -> None:
         depth = (scale_factor / cv2.resize(disps[i], BENCHMARK_SIZE)).clip(0, MAX_DEPTH)
@@ -114,9 +114,9 @@ def write_benchmark(disps: np.ndarray, folder: Path, scale_factor: float) -> Non
 
 def stereo_factor(weights: str | None) -> float:
     """Return the metres in the unit of a stereo-trained folder's depth; KITTI's if it says none."""
-    from camera import read_camera
+    from checkpoints.training_camera import read_training_camera
     # Faithful: stereo depth is metric, x 5.4 on KITTI, and is not scaled by the median
-    return (weights and read_camera(weights, True).metres) or STEREO_SCALE_FACTOR
+    return (weights and read_training_camera(weights, True).metres) or STEREO_SCALE_FACTOR
 
 
 def print_table(errors: np.ndarray) -> None:
@@ -153,7 +153,7 @@ def report(opts: Namespace, out_dir: Path, disps: np.ndarray,
             print(f" Scaling ratios | med: {med:0.3f} | std: {np.std(ratios / med):0.3f}")
         print_table(np.stack([columns[name] for name in DEPTH_METRICS], 1))
     if opts.save_figures:
-        from figures import save_figures
+        from evaluation.depth_figures import save_figures
         unit = (factor * columns[RATIO]).astype(np.float32)[:, None, None]  # metres
         save_figures(opts, out_dir, disps / unit, truth, columns["abs_rel"])
     return intervals
@@ -189,7 +189,7 @@ def check_edges(truth: GroundTruth) -> None:
 
 def runs_of(opts: Namespace) -> dict[int | None, Namespace]:
     """Return the options of each weights folder to evaluate, by epoch; by None if there is one."""
-    from checkpoints import weights_folders
+    from checkpoints.weights import weights_folders
     if opts.eval_all is None:
         return {None: opts}
     return {epoch: Namespace(**vars(opts) | {
@@ -200,7 +200,7 @@ def runs_of(opts: Namespace) -> dict[int | None, Namespace]:
 
 def report_epochs(opts: Namespace, found: dict[int, dict[str, Interval]]) -> None:
     """Print and draw the errors of a run's epochs."""
-    from figures import EPOCHS, draw_epochs, save_figure
+    from evaluation.depth_figures import EPOCHS, draw_epochs, save_figure
     print(f"\n  {'epoch':>8} | " + ("{:>8} | " * 7).format(*DEPTH_METRICS))
     for epoch, errors in found.items():
         means = [errors[name].mean for name in DEPTH_METRICS]
@@ -217,10 +217,10 @@ def main() -> None:
         return
     # not before: it takes seconds (PyTorch), and -h and a wrong flag want their answer at once
     from datasets.ground_truth import load_ground_truth
-    from distributed import join_world, leave_world
-    from prediction import load_disparities, predict_disparities
+    from evaluation.test_set import load_disparities, predict_disparities
+    from runtime.distributed import join_world, leave_world
     if opts.save_figures or opts.eval_all:
-        import figures  # noqa: F401 - where matplotlib is missing, that is said before predicting
+        pass
     world = join_world(opts.no_cuda)
     runs = runs_of(opts)
     compares = not opts.no_eval and Path(opts.eval_split).name != "benchmark"

@@ -14,22 +14,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metrics import compute_ate, dump_xyz, trajectory_errors
-from options import POSE, MonodepthOptions
-from trajectories import (
+from evaluation.trajectory_files import (
     RATE,
     SCORES_NAME,
-    Scores,
-    chain,
     check_poses,
-    compare,
     kitti_text,
     read_times,
     read_trajectory,
     scores_json,
     tum_text,
 )
-from utils import DataError, check_data_path, run, save_array, write_atomically
+from metrics.trajectory import Scores, chain, compare, compute_ate, dump_xyz, trajectory_errors
+from options import POSE, MonodepthOptions
+from runtime.errors import DataError, run
+from runtime.files import check_data_path, save_array, write_atomically
 
 __all__ = ["compute_ate", "dump_xyz", "evaluate"]
 
@@ -93,7 +91,7 @@ def read_true_poses(data_path: str, number: int) -> np.ndarray:
     Raises:
         DataError: they are missing or broken, or fewer than two.
     """
-    from datasets.kitti_utils import read_poses
+    from kitti_utils import read_poses
     path = poses_path(data_path, number)
     if not path.is_file():
         cure = "extract data_odometry_poses.zip" if number <= LAST_WITH_POSES else (
@@ -198,7 +196,7 @@ def evaluate_external(opts: Namespace, sequence: Sequence) -> None:
 def save_scores(folder: Path, sequence: Sequence, five_frames: tuple[float, float] | None,
                 scores: Scores, name: str) -> None:
     """Write the errors and the picture of a trajectory, and say where they are."""
-    from trajectory_figure import trajectory_png  # matplotlib, only here
+    from evaluation.trajectory_figure import trajectory_png
     number = f"{sequence.number:02d}"
     path = folder / SCORES_NAME.format(number)
     write_atomically(path, scores_json(five_frames, scores).encode())
@@ -262,8 +260,8 @@ def main() -> None:
         evaluate_external(opts, sequences[0])
         return
     # not before: it takes seconds (PyTorch), and -h and a wrong flag want their answer at once
-    from distributed import join_world, leave_world
-    from motions import metres_of, predict_motions
+    from evaluation.motions import metres_of, predict_motions
+    from runtime.distributed import join_world, leave_world
     world = join_world(opts.no_cuda)
     motions = [predict_motions(opts, sequence.lines, world) for sequence in sequences]
     leave_world()

@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 
 from options import OneLineParser
-from utils import run
+from runtime.errors import run
 
 
 def main() -> None:

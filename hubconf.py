@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what is imported here by its public name, torch.hub.list takes for a model
-    from predictor import Predictor
+    from prediction.predictor import Predictor
 
 dependencies = ["torch", "torchvision", "numpy", "PIL", "cv2", "tqdm"]
 
@@ -30,9 +30,9 @@ def monodepth2(weights: str | os.PathLike) -> Predictor:
     """
     # here, not above: torch.hub.list takes every public name of this file for a model
     try:
-        from downloads import PRETRAINED_MODELS, download_model_if_doesnt_exist
-        from predictor import Predictor
-        from utils import DataError
+        from prediction.predictor import Predictor
+        from runtime.downloads import PRETRAINED_MODELS, download_model_if_doesnt_exist
+        from runtime.errors import DataError
     except ImportError as error:
         raise _explained(error) from error
     folder = os.path.expanduser(weights)

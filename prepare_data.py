@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from options import MIN_SIZE, SIZE_STEP, OneLineParser, natural, network_size, positive
-from utils import run
+from runtime.errors import run
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -8,14 +8,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from downloads import PRETRAINED_MODELS, download_model_if_doesnt_exist
 from options import OneLineParser, positive
-from utils import run
+from runtime.downloads import PRETRAINED_MODELS, download_model_if_doesnt_exist
+from runtime.errors import run
 
 if TYPE_CHECKING:
-    from camera import Camera
-    from footage import Footage
-    from outputs import Outputs
+    from checkpoints.training_camera import TrainingCamera
+    from datasets.footage import Footage
+    from prediction.write import Outputs
 
 COLORMAPS = ("magma", "inferno", "plasma", "viridis", "turbo", "jet")
 KINDS = ("disp", "depth", "png", "picture", "video")
@@ -75,10 +75,11 @@ def kinds_of(args: argparse.Namespace, is_video: bool) -> set[str]:
     return set(args.output or usual) | ({"ply"} if args.ply else set())
 
 
-def training_camera(args: argparse.Namespace, folder: str | Path, use_stereo: bool) -> Camera:
+def training_camera(args: argparse.Namespace, folder: str | Path,
+                    use_stereo: bool) -> TrainingCamera:
     """Return the camera of the weights, with the depth range that the command line gives."""
-    from camera import read_camera
-    camera = read_camera(folder, use_stereo).with_range(args.min_depth, args.max_depth)
+    from checkpoints.training_camera import read_training_camera
+    camera = read_training_camera(folder, use_stereo).with_range(args.min_depth, args.max_depth)
     if args.pred_metric_depth and camera.metres is None and not (args.scale or args.scale_from):
         print(f"warning: {folder} was trained without stereo; its depth has an unknown scale")
     return camera
@@ -88,7 +89,8 @@ def write_all(footage: Footage, batches, outputs: Outputs, pool: ThreadPoolExecu
     """Write what is wanted of each frame as it comes; return how many there were."""
     from tqdm import tqdm
 
-    from footage import DEFAULT_FPS, VideoFile
+    from datasets.footage import DEFAULT_FPS
+    from prediction.video import VideoFile
     count, singles = 0, outputs.kinds - {"video"}
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=footage.count, unit="frame", dynamic_ncols=True))
@@ -122,11 +124,11 @@ def main() -> None:
     """Predict as the command line says."""
     args = parse_args()
     # not before: it takes seconds (PyTorch), and -h and a wrong flag want their answer at once
-    from checkpoints import load_model
-    from distributed import get_device
-    from footage import Footage
-    from outputs import outputs_of, unit_of
-    from prediction import fit_scale, predict_images
+    from checkpoints.architecture import load_model
+    from datasets.footage import Footage
+    from prediction.images import fit_scale, predict_images
+    from prediction.write import outputs_of, unit_of
+    from runtime.distributed import get_device
     footage = Footage(args.image_path, args.ext, args.max_frames)
     folder = args.load_weights_folder or download_model_if_doesnt_exist(args.model_name)
     model, (height, width, use_stereo) = load_model(folder, device=get_device(args.no_cuda))

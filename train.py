@@ -1,6 +1,6 @@
 """Train Monodepth2: `python train.py --help` shows the flags."""
 from options import TRAIN, MonodepthOptions
-from utils import run
+from runtime.errors import run
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from camera import write_camera
-from checkpoints import (
+from checkpoints.training_camera import write_training_camera
+from checkpoints.weights import (
     LOAD_ERRORS,
     InputFormat,
     load_adam,
@@ -21,23 +21,30 @@ from checkpoints import (
     restore_adam,
     save_weights,
 )
-from commands import evaluation_command, resume_command
 from datasets import Augment
-from datasets.loader import BadSamples, digest, endless
-from distributed import join_world, leave_world
-from divergence import Divergence, diverged
-from interrupts import StopRequest
 from layers import disp_to_depth
-from logs import Logs
-from machine import prepare_for_steps, trains_channels_last
-from metrics import logged_depth_errors
-from parts import compile_parts, make_camera, make_loader, make_model, make_objective
-from profiling import StepProfile
-from progress import Progress
-from randomness import draw_seed, get_states, make_deterministic, seed_all, set_states
-from resume import state_to_resume
-from training_states import TrainingStates
-from utils import DataError, UsageError, sec_to_hm_str, write_atomically
+from metrics.depth import logged_depth_errors
+from runtime.distributed import join_world, leave_world
+from runtime.errors import DataError, UsageError
+from runtime.files import write_atomically
+from runtime.machine import prepare_for_steps, trains_channels_last
+from runtime.seeds import draw_seed, get_states, make_deterministic, seed_all, set_states
+from runtime.signals import StopRequest
+from training.build import (
+    compile_parts,
+    make_loader,
+    make_model,
+    make_objective,
+    make_training_camera,
+)
+from training.divergence import Divergence, diverged
+from training.loader import BadSamples, digest, endless
+from training.logs import Logs
+from training.next_command import evaluation_command, resume_command
+from training.profiling import StepProfile
+from training.progress import Progress
+from training.states import TrainingStates, state_to_resume
+from utils import sec_to_hm_str
 
 EARLY_STEPS = 2000    # until then logs come every --log_frequency steps, later every 2000
 DROP = 0.1            # of the learning rate, after --scheduler_step_size epochs
@@ -72,7 +79,7 @@ class Trainer:
         self.frames = options.frame_ids + ["s"] * options.use_stereo
         self.train_loader = make_loader(options, "train", self.frames, self.seed, self.world)
         self.val_loader = make_loader(options, "val", self.frames, self.seed, self.world)
-        self.camera = make_camera(options, self.train_loader)
+        self.camera = make_training_camera(options, self.train_loader)
         self.steps_per_epoch = len(self.train_loader) // options.accumulate
         self.model = make_model(options, self.frames, state is not None, self.world).to(self.device)
         if trains_channels_last(self.device):
@@ -299,7 +306,7 @@ class Trainer:
             return
         write_atomically(self.log_path / "models" / "opt.json", self._flags().encode())
         form = InputFormat(self.opts.height, self.opts.width, self.opts.use_stereo)
-        write_camera(self.weights_folder(), self.camera)
+        write_training_camera(self.weights_folder(), self.camera)
         save_weights(self.weights_folder(), self.model, self.optimizer, form)
 
     def save_state(self, epoch: int) -> Path | None:

@@ -38,7 +38,7 @@ from layers import ConvBlock
 from networks import Monodepth2
 from networks.depth_decoder import UpConvBlock
 from options import DEPTH, TRAIN, MonodepthOptions
-from utils import run
+from runtime.errors import run
 
 __all__ = ["LiteralDataset", "evaluate", "export_gt_depths", "generate_depth_map",
            "literal_losses", "train", "write_gt_depths"]

@@ -25,8 +25,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.splits import compact
-from datasets.synthetic import TRAIN
-from utils import DataError, run, write_atomically
+from runtime.errors import DataError, run
+from runtime.files import write_atomically
+from synthetic.render import TRAIN
 
 ROOT = Path(__file__).resolve().parent.parent
 DRIVE = "2011_09_26/2011_09_26_drive_0000_sync"
@@ -96,7 +97,7 @@ def prepare(data_path: Path | None, folder: Path) -> None:
     """Make a drive of JPEGs at KITTI's size, with scans and lists, from real or rendered frames."""
     if data_path is None:
         data_path = folder / "rendered"
-        subprocess.run([sys.executable, "-m", "datasets.synthetic", data_path, "--frames", "24",
+        subprocess.run([sys.executable, "-m", "synthetic.render", data_path, "--frames", "24",
                         "--height", "375", "--width", "1242"], cwd=ROOT, check=True)
         frames = find_frames(data_path)
         assert frames[0][0].parents[2] == data_path / TRAIN

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils import DataError, run
+from runtime.errors import DataError, run
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 1        # between looks
@@ -87,7 +87,7 @@ def main() -> None:
         parser.error(f"--minutes is {opts.minutes}; give {SETTLED + 1} or more")
     with tempfile.TemporaryDirectory() as name:
         drive = Path(name, "drive")
-        subprocess.run([sys.executable, "-m", "datasets.synthetic", drive, "--frames", "100",
+        subprocess.run([sys.executable, "-m", "synthetic.render", drive, "--frames", "100",
                         "--height", "64", "--width", "96"], cwd=ROOT, check=True)
         words = ["--data_path", drive, "--split", drive / "splits/drive", "--log_dir", name,
                  "--height", "64", "--width", "96", "--batch_size", "4", "--num_workers", "2",

@@ -21,13 +21,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from benchmarks import literal
-from checkpoints import InputFormat, save_weights
+from checkpoints.weights import InputFormat, save_weights
 from datasets import FrameCache, KITTIRAWDataset, collate
 from datasets.ground_truth import export_gt_depths
 from datasets.splits import read_split
-from machine import keep_freed_memory
 from networks import Monodepth2
 from options import DEPTH, MonodepthOptions
+from runtime.machine import keep_freed_memory
 from trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,7 @@ from datasets.kitti_dataset import (
     KITTITestDataset,
 )
 from datasets.mono_dataset import MonoDataset, collate
-from utils import UsageError
+from runtime.errors import UsageError
 
 DATASETS = {
     "kitti": KITTIRAWDataset,

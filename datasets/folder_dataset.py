@@ -11,7 +11,7 @@ import numpy as np
 from datasets.intrinsics import Intrinsics, find_intrinsics, read_intrinsics
 from datasets.mono_dataset import MonoDataset
 from datasets.splits import parse_line
-from utils import DataError
+from runtime.errors import DataError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 SIDE_FOLDERS = {None: "", "l": "left", "2": "left", "r": "right", "3": "right"}

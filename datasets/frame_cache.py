@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from datasets.images import HAS_LANCZOS, Resized
-from utils import DataError
+from runtime.errors import DataError
 
 SIZE = struct.Struct("<2I")  # height and width of an image
 GB = 1e9

@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datasets.arrays import read_array
-from datasets.disparity import read_depth_of_disparity
 from datasets.kitti_dataset import KITTIDataset, annotated_path, read_depth_png
-from datasets.kitti_utils import generate_depth_map
 from datasets.splits import check_inside, parse_line, read_split, split_path
-from interrupts import leave_interrupts_to_parent
-from utils import DataError, check_data_path, write_atomically
+from datasets.stereo_ground_truth import read_depth_of_disparity
+from kitti_utils import generate_depth_map
+from runtime.errors import DataError
+from runtime.files import check_data_path, read_array, write_atomically
+from runtime.signals import leave_interrupts_to_parent
 
 FILE_NAME = "gt_depths.npz"
 FOLDER = "gt_depths"  # of 16-bit PNGs, one a line in the order of their names, instead

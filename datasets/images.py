@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from runtime.files import MAX_PIXELS
+
 
 def _can_lanczos() -> bool:
     """Whether this PyTorch resizes with LANCZOS."""
@@ -27,7 +29,6 @@ def _can_lanczos() -> bool:
 
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
 cv2.setNumThreads(0)  # a loader's workers share the cores; threads of theirs would fight
-MAX_PIXELS = 64_000_000  # a larger image is no frame of a video, but may be a decompression bomb
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own bound only warns; `open_image` has another
 # What Pillow and OpenCV raise on files that are broken or are no images
 IMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError,

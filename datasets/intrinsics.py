@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils import DataError, write_atomically
+from runtime.errors import DataError
+from runtime.files import write_atomically
 
 FILE_NAME = "intrinsics.json"
 MAX_SIDE = 100_000  # pixels; no image is wider or higher

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from datasets.images import IMAGE_ERRORS, open_image
-from datasets.kitti_utils import DEPTH_PNG_SCALE, generate_depth_map
 from datasets.mono_dataset import NO_SIDE, MonoDataset
 from datasets.splits import check_inside, parse_line
-from utils import DataError
+from kitti_utils import DEPTH_PNG_SCALE, generate_depth_map
+from runtime.errors import DataError
 
 
 class KITTIDataset(MonoDataset):

@@ -20,7 +20,7 @@ from datasets.images import (
     resize,
 )
 from datasets.splits import check_inside, parse_line
-from utils import DataError, UsageError
+from runtime.errors import DataError, UsageError
 
 NOMINAL_BASELINE = 0.1  # of a stereo pair, in the network's unit of length
 OTHER_SIDE = {"l": "r", "r": "l", "2": "3", "3": "2"}

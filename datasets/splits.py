@@ -19,7 +19,8 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path, PureWindowsPath
 
-from utils import DataError, readlines
+from runtime.errors import DataError
+from runtime.files import readlines
 
 ROOT = Path(__file__).resolve().parent.parent
 SPLITS = ROOT / "splits"

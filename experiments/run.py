@@ -26,7 +26,9 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple, TextIO
 
-from metrics import DEPTH_METRICS
+from evaluation.results import JSON_NAME, read_means
+from evaluation.trajectory_files import SCORES_NAME, read_five_frame_error
+from metrics.depth import DEPTH_METRICS
 from options import (
     DEPTH,
     POSE,
@@ -37,9 +39,9 @@ from options import (
     natural,
     positive,
 )
-from results import JSON_NAME, read_means
-from trajectories import SCORES_NAME, read_five_frame_error
-from utils import DataError, check_data_path, lock, readlines, run, sec_to_hm_str
+from runtime.errors import DataError, run
+from runtime.files import check_data_path, lock, readlines
+from utils import sec_to_hm_str
 
 FOLDER = re.compile(r"\$OUT/(\w+)_\$SEED")
 FORM = ("expected `python train.py ...`, evaluate_depth.py or evaluate_pose.py, joined by ` && `, "

@@ -1,8 +1,8 @@
 # The paper's questions on a rendered street. README.md says how it is made, and what came out.
 # Each line runs as it is, once DATA (where the two drives are), OUT (the folder of all runs) and SEED
 # are set; typed again after a kill, it goes on.
-#   python -m datasets.synthetic streets/street --height 64 --width 192
-#   python -m datasets.synthetic streets/town --height 64 --width 192 --seed 1
+#   python -m synthetic.render streets/street --height 64 --width 192
+#   python -m synthetic.render streets/town --height 64 --width 192 --seed 1
 #   export DATA=streets OUT=streets/runs SEED=1
 
 # What ImageNet's weights are to the paper: a start for the networks, from another town

@@ -15,8 +15,9 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from datasets.splits import SPLITS
-from downloads import Refused, download, size_of, unpack
-from utils import DataError, readlines
+from runtime.downloads import Refused, download, size_of, unpack
+from runtime.errors import DataError
+from runtime.files import readlines
 
 PUBLISHED = "https://s3.eu-central-1.amazonaws.com/avg-kitti/"  # how the list's URLs begin
 SERVER = PUBLISHED  # a test's own stands here

@@ -12,18 +12,20 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from camera import read_camera
-from checkpoints import load_model
+from checkpoints.architecture import load_model
+from checkpoints.training_camera import read_training_camera
 from datasets import MonoDataset, as_float, collate, dataset_class
 from datasets.intrinsics import Intrinsics, from_normalised
 from datasets.mono_dataset import LEFT_SIDES
 from datasets.splits import parse_line, read_split, split_path
-from distributed import get_device
-from interrupts import leave_interrupts_to_parent
 from losses import ReprojectionObjective
+from prediction.write import colorize
 from preparation.contact_sheet import Row, contact_sheet, difference, gray_mask
-from preparation.motion import MIN_FLOW, WIDTH, mean_flow, parallax, small_gray
-from utils import DataError, check_data_path, colorize
+from preparation.optical_flow import MIN_FLOW, WIDTH, mean_flow, parallax, small_gray
+from runtime.distributed import get_device
+from runtime.errors import DataError
+from runtime.files import check_data_path
+from runtime.signals import leave_interrupts_to_parent
 
 SHOWN_FAULTS = 10
 SHOWN_CAMERAS = 5
@@ -183,7 +185,7 @@ def predicted(item: dict, frames: Sequence[int | str], weights: str,
         raise DataError(f"the pose network in {weights} takes {len(model.times)} frames at once; "
                         "give the --frame_ids that it was trained with")
     model.frame_ids, model.times = list(frames), in_time
-    camera = read_camera(weights, form.use_stereo)
+    camera = read_training_camera(weights, form.use_stereo)
     inputs = {key: torch.as_tensor(value).to(device) for key, value in collate([item]).items()}
     for f in frames:
         inputs["color", f, 0] = inputs["color_aug", f, 0] = as_float(inputs["color", f, 0])

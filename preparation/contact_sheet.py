@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from utils import write_atomically
+from runtime.files import write_atomically
 
 CELL = 320      # pixels, the width of an image
 TITLE = 18      # pixels, the height of a line of text

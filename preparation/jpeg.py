@@ -14,8 +14,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets.images import IMAGE_ERRORS, open_image
-from interrupts import leave_interrupts_to_parent
-from utils import DataError, write_atomically
+from runtime.errors import DataError
+from runtime.files import write_atomically
+from runtime.signals import leave_interrupts_to_parent
 
 QUALITY = 92
 SUBSAMPLING = "4:2:0"  # ImageMagick's 2x2,1x1,1x1: one colour for four pixels

@@ -3,11 +3,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from downloads import alone_in
 from preparation.archives import archive_urls, fetch
+from preparation.inventory import look, read_needs, report
 from preparation.jpeg import convert
-from preparation.report import look, read_needs, report
-from utils import DataError, check_data_path
+from runtime.downloads import alone_in
+from runtime.errors import DataError
+from runtime.files import check_data_path
 
 
 def prepare_kitti(data_path: str, wants_download: bool, wants_convert: bool, odometry: bool,

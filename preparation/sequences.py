@@ -18,12 +18,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from datasets.footage import Footage, Still
 from datasets.images import resize
 from datasets.intrinsics import FILE_NAME, Intrinsics, write_intrinsics
 from datasets.splits import compact
-from footage import Footage, Still
-from preparation.motion import mean_flow, small_gray
-from utils import DataError, write_atomically
+from preparation.optical_flow import mean_flow, small_gray
+from runtime.errors import DataError
+from runtime.files import write_atomically
 
 QUALITY = 95       # of the JPEGs
 STRETCH = 500      # frames, of which the last tenth is for validation

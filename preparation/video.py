@@ -8,6 +8,7 @@ from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
 
+from datasets.footage import Footage
 from datasets.intrinsics import (
     Intrinsics,
     find_intrinsics,
@@ -15,11 +16,10 @@ from datasets.intrinsics import (
     from_numbers,
     read_intrinsics,
 )
-from footage import Footage
 from options import network_size
-from preparation.motion import MIN_FLOW, WIDTH
+from preparation.optical_flow import MIN_FLOW, WIDTH
 from preparation.sequences import LISTS, folder_name, new_folder, write_lists, write_sequence
-from utils import DataError
+from runtime.errors import DataError
 
 DEFAULT_VIEW = 60.0   # degrees, where nobody says what the camera sees
 SHOWN = 5             # gaps that are named

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import signal
+import struct
 import subprocess
 import sys
 from datetime import timedelta
@@ -16,13 +17,13 @@ import torch
 import trustme
 from https_server import Server, serve
 from hypothesis import settings
+from tensorboardX.proto.event_pb2 import Event
 
-import downloads
-import utils
-from checkpoints import InputFormat, save_weights
-from datasets.synthetic import HELD_OUT, TRAIN
+from checkpoints.weights import InputFormat, save_weights
 from networks import Monodepth2
 from options import MonodepthOptions
+from runtime import downloads, errors
+from synthetic.render import HELD_OUT, TRAIN
 from trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,7 +88,7 @@ def script(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
         status = 0
         try:
-            utils.run(import_module(name).main)
+            errors.run(import_module(name).main)
         except SystemExit as ended:
             status = ended.code or 0
         return Outcome(status, *capsys.readouterr())
@@ -139,7 +140,7 @@ def filled_weights(folder: Path, use_stereo: bool = True) -> Path:
 def drive(tmp_path_factory) -> Path:
     """Render a short drive as a user does; its splits/tiny lists a few frames of it."""
     out = tmp_path_factory.mktemp("drive") / "drive"
-    subprocess.run([sys.executable, "-m", "datasets.synthetic", out, "--frames", "48",
+    subprocess.run([sys.executable, "-m", "synthetic.render", out, "--frames", "48",
                     "--height", str(HEIGHT), "--width", str(WIDTH)], cwd=ROOT, check=True)
     tiny = out / "splits" / "tiny"
     tiny.mkdir()
@@ -155,6 +156,16 @@ def train_flags(drive: Path, *more: object) -> list[str]:
         "--data_path", drive, "--split", drive / "splits" / "tiny", "--height", HEIGHT,
         "--width", WIDTH, "--batch_size", 2, "--num_workers", 0, "--num_epochs", 1,
         "--weights_init", "scratch", "--no_cuda", "--log_dir", drive.parent / "log", *more)]
+
+
+def read_events(folder):
+    """Yield the events of TensorBoard's record files."""
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            yield Event.FromString(content[12:12 + length])
+            content = content[16 + length:]
 
 
 @pytest.fixture(scope="session")

@@ -15,25 +15,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from camera import Camera, parse_camera
-from checkpoints import load_adam, load_model, read_state
+from checkpoints.architecture import load_model
+from checkpoints.training_camera import TrainingCamera, parse_training_camera
+from checkpoints.weights import load_adam, read_state
 from datasets import KITTIRAWDataset
-from datasets.arrays import read_array
 from datasets.ground_truth import load_gt_depths
 from datasets.intrinsics import Intrinsics, parse_intrinsics
-from datasets.kitti_utils import (
-    generate_depth_map,
-    load_velodyne_points,
-    read_calib_file,
-    read_poses,
-)
 from datasets.splits import parse_line, read_split
+from evaluation.results import parse_results
+from evaluation.trajectory_files import read_five_frame_error, read_times, read_trajectory
 from experiments.run import read_rows
+from kitti_utils import generate_depth_map, load_velodyne_points, read_calib_file, read_poses
+from metrics.trajectory import compare
 from options import DEPTH, POSE, TRAIN, MonodepthOptions
-from results import parse_results
-from training_states import TrainingStates
-from trajectories import compare, read_five_frame_error, read_times, read_trajectory
-from utils import DataError
+from runtime.errors import DataError
+from runtime.files import read_array
+from training.states import TrainingStates
 
 
 @st.composite
@@ -151,7 +148,8 @@ def test_rows_of_experiments(place, content):
 
 CAMERAS = [json.dumps(camera._asdict()).encode() for camera in (
     Intrinsics(720.5, 721, 609, 172.5, 1242, 375, 0.54),
-    Camera("stereo", 0.1, 100.0, 0.54, [[0.58, 0, 0.5], [0, 1.92, 0.5], [0, 0, 1]], [1242, 375]))]
+    TrainingCamera("stereo", 0.1, 100.0, 0.54,
+                   [[0.58, 0, 0.5], [0, 1.92, 0.5], [0, 0, 1]], [1242, 375]))]
 
 
 @given(mutated(CAMERAS))
@@ -160,7 +158,7 @@ def test_cameras(content):
     if camera is not None:
         assert np.isfinite(camera.normalised).all()
         assert camera.width > 0
-    camera = tried(parse_camera, content, "camera.json")
+    camera = tried(parse_training_camera, content, "camera.json")
     if camera is not None:
         assert camera.unit()
         assert camera.intrinsics(64, 32) is None or np.isfinite(

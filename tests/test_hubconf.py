@@ -12,9 +12,10 @@ import torch
 from conftest import ROOT, filled_weights
 
 import hubconf
-from predictor import Predictor
-from utils import DataError
+from prediction.predictor import Predictor
+from runtime.errors import DataError
 
+PACKAGES = ("checkpoints", "datasets", "metrics", "networks", "prediction", "runtime")
 PREDICT = """
 import json, sys
 import torch
@@ -41,7 +42,7 @@ def clone(weights, tmp_path_factory):
     copy = tmp_path_factory.mktemp("clone") / "monodepth2"
     shutil.copytree(ROOT, copy, ignore=lambda folder, names: [
         name for name in names if Path(folder) == ROOT and not (
-            name.endswith(".py") or name in ("networks", "datasets"))])
+            name.endswith(".py") or name in PACKAGES)])
     shutil.copytree(weights, copy / "models" / "mono+stereo_640x192")
     return copy
 
@@ -87,7 +88,7 @@ def test_the_dependencies_are_what_the_loaded_files_import(loaded):
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 imported.add(node.module.partition(".")[0])
-    own = {file.stem for file in ROOT.glob("*.py")} | {"networks", "datasets"}
+    own = {file.stem for file in ROOT.glob("*.py")} | set(PACKAGES)
     assert len(files) > 10
     assert imported - own - sys.stdlib_module_names == set(hubconf.dependencies)
 
@@ -96,7 +97,7 @@ def test_a_published_models_name_is_taken_from_models_beside_it(clone, weights, 
     done = run_python(PREDICT, clone, "mono+stereo_640x192", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert str(clone / "predictor.py") in found["files"]
+    assert str(clone / "prediction/predictor.py") in found["files"]
     np.testing.assert_allclose(found["disp"], expected_disp(weights), rtol=1e-5)
 
 
@@ -110,7 +111,7 @@ def test_a_folder_without_weights_is_refused(tmp_path):
         torch.hub.load(str(ROOT), "monodepth2", source="local", weights=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["utils.py", "datasets/__init__.py"])
+@pytest.mark.parametrize("name", ["layers.py", "datasets/__init__.py"])
 def test_a_module_that_is_in_the_way_is_named(weights, tmp_path, name):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)

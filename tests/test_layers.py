@@ -7,7 +7,7 @@ from conftest import figures
 from torch.testing import assert_close
 
 import layers
-from metrics import compute_depth_errors
+from metrics.depth import compute_depth_errors
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 

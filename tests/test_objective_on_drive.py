@@ -5,11 +5,11 @@ import torch
 
 from datasets import Augment, KITTIRAWDataset
 from datasets.augment import flip
-from datasets.street import Drive
-from datasets.synthetic import TRAIN, write
 from layers import get_translation_matrix, rot_from_axisangle
 from losses import ReprojectionObjective
-from metrics import STEREO_SCALE_FACTOR
+from metrics.depth import STEREO_SCALE_FACTOR
+from synthetic.render import TRAIN, write
+from synthetic.street import Drive
 
 HEIGHT, WIDTH = 96, 320
 FRAMES, SEED, MOVING, STATIC = 40, 3, 20, 1

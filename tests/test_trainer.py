@@ -3,30 +3,18 @@ import json
 import re
 import shlex
 import shutil
-import struct
 import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import HEIGHT, ROOT, WIDTH, one_line, train_flags
-from tensorboardX.proto.event_pb2 import Event
+from conftest import HEIGHT, ROOT, WIDTH, one_line, read_events, train_flags
 
-from checkpoints import load_model
+from checkpoints.architecture import load_model
 from datasets import DATASETS, KITTIRAWDataset
-from datasets.synthetic import TRAIN
 from options import MonodepthOptions
+from synthetic.render import TRAIN
 from trainer import Trainer
-
-
-def read_events(folder):
-    """Yield the events of TensorBoard's record files."""
-    for path in sorted(folder.iterdir()):
-        content = path.read_bytes()
-        while content:
-            (length,) = struct.unpack("<Q", content[:8])
-            yield Event.FromString(content[12:12 + length])
-            content = content[16 + length:]
 
 
 def events(folder):

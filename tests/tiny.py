@@ -18,9 +18,9 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train
-import utils
 from datasets import DATASETS, KITTIRAWDataset
 from networks import ENCODERS
+from runtime import errors
 
 
 class TinyEncoder(nn.Module):
@@ -58,4 +58,4 @@ ENCODERS[2] = TinyEncoder
 DATASETS["noisy"] = Noisy
 
 if __name__ == "__main__":
-    utils.run(train.main)
+    errors.run(train.main)

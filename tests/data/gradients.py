@@ -14,8 +14,8 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from datasets import collate
-from distributed import leave_world
 from options import MonodepthOptions
+from runtime.distributed import leave_world
 from trainer import Trainer
 
 torch.set_default_dtype(torch.float64)

@@ -1,0 +1,135 @@
+"""Read a model's architecture off its weights, and build it."""
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import torch
+
+from checkpoints.weights import InputFormat, load_strictly, read_weights
+from networks import ENCODERS, Monodepth2
+from networks.depth_decoder import NUM_CH_DEC
+from options import MIN_SIZE, SIZE_STEP
+from runtime.errors import DataError
+from runtime.files import MAX_PIXELS
+
+# (has bottleneck blocks, blocks in the third stage): number of layers
+RESNETS = {(False, 2): 18, (False, 6): 34, (True, 6): 50, (True, 23): 101, (True, 36): 152}
+
+
+def load_model(folder: str | Path, *, with_pose: bool = False,
+               device: torch.device | str = "cpu") -> tuple[Monodepth2, InputFormat]:
+    """Build the model whose weights a folder holds, for prediction.
+
+    The architecture is read off the weights themselves, so a published folder loads as it is.
+
+    Args:
+        folder: with encoder.pth and depth.pth; pose.pth (and pose_encoder.pth) if `with_pose`.
+        with_pose: load the pose network too.
+        device: where the model goes.
+
+    Returns:
+        The model, in evaluation mode, and the input's format.
+
+    Raises:
+        DataError: a file is missing or broken, or its keys are not the model's.
+    """
+    folder = Path(folder)
+    states = {name: read_weights(folder / f"{name}.pth") for name in ("encoder", "depth")}
+    if with_pose:
+        states["pose"] = read_weights(folder / "pose.pth")
+        if (folder / "pose_encoder.pth").is_file():
+            states["pose_encoder"] = read_weights(folder / "pose_encoder.pth")
+    model = Monodepth2(**_architecture(states, folder))
+    for name, network in model.named_children():
+        load_strictly(network, states[name], folder / f"{name}.pth")
+    input_format = _input_format(states["encoder"], folder / "encoder.pth")
+    # prediction is a quarter faster with the channels last, on CPUs too
+    return model.to(device, memory_format=torch.channels_last).eval(), input_format
+
+
+def _input_format(encoder: dict, path: Path) -> InputFormat:
+    if missing := [key for key in ("height", "width") if key not in encoder]:
+        raise DataError(f"{path} does not say its {' and '.join(missing)}; weights of train.py and "
+                        "the published ones do")
+    height, width = encoder["height"], encoder["width"]
+    if min(height, width) < MIN_SIZE or height % SIZE_STEP or width % SIZE_STEP or (
+            height * width > MAX_PIXELS):
+        raise DataError(f"{path} is of images of {width}x{height}; a network's have multiples of "
+                        f"{SIZE_STEP}, from {MIN_SIZE} on; copy or download it again")
+    return InputFormat(height, width, bool(encoder.get("use_stereo", False)))
+
+
+def _architecture(states: dict[str, dict], folder: Path) -> dict:
+    """Return the arguments of `Monodepth2` that give networks of these states' shapes."""
+    heads = [value.shape[1] for key, value in states["depth"].items()
+             if re.fullmatch(r"decoder\.\d+\.conv\.weight", key) and value.ndim == 4]
+    architecture = {"num_layers": _num_layers(states["encoder"], folder),
+                    "scales": [NUM_CH_DEC.index(channels) for channels in heads
+                               if channels in NUM_CH_DEC] or list(range(4)),
+                    "frame_ids": [0]}
+    if "pose" in states:
+        kind, frames = _pose_network(states, folder)
+        architecture |= {"pose_model_type": kind, "frame_ids": list(range(frames)),
+                         "pose_model_input": "pairs" if frames == 2 else "all"}
+    return architecture
+
+
+def _pose_network(states: dict[str, dict], folder: Path) -> tuple[str, int]:
+    """Return the type of a pose network, and how many frames it takes."""
+    convs = {name: [value for value in state.values() if getattr(value, "ndim", 0) == 4]
+             for name, state in states.items()}
+    if len(convs["pose"]) < 2 or not convs.get("pose_encoder", [...]):
+        raise DataError(f"{folder} holds no pose network of a known kind; expected pose.pth, and "
+                        "pose_encoder.pth if it has one, as train.py writes them")
+    if "pose_encoder" in states:
+        return "separate_resnet", max(2, convs["pose_encoder"][0].shape[1] // 3)
+    if "pose_conv.weight" in states["pose"]:
+        return "posecnn", max(2, convs["pose"][0].shape[1] // 3)
+    return "shared", max(2, convs["pose"][1].shape[1] // convs["pose"][0].shape[0])
+
+
+def _num_layers(encoder: dict, folder: Path) -> int:
+    """Return the key of `ENCODERS`: a ResNet's is counted, another's stands in opt.json."""
+    bottleneck = "encoder.layer1.0.conv3.weight" in encoder
+    blocks = {key.split(".")[2] for key in encoder if key.startswith("encoder.layer3.")}
+    if (bottleneck, len(blocks)) in RESNETS:
+        return RESNETS[bottleneck, len(blocks)]
+    try:
+        num_layers = json.loads((folder.parent / "opt.json").read_text())["num_layers"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        num_layers = None
+    own = [name for name in ENCODERS if name not in RESNETS.values()]
+    if not isinstance(num_layers, int) or num_layers not in own:
+        raise DataError(f"{folder / 'encoder.pth'} is no ResNet of 18, 34, 50, 101 or 152 layers: "
+                        f"its third stage has {len(blocks)} blocks")
+    return num_layers
+
+
+def pose_frames(folder: str | Path, frames: int) -> list[int] | None:
+    """Return which frames a pose network takes at once, in their order, 0 first; None: pairs.
+
+    They stand in training's opt.json; without it, three are taken for 0 -1 1, the default.
+
+    Args:
+        folder: of the weights.
+        frames: how many the network takes.
+
+    Raises:
+        DataError: nothing tells.
+    """
+    try:
+        flags = json.loads((Path(folder).parent / "opt.json").read_text())
+        kind, found = flags["pose_model_input"], flags["frame_ids"]
+        is_whole = (all(type(f) is int and abs(f) < 1000 for f in found) and found[:1] == [0]
+                    and len(set(found)) == len(found) == frames)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        kind, is_whole = "pairs", False
+    if frames == 2 and not (kind == "all" and is_whole):
+        return None
+    if is_whole or frames == 3:
+        return found if is_whole else [0, -1, 1]
+    raise DataError(f"the pose network in {folder} takes {frames} frames at once, and no opt.json "
+                    "of its training says which; put it beside the weights folder, as train.py "
+                    "does")

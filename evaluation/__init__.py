@@ -1,0 +1,1 @@
+"""A test split or sequence measured against ground truth."""

@@ -1,0 +1,162 @@
+"""KITTI's own files: calibration, velodyne scans, poses, and depth maps made from them."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from runtime.errors import DataError
+from runtime.files import MAX_PIXELS, readlines
+
+DEPTH_PNG_SCALE = 256.0  # KITTI's depth PNGs hold metres x 256, 0 = none
+POINT_BYTES = 16  # of a velodyne's point: x, y, z in metres and reflectance, float32
+
+
+def read_calib_file(path: str | Path) -> dict[str, np.ndarray]:
+    """Read `key: numbers` lines; values that are not numbers (dates) are left out.
+
+    Raises:
+        DataError: the file is missing or not text.
+    """
+    calibration = {}
+    for line in readlines(path):
+        key, _, values = line.partition(":")
+        try:
+            calibration[key.strip()] = np.array([float(v) for v in values.split()])
+        except ValueError:
+            continue
+    return calibration
+
+
+def _calibration(path: Path, **sizes: int) -> list[np.ndarray]:
+    """Return the entries named in `sizes`, which must have as many numbers as it says."""
+    found = read_calib_file(path)
+    for key, size in sizes.items():
+        if key not in found or found[key].size != size or not np.isfinite(found[key]).all():
+            raise DataError(f"{path} has no {key} of {size} finite numbers; extract the date's "
+                            "calibration again (<date>_calib.zip)")
+    return [found[key] for key in sizes]
+
+
+def load_velodyne_points(filename: str | Path) -> np.ndarray:
+    """Read a scan as (N, 4) homogeneous points: x forward, y left, z up, in metres, and 1.
+
+    Raises:
+        DataError: the file is missing, holds no whole number of points, or one that is not finite.
+    """
+    try:
+        content = np.fromfile(filename, np.uint8)
+    except FileNotFoundError:
+        raise DataError(f"{filename} is missing; extract the drive's velodyne_points "
+                        "(<drive>_sync.zip)") from None
+    except OSError as error:
+        raise DataError(f"{filename} cannot be read: {error}") from None
+    if content.size == 0 or content.size % POINT_BYTES:
+        raise DataError(f"{filename} has {content.size} bytes, which is no multiple of "
+                        f"{POINT_BYTES} as whole points have; extract it again")
+    points = content.view(np.float32).reshape(-1, 4)
+    if not np.isfinite(points.sum()):  # a sum says it in a third of the time
+        raise DataError(f"{filename} has points that are not finite; extract it again")
+    points[:, 3] = 1
+    return points
+
+
+def generate_depth_map(calib_dir: str | Path, velo_filename: str | Path, cam: int = 2,
+                       vel_depth: bool = False) -> np.ndarray:
+    """Project a velodyne scan into a colour camera.
+
+    Args:
+        calib_dir: the date's folder, with calib_cam_to_cam.txt and calib_velo_to_cam.txt.
+        velo_filename: the scan.
+        cam: 2 (left) or 3 (right).
+        vel_depth: store the scanner's forward distance instead of the camera's z.
+
+    Returns:
+        (H, W) float32 metres, 0 where no point falls.
+
+    Raises:
+        DataError: a file is missing or incomplete.
+    """
+    calib_dir = Path(calib_dir)
+    size, R_rect, P_rect = _calibration(calib_dir / "calib_cam_to_cam.txt",
+                                        **{"S_rect_02": 2, "R_rect_00": 9, f"P_rect_0{cam}": 12})
+    R, t = _calibration(calib_dir / "calib_velo_to_cam.txt", R=9, T=3)
+    velo_to_cam, rectify = np.eye(4), np.eye(4)
+    velo_to_cam[:3, :3], velo_to_cam[:3, 3] = R.reshape(3, 3), t
+    rectify[:3, :3] = R_rect.reshape(3, 3)
+    velo_to_image = P_rect.reshape(3, 4) @ rectify @ velo_to_cam
+
+    if not (size.min() >= 1 and size.prod() <= MAX_PIXELS):
+        raise DataError(f"{calib_dir / 'calib_cam_to_cam.txt'} has an S_rect_02 of "
+                        f"{size[0]:g}x{size[1]:g} pixels, which no camera has; extract the date's "
+                        "calibration again (<date>_calib.zip)")
+    shape = tuple(map(int, size[::-1]))
+    points = load_velodyne_points(velo_filename)
+    points = points[_may_be_seen(points, velo_to_image, shape)]
+    u, v, z = _project(points, velo_to_image)
+    in_front = z > 0
+    pixels = np.stack([v[in_front], u[in_front]]) / z[in_front]
+    # Faithful: eigen's ground truth is the scanner's forward distance, not the camera's z
+    depth = (points[:, 0] if vel_depth else z)[in_front]
+    return nearest_returns(pixels, depth, shape)
+
+
+def _project(points: np.ndarray, matrix: np.ndarray) -> list[np.ndarray]:
+    """Return the three rows of `matrix` (3, 4) @ `points` (N, 4), in the precision of `matrix`."""
+    # written out, for @ has threads of its own, which processes side by side keep from running
+    x, y, z = points[:, :3].T.astype(matrix.dtype, order="C")
+    return [a * x + b * y + c * z + d for a, b, c, d in matrix]
+
+
+def _may_be_seen(points: np.ndarray, velo_to_image: np.ndarray,
+                 shape: tuple[int, int]) -> np.ndarray:
+    """Return the indices of `points` (N, 4) ahead that fall into the image, or right beside it.
+
+    They are a fifth of a scan. Single precision finds them sooner than double would.
+    """
+    u, v, z = _project(points, velo_to_image.astype(np.float32))
+    margin = z + 1  # a pixel and, where z is small, more than float32 can be wrong
+    return np.flatnonzero((points[:, 0] >= 0)
+                          & (v > -margin) & (v < shape[0] * z + margin)
+                          & (u > -margin) & (u < shape[1] * z + margin))
+
+
+def nearest_returns(pixels: np.ndarray, depth: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return a map of `shape` with the smallest of the `depth` (N,) at each of `pixels` (2, N)."""
+    # Faithful: rounded, then minus 1, since KITTI's matlab code counts pixels from 1
+    rows, columns = np.round(pixels) - 1
+    inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
+    at = (rows * shape[1] + columns)[inside].astype(int)
+    depth = depth[inside]
+    farthest_first = np.argsort(-depth)  # of several depths at a pixel, the last written stays
+    nearest = np.zeros(shape[0] * shape[1], np.float32)
+    nearest[at[farthest_first]] = depth[farthest_first]
+    return nearest.reshape(shape)
+
+
+def read_poses(path: str | Path) -> np.ndarray:
+    """Read KITTI odometry poses: 12 numbers a line, camera to world.
+
+    Returns:
+        (N, 4, 4) float64, metres.
+
+    Raises:
+        DataError: the file is missing, or a line (named) does not have 12 numbers.
+    """
+    poses = []
+    for number, line in enumerate(readlines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            pose = np.array([float(v) for v in line.split()]).reshape(3, 4)
+        except ValueError:
+            pose = np.array(np.nan)
+        if not np.isfinite(pose).all():
+            raise DataError(f"{path}, line {number}: expected the 12 numbers of a pose, found "
+                            f"{len(line.split())} words, {line[:60]!r}; extract the poses again "
+                            "(data_odometry_poses.zip)")
+        poses.append(pose)
+    if not poses:
+        raise DataError(f"{path} has no poses; it should have 12 numbers a line")
+    last_rows = np.broadcast_to([0.0, 0.0, 0.0, 1.0], (len(poses), 1, 4))
+    return np.concatenate([np.stack(poses), last_rows], 1)

@@ -1,0 +1,12 @@
+"""Errors of depth and of trajectories: pure functions of arrays."""
+from metrics.depth import (
+    DEPTH_METRICS,
+    STEREO_SCALE_FACTOR,
+    batch_post_process_disparity,
+    compute_errors,
+)
+from metrics.intervals import bootstrap
+from metrics.trajectory import compute_ate, dump_xyz
+
+__all__ = ["DEPTH_METRICS", "STEREO_SCALE_FACTOR", "batch_post_process_disparity", "bootstrap",
+           "compute_ate", "compute_errors", "dump_xyz"]

@@ -1,0 +1,1 @@
+"""From images to disparity, depth, pictures, videos, point clouds and ONNX files."""

@@ -1,0 +1,1 @@
+"""What any long run needs of its machine: errors, files, downloads, processes, signals, seeds."""

@@ -1,0 +1,1 @@
+"""A rendered street drive as data, and the demo that learns from it."""

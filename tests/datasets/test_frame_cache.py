@@ -1,0 +1,182 @@
+"""datasets/frame_cache.py: read once, never half, whatever happens to disk, files and processes."""
+import multiprocessing
+import os
+import resource
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets import KITTIRAWDataset
+from datasets.frame_cache import FrameCache
+from datasets.images import Resized, read_image
+from runtime.errors import DataError, UsageError
+
+H, W = 64, 96
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(np.random.randint(0, 256, (H, W, 3), np.uint8)).save(path)
+    return path
+
+
+def made(path):
+    """Return the frame of an image that has the frames' size already."""
+    return Resized(read_image(path).contiguous(), (H, W))
+
+
+def counted(calls):
+    """Return a `make` that notes each image it decodes."""
+    def make(path):
+        calls.append(path)
+        return made(path)
+    return make
+
+
+def same(one, other):
+    return torch.equal(one.image, other.image) and one.original_size == other.original_size
+
+
+def test_a_frame_is_decoded_once_and_read_back_to_the_bit(tmp_path, image):
+    calls = []
+    for _ in range(2):  # a later run too
+        cache = FrameCache(tmp_path / "cache", H, W)
+        for _ in range(2):
+            assert same(cache.read(image, counted(calls)), made(image))
+    assert calls == [image]
+
+
+def test_a_changed_image_another_size_and_another_path_are_read_anew(tmp_path, image):
+    calls = []
+    cache = FrameCache(tmp_path / "cache", H, W)
+    cache.read(image, counted(calls))
+    Image.new("RGB", (W, H), (1, 2, 3)).save(image)
+    assert cache.read(image, counted(calls)).image[:, 0, 0].tolist() == [1, 2, 3]
+    os.utime(image, ns=(0, 0))
+    cache.read(image, counted(calls))
+    (tmp_path / "copy.png").write_bytes(image.read_bytes())
+    cache.read(tmp_path / "copy.png", counted(calls))
+    FrameCache(tmp_path / "cache", H // 2, W).read(image, lambda _: Resized(torch.zeros(
+        3, H // 2, W, dtype=torch.uint8), (H, W)))
+    assert len(calls) == 4
+    assert len(list(tmp_path.glob("cache/96x32-*/*/*.rgb"))) == 1
+
+
+def test_a_file_cut_short_is_made_again(tmp_path, image):
+    cache = FrameCache(tmp_path / "cache", H, W)
+    cache.read(image, made)
+    (entry,) = cache.folder.glob("*/*.rgb")
+    entry.write_bytes(entry.read_bytes()[:100])
+    assert same(cache.read(image, counted([])), made(image))
+    assert entry.stat().st_size == 3 * H * W + 8
+
+
+def fill(folder, paths, frames_seen):
+    cache = FrameCache(folder, H, W)
+    for path in paths:
+        cache.read(path, made)
+        frames_seen.value += 1
+
+
+def test_two_processes_fill_it_and_a_killed_one_leaves_nothing_half(tmp_path):
+    paths = []
+    for i in range(60):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(np.random.randint(0, 256, (H, W, 3), np.uint8)).save(paths[-1])
+    context = multiprocessing.get_context("spawn")
+    seen = [context.Value("i", 0) for _ in range(3)]
+    workers = [context.Process(target=fill, args=(tmp_path / "cache", paths, count))
+               for count in seen]
+    for worker in workers:
+        worker.start()
+    while seen[0].value < 5:
+        time.sleep(0.001)
+    os.kill(workers[0].pid, signal.SIGKILL)
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [-signal.SIGKILL, 0, 0]
+    cache, calls = FrameCache(tmp_path / "cache", H, W), []
+    for path in paths:
+        assert same(cache.read(path, counted(calls)), made(path))
+    assert calls == []
+
+
+def test_temporary_files_of_killed_writers_are_removed_when_old(tmp_path):
+    cache = FrameCache(tmp_path, H, W)
+    (cache.folder / "ab").mkdir()
+    old, fresh = (cache.folder / f"ab/{name}.1.tmp" for name in ("old", "fresh"))
+    for path in (old, fresh):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    cache.remove_abandoned()
+    assert not old.exists()
+    assert fresh.exists()
+
+
+def write_to_the_limit(folder, image, results):
+    """Fill a cache where files may hold 1000 bytes: the disk is as good as full."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    cache = FrameCache(folder, H, W)
+    results.put([cache.read(image, made).image.sum().item()
+                 for _ in range(2)])
+
+
+def test_a_full_disk_gets_one_line_and_frames_go_on_uncached(tmp_path, image, capfd):
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=write_to_the_limit,
+                              args=(tmp_path / "cache", image, results))
+    process.start()
+    assert results.get(timeout=60) == [read_image(image).sum().item()] * 2
+    process.join(60)
+    error = capfd.readouterr().err
+    assert error.count("cannot be written any more (File too large); going on without") == 1
+    assert [path for path in (tmp_path / "cache").glob("**/*") if path.is_file()] == []
+
+
+def test_a_run_says_what_it_needs_and_when_that_does_not_fit(tmp_path):
+    cache = FrameCache(tmp_path, 192, 640)
+    assert "cache: 44000 frames at 0.37 MB take 16.2 GB in " in cache.describe(44000)
+    assert "not enough, the rest will be read from its files" in cache.describe(10**10)
+    assert "not enough" not in cache.describe(1)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"--cache_dir .*file.* cannot be made"):
+        FrameCache(tmp_path / "file", H, W)
+
+
+def test_a_dataset_reads_the_same_items_with_and_without_it(drive, tmp_path):
+    lines = ["2011_01_01/2011_01_01_drive_0001_sync 10 l"]
+    for is_train in (True, False):  # resized for speed and to the bit, in stores of their own
+        plain, caching = (KITTIRAWDataset(drive, lines, H, W, [0, -1, 1, "s"], 1, is_train,
+                                          load_depth=False, cache=cache)
+                          for cache in (None, FrameCache(tmp_path, H, W, exact=not is_train)))
+        for _ in range(2):
+            item = caching[0]
+            assert item.keys() == plain[0].keys()
+            assert all(torch.equal(value, item[key]) for key, value in plain[0].items())
+        assert len(list(caching.cache.folder.glob("*/*.rgb"))) == 4
+
+
+def test_a_missing_image_is_still_named(drive, tmp_path):
+    lines = ["2011_01_01/2011_01_01_drive_0001_sync 9999 l"]
+    dataset = KITTIRAWDataset(drive, lines, H, W, [0], 1, cache=FrameCache(tmp_path, H, W))
+    with pytest.raises(DataError, match=r"0000009999\.jpg is missing"):
+        dataset[0]
+
+
+def test_images_that_are_no_files_are_refused(tmp_path):
+    class Mine(KITTIRAWDataset):
+        def get_color(self, folder, frame_index, side, do_flip):
+            return Image.new("RGB", (W, H))
+
+    with pytest.raises(UsageError, match="Mine has a get_color of its own; leave --cache_dir out"):
+        Mine(tmp_path, ["drive 0 l"], H, W, [0], 1, cache=FrameCache(tmp_path, H, W))

@@ -1,0 +1,201 @@
+"""results.json, results.csv, their intervals, and what --compare says of two of them."""
+import csv
+import hashlib
+import json
+import re
+import subprocess
+
+import numpy as np
+import pytest
+from conftest import ROOT, one_line
+
+from metrics.depth import DEPTH_METRICS
+from metrics.intervals import bootstrap
+
+
+def evaluate(script, folder, disps, *flags):
+    """Evaluate one disparity for each image against ground truth that is 10 m everywhere."""
+    folder.mkdir(exist_ok=True)
+    (folder / "test_files.txt").write_text(f"drive l: 0-{len(disps) - 1}\n")
+    np.savez(folder / "gt_depths.npz", **{
+        f"depth_{i:06d}": np.full((20, 30), 10, np.float32) for i in range(len(disps))})
+    np.save(folder / "disps.npy", np.broadcast_to(
+        np.array(disps, np.float32)[:, None, None], (len(disps), 4, 6)))
+    return script("evaluate_depth", "--eval_split", folder, "--eval_mono",
+                  "--disable_median_scaling", "--ext_disp_to_eval", folder / "disps.npy", *flags)
+
+
+def test_results_say_what_was_evaluated_with_what_and_how_well(tmp_path, script):
+    outcome = evaluate(script, tmp_path, [1 / 10, 1 / 12])
+    assert outcome.status == 0, outcome.err
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["flags"]["eval_mono"] is True
+    assert found["flags"]["eval_split"] == str(tmp_path)
+    assert "num_layers" not in found["flags"]  # training's
+    assert found["weights"]["sha256"] == {
+        "disps.npy": hashlib.sha256((tmp_path / "disps.npy").read_bytes()).hexdigest()}
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", found["date"])
+    assert found["lines"] == ["drive 0 l", "drive 1 l"]
+    assert found["images"]["abs_rel"] == pytest.approx([0, 0.2], abs=1e-6)
+    assert found["images"]["a1"] == [1, 1]
+    assert found["images"]["abs_rel_40_80"] == [None, None]
+    assert found["metrics"]["abs_rel"]["mean"] == pytest.approx(0.1, abs=1e-6)
+    assert found["metrics"]["abs_rel"]["images"] == 2
+    assert found["bootstrap"] == {"level": 0.95, "resamples": 10000, "seed": 0, "over": "images"}
+    assert [name for name in found["metrics"] if name in DEPTH_METRICS] == list(DEPTH_METRICS)
+
+
+def test_a_result_names_the_commit_and_whether_files_differ_from_it(tmp_path, script):
+    evaluate(script, tmp_path, [1 / 10, 1 / 12])
+    found = json.loads((tmp_path / "results.json").read_text())["commit"]
+    if not (ROOT / ".git").exists():
+        assert found is None
+        return
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True,
+                          check=True).stdout.strip()
+    assert found in (head, f"{head}-dirty")
+
+
+def test_the_csv_has_a_row_an_image_with_the_values_of_the_json(tmp_path, script):
+    evaluate(script, tmp_path, [1 / 10, 1 / 12, 1 / 15])
+    found = json.loads((tmp_path / "results.json").read_text())
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["line"] for row in rows] == found["lines"]
+    for name, values in found["images"].items():
+        assert [float(row[name]) if row[name] else None for row in rows] == values
+
+
+def test_the_papers_table_stays_the_last_that_is_printed(tmp_path, script):
+    out = evaluate(script, tmp_path, [1 / 10, 1 / 12]).out
+    assert out.endswith(
+        "\n\n   abs_rel |   sq_rel |     rmse | rmse_log |       a1 |       a2 |       a3 | \n"
+        "&   0.100  &   0.200  &   1.000  &   0.091  &   1.000  &   1.000  &   1.000  \\\\\n")
+
+
+def test_results_that_cannot_be_written_leave_the_table_printed(tmp_path, script):
+    (tmp_path / "file").write_text("")
+    outcome = evaluate(script, tmp_path / "split", [1 / 10], "--eval_out_dir", tmp_path / "file")
+    assert "results.json cannot be written" in one_line(outcome, status=1)
+    assert "&   0.000  &" in outcome.out
+
+
+def test_results_of_another_evaluation_are_replaced_with_a_word_and_compared_with_one(
+        tmp_path, script):
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert "replace" not in evaluate(script, a, [1 / 10, 1 / 12]).out
+    evaluate(script, b, [1 / 10, 1 / 12])
+    assert "replace" not in evaluate(script, a, [1 / 10, 1 / 12]).out  # the same once more
+    out = evaluate(script, a, [1 / 10, 1 / 12], "--pred_depth_scale_factor", 2).out
+    assert ("they replace the results of another evaluation "
+            "(then / now: --pred_depth_scale_factor 1.0 / 2.0); --eval_out_dir keeps both\n") in out
+    other = a / "other.npy"
+    np.save(other, np.load(b / "disps.npy"))
+    out = evaluate(script, a, [1 / 10, 1 / 12], "--pred_depth_scale_factor", 2,
+                   "--ext_disp_to_eval", other).out
+    assert f"(then / now: --ext_disp_to_eval {a / 'disps.npy'} / {other}); " in out
+    out = script("evaluate_depth", "--compare", b, a).out  # folders do, too
+    assert "--ext_disp_to_eval" not in out  # for it is what one compares
+    assert "A / B differ in --pred_depth_scale_factor 1.0 / 2.0\n" in out
+    (a / "results.json").write_text("[]")
+    assert "wrote" in evaluate(script, a, [1 / 10, 1 / 12]).out
+
+
+def test_few_images_are_called_few(tmp_path, script):
+    words = "of fewer than 20 images they are too narrow"
+    assert words in evaluate(script, tmp_path, [1 / 10] * 19).out
+    assert words not in evaluate(script, tmp_path, [1 / 10] * 20).out
+
+
+def test_an_interval_is_that_of_the_means_of_images_drawn_anew():
+    values = np.random.default_rng(1).normal(5, 2, 400)
+    found = bootstrap({"x": values})["x"]
+    half = 1.96 * values.std() / 20  # what theory says of a mean of 400
+    assert found.mean == pytest.approx(values.mean())
+    assert [found.low, found.high] == pytest.approx(
+        [found.mean - half, found.mean + half], abs=half / 10)
+    assert bootstrap({"x": values})["x"] == found
+
+
+def test_images_without_a_value_are_left_out():
+    found = bootstrap({"x": np.array([1.0, 3.0, np.nan]), "none": np.full(3, np.nan),
+                       "one": np.array([2.0, np.nan, np.nan])})
+    assert found["x"][0::3] == (2, 2)
+    assert found["x"][1:3] == (1, 3)
+    assert np.isnan(found["none"][:3]).all()
+    assert found["one"].mean == 2
+    assert np.isnan(found["one"][1:3]).all()  # of one image there is no interval
+
+
+def compared(script, tmp_path, a, b):
+    """Evaluate two lists of depths, compare them; returns the rows by the name of the error."""
+    for name, depths in (("a", a), ("b", b)):
+        assert evaluate(script, tmp_path / name, [1 / depth for depth in depths]).status == 0
+    outcome = script("evaluate_depth", "--compare", tmp_path / "a/results.json",
+                     tmp_path / "b/results.json")
+    assert outcome.status == 0, outcome.err
+    return {line.split()[0]: line for line in outcome.out.splitlines()}
+
+
+def test_a_difference_that_every_image_has_is_no_noise(tmp_path, script):
+    # abs_rel of A is 0.1 to 0.28, that of B 0.05 less
+    a = 11 + 0.2 * np.arange(10)
+    rows = compared(script, tmp_path, a, a - 0.5)
+    assert re.search(r"0\.1900 +0\.1400 +-0\.0500 +-0\.0500 to +-0\.0500   B is better",
+                     rows["abs_rel"])
+    rows = compared(script, tmp_path, a - 0.5, a)
+    assert rows["abs_rel"].endswith("A is better")
+
+
+def test_of_accuracies_the_larger_one_is_better(tmp_path, script):
+    rows = compared(script, tmp_path, [13.0] * 8, [10.0] * 8)
+    assert rows["a1"].endswith("B is better")
+    assert rows["a1_0_20"].endswith("B is better")
+    assert rows["abs_rel"].endswith("B is better")
+    assert rows["a1_40_80"].endswith("too few images")
+
+
+def test_a_difference_whose_interval_contains_0_is_called_noise(tmp_path, script):
+    rows = compared(script, tmp_path, [11, 12, 11, 12, 11, 12], [12, 11, 12, 11, 12, 11.01])
+    assert rows["abs_rel"].endswith("noise: the interval contains 0")
+    rows = compared(script, tmp_path, [11, 12], [11, 12])
+    assert rows["rmse"].endswith("equal")
+
+
+def test_a_paired_difference_is_seen_where_intervals_overlap(tmp_path, script):
+    a = np.linspace(11, 20, 12)
+    rows = compared(script, tmp_path, a, a - 0.2)
+    lows = {}
+    for name in "ab":
+        found = json.loads((tmp_path / name / "results.json").read_text())["metrics"]["abs_rel"]
+        lows[name] = found["low"], found["high"]
+    assert lows["a"][0] < lows["b"][1]
+    assert rows["abs_rel"].endswith("B is better")
+
+
+def test_results_of_other_images_are_not_compared(tmp_path, script):
+    for name, disps in (("a", [0.1, 0.1]), ("b", [0.1])):
+        assert evaluate(script, tmp_path / name, disps).status == 0
+    pair = tmp_path / "a/results.json", tmp_path / "b/results.json"
+    assert "has 2 images, " in one_line(script("evaluate_depth", "--compare", *pair), status=1)
+    content = json.loads(pair[0].read_text())
+    content["images"]["pixels"][1] += 1
+    pair[1].write_text(json.dumps(content))
+    assert "image 1 has other pixels" in one_line(
+        script("evaluate_depth", "--compare", *pair), status=1)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff", b'{"lines": [], "images": {}}',
+                                     b'{"lines":["a"],"images":{"abs_rel":[1],"pixels":[1, 2]}}',
+                                     b'{"lines":["a"],"images":{"abs_rel":[1],"pixels":[[1]]}}',
+                                     b'{"lines":["a"],"images":{"abs_rel":[1],"pixels":["x"]}}',
+                                     b"[" * 100_000])
+def test_what_is_no_result_is_refused(tmp_path, script, content):
+    (tmp_path / "results.json").write_bytes(content)
+    outcome = script("evaluate_depth", "--compare", *[tmp_path / "results.json"] * 2)
+    assert "is no results.json of a depth evaluation" in one_line(outcome, status=1)
+
+
+def test_a_result_that_is_missing_is_named(tmp_path, script):
+    outcome = script("evaluate_depth", "--compare", *[tmp_path / "results.json"] * 2)
+    assert "results.json cannot be read: No such file" in one_line(outcome, status=1)

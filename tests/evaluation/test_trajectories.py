@@ -1,0 +1,304 @@
+"""trajectories.py: files, chaining, alignment, and errors whose values are known."""
+import numpy as np
+import pytest
+from conftest import SHARED, needs_shared
+
+from evaluation.trajectory_files import (
+    kitti_text,
+    quaternions,
+    read_times,
+    read_trajectory,
+    tum_text,
+)
+from kitti_utils import read_poses
+from metrics.trajectory import ALIGNMENTS, align, chain, compare, umeyama
+from runtime.errors import DataError
+
+ESTIMATE = SHARED / "real/odom_estimates/example_0_10.txt"
+TRUTH = SHARED / "real/kitti_odom/poses/10.txt"
+
+
+def rotation(angle, axis):
+    """Return the (3, 3) rotation by `angle` (radians) about `axis`, by Rodrigues' formula."""
+    x, y, z = np.array(axis) / np.linalg.norm(axis)
+    K = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * K + (1 - np.cos(angle)) * K @ K
+
+
+def pose(R, t):
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = R, t
+    return matrix
+
+
+def straight(frames, step=1.0):
+    """Return a camera that looks and drives ahead, `step` metres a frame."""
+    return np.array([pose(np.eye(3), [0, 0, step * i]) for i in range(frames)])
+
+
+def wandering(frames=400, seed=0):
+    """Return a car's path with bends, hills and a few metres a frame."""
+    random = np.random.default_rng(seed)
+    motions = [pose(rotation(0.03 * np.sin(i / 25) + 0.002 * random.normal(), [0.05, 1, 0.02]),
+                    [0.05 * random.normal(), 0.02 * random.normal(), 2 + 0.3 * random.normal()])
+               for i in range(frames - 1)]
+    poses = [pose(rotation(0.7, [1, 2, 3]), [5, -2, 9])]
+    for motion in motions:
+        poses.append(poses[-1] @ motion)
+    return np.array(poses)
+
+
+def similar(poses, scale, R, t):
+    """Return what the same path is in another world: scaled, turned and shifted."""
+    moved = poses.copy()
+    moved[:, :3, 3] *= scale
+    return pose(R, t) @ moved
+
+
+def noisy(poses, seed=1):
+    random = np.random.default_rng(seed)
+    return np.array([one @ pose(rotation(0.01 * random.normal(), random.normal(size=3)),
+                                0.2 * random.normal(size=3)) for one in poses])
+
+
+def scores_of(truth, estimate, alignment):
+    return compare(truth, np.arange(len(truth)), estimate, alignment)
+
+
+def test_motions_are_chained_from_camera_to_world():
+    truth = wandering(30)
+    motions = np.linalg.inv(truth[1:]) @ truth[:-1]  # frame i to frame i + 1
+    np.testing.assert_allclose(chain(motions), np.linalg.inv(truth[0]) @ truth, atol=1e-9)
+    np.testing.assert_allclose(chain(motions, 5.4)[:, :3, 3], 5.4 * chain(motions)[:, :3, 3])
+
+
+def test_the_camera_that_drives_ahead_moves_along_z():
+    # a point that is ahead comes nearer: its z is less in the next frame's camera
+    motion = pose(np.eye(3), [0, 0, -2])
+    np.testing.assert_array_equal(chain(np.stack([motion] * 3))[:, 2, 3], [0, 2, 4, 6])
+
+
+@pytest.mark.parametrize("alignment", ALIGNMENTS)
+def test_the_truth_has_no_error(alignment):
+    scores = scores_of(wandering(), wandering(), alignment)
+    assert scores.alignment == alignment
+    assert scores.scale == pytest.approx(1)
+    assert [scores.t_err, scores.ate, scores.rpe_m, scores.rpe_deg] == pytest.approx(
+        [0] * 4, abs=1e-6)
+    assert scores.r_err == pytest.approx(0, abs=1e-5)  # an arccos near 1 has half the digits
+
+
+def test_a_similar_trajectory_has_no_error_with_7dof_and_one_with_fewer():
+    truth = wandering()
+    estimate = similar(truth, 0.37, rotation(1.1, [3, -1, 2]), [40, 2, -7])
+    scores = scores_of(truth, estimate, "7dof")
+    assert scores.scale == pytest.approx(1 / 0.37)
+    assert [scores.t_err, scores.ate, scores.rpe_m] == pytest.approx([0, 0, 0], abs=1e-6)
+    assert min(scores_of(truth, estimate, kind).ate for kind in ("none", "6dof")) > 1
+
+
+def test_none_and_scale_bring_the_first_poses_together():
+    truth = wandering()
+    estimate = similar(truth, 1, rotation(1.1, [3, -1, 2]), [40, 2, -7])
+    assert scores_of(truth, estimate, "none").ate == pytest.approx(0, abs=1e-6)
+    estimate = similar(truth, 0.37, rotation(1.1, [3, -1, 2]), [40, 2, -7])
+    scores = scores_of(truth, estimate, "scale")
+    assert (scores.ate, scores.scale) == pytest.approx((0, 1 / 0.37), abs=1e-6)
+
+
+def test_6dof_leaves_the_scale():
+    truth = straight(400)
+    scores = scores_of(truth, similar(truth, 2, rotation(1.1, [3, -1, 2]), [40, 2, -7]), "6dof")
+    assert scores.scale == 1
+    assert scores.t_err == pytest.approx(100, rel=0.01)  # each segment is twice as long
+
+
+def test_more_freedom_brings_positions_nearer():
+    truth, estimate = wandering(), similar(noisy(wandering()), 0.5, rotation(1, [1, 0, 1]), [1] * 3)
+    none, scale, six, seven = (scores_of(truth, estimate, kind).ate for kind in ALIGNMENTS)
+    assert seven <= six <= none
+    assert seven <= scale <= none
+
+
+def test_no_reflection_is_found():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(50, 3))
+    R, _, _ = umeyama(x, x * [1, 1, -1], True)
+    assert np.linalg.det(R) == pytest.approx(1)
+
+
+def test_umeyama_finds_the_least_squares():
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(2, 40, 3))
+    R, t, s = umeyama(x, y, True)
+    def squares(R, t, s):
+        return ((s * x @ R.T + t - y) ** 2).sum()
+    best = squares(R, t, s)
+    for _ in range(200):
+        turn = rotation(0.05 * random.normal(), random.normal(size=3))
+        assert squares(turn @ R, t + 0.05 * random.normal(size=3),
+                       s + 0.05 * random.normal()) > best
+
+
+def test_a_scale_of_a_hundredth_is_an_error_of_one_percent():
+    truth = straight(1001)
+    scores = scores_of(truth, straight(1001, 1.01), "none")
+    assert scores.rpe_m == pytest.approx(0.01)
+    assert scores.rpe_deg == scores.r_err == 0
+    # segments end at the first frame that is farther: 101, 201, ... m long
+    assert scores.t_err == pytest.approx(np.mean(
+        [n + 1 for n in range(100, 900, 100) for first in range(0, 1001, 10) if first + n < 1000]
+        / np.array([n for n in range(100, 900, 100) for first in range(0, 1001, 10)
+                    if first + n < 1000])), rel=1e-9)
+    assert scores.ate == pytest.approx(np.sqrt(np.mean((0.01 * np.arange(1001)) ** 2)))
+
+
+def test_a_steady_turn_of_the_estimate_is_r_err():
+    # a hundredth of a degree a frame, while the truth goes straight on: 1 degree in 100 m, and
+    # segments are a frame longer than their length
+    truth = straight(301)
+    estimate = truth.copy()
+    for i, one in enumerate(estimate):
+        one[:3, :3] = rotation(np.radians(0.01) * i, [0, 1, 0])
+    scores = scores_of(truth, estimate, "none")
+    assert scores.rpe_deg == pytest.approx(0.01, abs=1e-9)
+    assert scores.ate == 0
+    lengths = np.array([n for n in (100, 200) for first in range(0, 301, 10) if first + n < 300])
+    assert scores.r_err == pytest.approx(np.mean((lengths + 1) / lengths), rel=1e-6)
+
+
+def test_a_path_below_100_m_has_no_segment():
+    scores = scores_of(straight(101), straight(101), "none")
+    assert np.isnan(scores.t_err)
+    assert np.isnan(scores.r_err)
+    assert scores_of(straight(102), straight(102), "none").t_err == 0
+
+
+def test_a_gap_leaves_out_its_motion_and_its_segments():
+    truth = wandering()
+    frames = np.array([*range(5, 100), *range(103, 400)])
+    estimate = noisy(truth)
+    scores = compare(truth, frames, estimate[frames], "none")
+    assert len(scores.truth) == len(frames)
+    own = np.linalg.inv(truth[5]) @ truth, np.linalg.inv(estimate[5]) @ estimate
+    steps = [np.linalg.norm((np.linalg.inv(np.linalg.inv(own[0][i]) @ own[0][i + 1])
+                             @ np.linalg.inv(own[1][i]) @ own[1][i + 1])[:3, 3])
+             for i in frames[:-1] if i != 99]
+    assert scores.rpe_m == pytest.approx(np.mean(steps))
+
+
+@needs_shared
+def test_the_recorded_scores_come_out_to_the_last_digit():
+    frames, poses = read_trajectory(ESTIMATE)
+    scores = compare(read_poses(TRUTH), frames, poses, "7dof")
+    assert f"{scores.t_err:.6f} {scores.r_err:.6f} {scores.ate:.6f}" == "3.297840 0.304590 6.630158"
+
+
+@pytest.mark.parametrize("alignment", ["none", "6dof", "7dof"])
+@pytest.mark.parametrize("source", ["made", pytest.param("real", marks=needs_shared)])
+def test_ate_and_rpe_are_those_of_evo(alignment, source):
+    metrics = pytest.importorskip("evo.core.metrics")
+    from evo.core.trajectory import PosePath3D
+    if source == "made":
+        truth, frames = wandering(), np.arange(400)
+        poses = similar(noisy(truth), 0.4, rotation(1.1, [3, -1, 2]), [40, 2, -7])
+    else:
+        truth, (frames, poses) = read_poses(TRUTH), read_trajectory(ESTIMATE)
+    scores = compare(truth, frames, poses, alignment)
+    # with the first pose at the origin, as compare has them: rotations that are written with seven
+    # digits are none exactly, and bringing them there changes the eighth digit of lengths
+    reference, own = (PosePath3D(poses_se3=list(np.linalg.inv(one[0]) @ one))
+                      for one in (truth[frames], poses))
+    if alignment == "none":
+        own.align_origin(reference)
+    else:
+        own.align(reference, correct_scale=alignment == "7dof")
+    def statistic(metric, name):
+        metric.process_data((reference, own))
+        return metric.get_statistic(metrics.StatisticsType[name])
+    part, unit = metrics.PoseRelation, metrics.Unit.frames
+    assert scores.ate == pytest.approx(
+        statistic(metrics.APE(part.translation_part), "rmse"), abs=1e-6)
+    assert scores.rpe_m == pytest.approx(
+        statistic(metrics.RPE(part.translation_part, 1, unit), "mean"), abs=1e-6)
+    assert scores.rpe_deg == pytest.approx(
+        statistic(metrics.RPE(part.rotation_angle_deg, 1, unit), "mean"), abs=1e-6)
+
+
+def test_kittis_file_is_read_back(tmp_path):
+    poses = wandering(40)
+    path = tmp_path / "kitti.txt"
+    path.write_text(kitti_text(poses))
+    assert [len(line.split()) for line in path.read_text().splitlines()] == [12] * 40
+    frames, found = read_trajectory(path)
+    assert frames.tolist() == list(range(40))
+    np.testing.assert_allclose(found, poses, atol=1e-6)
+    np.testing.assert_array_equal(read_poses(path), found)
+    assert read_trajectory(path, first=7)[0].tolist() == list(range(7, 47))
+
+
+def test_tums_file_has_the_same_poses():
+    poses = np.concatenate([wandering(20), [pose(rotation(np.pi, axis), [1, 2, 3]) for axis in (
+        [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, -2, 3])]])
+    times = np.arange(len(poses)) / 10
+    rows = np.array([line.split() for line in tum_text(times, poses).splitlines()], float)
+    np.testing.assert_allclose(rows[:, 0], times)
+    np.testing.assert_allclose(rows[:, 1:4], poses[:, :3, 3], atol=1e-6)
+    x, y, z, w = rows[:, 4:].T
+    turned = np.stack([  # where the quaternion takes the point (1, 0, 0)
+        1 - 2 * (y * y + z * z), 2 * (x * y + z * w), 2 * (x * z - y * w)], 1)
+    np.testing.assert_allclose(turned, poses[:, :3, 0], atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(rows[:, 4:], axis=1), 1, atol=1e-8)
+
+
+def test_quaternions_of_quarter_turns_are_x_y_z_w():
+    half = np.sqrt(0.5)
+    poses = np.array([pose(rotation(np.pi / 2, axis), [0, 0, 0]) for axis in np.eye(3)])
+    np.testing.assert_allclose(quaternions(poses), np.column_stack([half * np.eye(3), [half] * 3]),
+                               atol=1e-12)
+
+
+def test_a_file_of_13_columns_may_leave_out_frames(tmp_path):
+    rows = kitti_text(straight(3)).splitlines()
+    (tmp_path / "x.txt").write_text(f"# frames\n4 {rows[0]}\n5.0 {rows[1]}\n\n9 {rows[2]}\n")
+    frames, poses = read_trajectory(tmp_path / "x.txt")
+    assert frames.tolist() == [4, 5, 9]
+    np.testing.assert_allclose(poses, straight(3))
+
+
+ROW = "1 0 0 0 0 1 0 0 0 0 1 0"
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("", "has no poses"), (f"{ROW}\n1 2 3\n", "line 2: found 3 numbers; expected 12"),
+    ("0.1 1 2 3 0 0 0 1\n", "line 1: found 8 numbers"), (f"{ROW}\n0 {ROW}\n", "after lines of 12"),
+    (f"1 {ROW}\n1 {ROW}\n", "line 2: found 1 for a frame after 1"),
+    (f"1.5 {ROW}\n", "found 1.5 for a frame"), (f"-1 {ROW}\n", "found -1 for a frame"),
+    ("a b c\n", "line 1: found 'a b c'"), (f"nan {ROW}\n", "one that is no length"),
+    (ROW.replace("1", "inf"), "one that is no length"),
+    (ROW.replace("1", "2"), "pose 1 is no rotation"), (ROW.replace("1", "0"), "no rotation"),
+    (f"{ROW}\n-1 0 0 0 0 1 0 0 0 0 1 0\n", "pose 2 is no rotation")])
+def test_a_malformed_trajectory_is_named(tmp_path, text, found):
+    (tmp_path / "x.txt").write_text(text)
+    with pytest.raises(DataError, match=r"x\.txt") as error:
+        read_trajectory(tmp_path / "x.txt")
+    assert found in str(error.value)
+
+
+def test_malformed_times_are_named(tmp_path):
+    (tmp_path / "times.txt").write_text("0.0\nnoon\n")
+    with pytest.raises(DataError, match="line 2: found 'noon'; expected seconds"):
+        read_times(tmp_path / "times.txt")
+
+
+def test_what_never_moves_has_no_scale():
+    still = np.stack([np.eye(4)] * 5)
+    for alignment in ("scale", "7dof"):
+        with pytest.raises(DataError, match="never moves"):
+            align(straight(5), still, alignment)
+    assert scores_of(straight(5), still, "6dof").ate > 0
+
+
+def test_a_single_frame_is_no_trajectory():
+    with pytest.raises(DataError, match="has 1 frame; expected two or more"):
+        compare(straight(5), np.array([2]), straight(1), "7dof")

@@ -1,0 +1,150 @@
+"""export_onnx.py from its command line: a file that is checked, or none."""
+import subprocess
+import sys
+from inspect import signature
+
+import numpy as np
+import pytest
+import torch
+from conftest import HEIGHT, ROOT, WIDTH, filled_weights, one_line
+
+from checkpoints.architecture import load_model
+from checkpoints.training_camera import TrainingCamera
+from checkpoints.weights import InputFormat, save_weights
+from prediction import onnx
+from prediction.predictor import Predictor
+from runtime.errors import DataError
+
+PLAIN = {"Add", "Concat", "Conv", "Div", "Elu", "MaxPool", "Mul", "Pad", "Reciprocal", "Relu",
+         "Resize", "Sigmoid", "Sub"}
+PADDING = {"Cast", "Constant", "ConstantOfShape", "Reshape", "Slice", "Transpose"}  # old exporter's
+OLD_EXPORTER_WARNS = "dynamic_shapes" not in signature(torch.onnx.export).parameters  # torch 2.4
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return filled_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def packages():
+    """Skip what exports where the packages are missing."""
+    for name in onnx.PACKAGES:
+        pytest.importorskip(name)
+
+
+@pytest.fixture(scope="module")
+def exported(packages, weights, tmp_path_factory):
+    """Export as a user does: the file, and what was printed."""
+    path = tmp_path_factory.mktemp("out") / "network.onnx"
+    done = subprocess.run([sys.executable, "export_onnx.py", "--load_weights_folder", weights,
+                           "--output", path], cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "" or OLD_EXPORTER_WARNS  # else no warning of PyTorch's, either
+    return path, done.stdout
+
+
+def session(path):
+    import onnxruntime
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_the_file_gives_pytorchs_disparity_and_depth_for_any_batch(exported, weights, batch):
+    images = torch.rand(batch, 3, HEIGHT, WIDTH)
+    disp, depth = session(exported[0]).run(["disp", "depth"], {"image": images.numpy()})
+    with torch.no_grad():
+        expected, _ = Predictor(weights)(images)
+    assert disp.shape == (batch, 1, HEIGHT, WIDTH)
+    assert disp.std() / disp.mean() > 0.1  # far from constant
+    np.testing.assert_allclose(disp, expected, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(depth, 1 / expected, rtol=1e-4)
+
+
+def test_the_file_says_its_names_and_shapes(exported):
+    found = session(exported[0])
+    image, = found.get_inputs()
+    assert (image.name, image.type) == ("image", "tensor(float)")
+    assert isinstance(image.shape[0], str)
+    assert image.shape[1:] == [3, HEIGHT, WIDTH]
+    for output, name in zip(found.get_outputs(), ("disp", "depth"), strict=True):
+        assert (output.name, output.type) == (name, "tensor(float)")
+        assert output.shape == [image.shape[0], 1, HEIGHT, WIDTH]
+
+
+def test_the_file_is_alone_and_of_plain_operators(exported):
+    import onnx
+    model = onnx.load(exported[0])
+    assert list(exported[0].parent.iterdir()) == [exported[0]]
+    plain = PLAIN | PADDING if OLD_EXPORTER_WARNS else PLAIN
+    assert {node.op_type for node in model.graph.node} <= plain
+    assert {node.domain for node in model.graph.node} == {""}
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 18)]
+
+
+def test_the_file_says_its_unit_and_nothing_of_this_machine(exported):
+    content = exported[0].read_bytes()
+    assert session(content).get_modelmeta().custom_metadata_map == {
+        "unit": TrainingCamera("stereo", baseline=0.54).unit()}
+    for words in (b"networks/", b"site-packages", str(ROOT).encode()):
+        assert words not in content
+
+
+def test_the_command_says_names_shapes_unit_differences_and_trtexec(exported):
+    path, out = exported
+    for words in (f"wrote {path}", f"input  image  float32 (batch, 3, {HEIGHT}, {WIDTH})",
+                  f"output disp   float32 (batch, 1, {HEIGHT}, {WIDTH})", "0.01 to 10",
+                  "unit   metres: 5.4 x the network's depth", "batches of 1 and 3: disp to ",
+                  f"trtexec --onnx={path} --minShapes=image:1x3x{HEIGHT}x{WIDTH}",
+                  f"--maxShapes=image:16x3x{HEIGHT}x{WIDTH}"):
+        assert words in out
+
+
+def test_another_opset_is_written_where_asked_for(packages, weights):
+    import onnx
+    model = onnx.load_from_string(onnx.to_onnx(Predictor(weights), opset=20))
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 20)]
+
+
+def test_depth_without_a_known_unit_is_called_relative(tmp_path):
+    predictor = Predictor(filled_weights(tmp_path, use_stereo=False))
+    report = onnx.report(tmp_path / "encoder.pth", predictor, onnx.Differences(0, 0))
+    assert "unit   relative: " in report
+
+
+def test_a_network_whose_outputs_are_not_finite_leaves_no_file(packages, tmp_path, script):
+    model, _ = load_model(filled_weights(tmp_path))
+    with torch.no_grad():
+        model.depth.decoder[0].conv.conv.bias[0] = torch.nan
+    folder = tmp_path / "broken"
+    save_weights(folder, model, torch.optim.Adam(model.parameters()),
+                 InputFormat(HEIGHT, WIDTH, True))
+    (folder / "depth.onnx").write_bytes(b"an earlier one")
+    before = sorted(folder.iterdir())
+    error = one_line(script("export_onnx", "--load_weights_folder", folder), 1)
+    assert "differs from PyTorch's by nan" in error
+    assert sorted(folder.iterdir()) == before
+    assert (folder / "depth.onnx").read_bytes() == b"an earlier one"
+
+
+def test_a_file_that_gives_other_values_is_refused(exported, weights):
+    other = Predictor(weights)
+    with torch.no_grad():
+        other.model.depth.decoder[-4].conv.bias += 1e-3  # the head at full size
+    with pytest.raises(DataError, match=r"differs from PyTorch's by .*, more than 0\.0001"):
+        onnx.check(exported[0].read_bytes(), other)
+
+
+def test_missing_packages_are_named_with_what_to_type(weights, script, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # Python's own way to forbid an import
+    error = one_line(script("export_onnx", "--load_weights_folder", weights), 1)
+    assert "onnxruntime" in error
+    assert "pip install -r requirements-export.txt" in error
+    assert not (weights / "depth.onnx").exists()
+
+
+def test_bad_input_gets_one_line(packages, weights, script):
+    error = one_line(script("export_onnx", "--load_weights_folder", "nowhere"), 1)
+    assert "nowhere does not exist" in error
+    error = one_line(script("export_onnx", "--load_weights_folder", weights, "--opset", 9), 2)
+    assert "invalid choice: 9" in error

@@ -1,0 +1,35 @@
+"""progress.py: the bar stays out of the way of what is said after it."""
+import sys
+
+import pytest
+
+from runtime.errors import DataError
+from training.progress import Progress
+
+
+def fails_after_one():
+    yield {}
+    raise DataError("a file is missing")
+
+
+def test_an_error_of_the_loader_begins_a_line_of_its_own(capsys):
+    with pytest.raises(DataError):
+        list(Progress(fails_after_one(), 3, 2, "epoch 1/1"))
+    shown = capsys.readouterr().err
+    assert "epoch 1/1:  33% 1/3" in shown.rpartition("\r")[2]
+    assert shown.endswith("\n")
+
+
+def test_a_bar_is_not_drawn_below_what_a_run_says_at_its_end(capsys):
+    batches = iter(Progress(iter([{}, {}, {}]), 3, 2, "epoch 1/1"))
+    next(batches)
+    print("\nstopped", file=sys.stderr)
+    batches.close()
+    assert "epoch" not in capsys.readouterr().err.rpartition("stopped")[2]
+
+
+def test_a_whole_epoch_leaves_its_bar(capsys):
+    assert len(list(Progress(iter([{}, {}, {}]), 3, 2, "epoch 1/1"))) == 3
+    last = capsys.readouterr().err.rpartition("\r")[2]
+    assert "epoch 1/1: 100% 3/3" in last
+    assert last.endswith("\n")

@@ -1,0 +1,131 @@
+"""What a training run shows of itself: TensorBoard's scalars and pictures, and metrics.jsonl."""
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from runtime.errors import DataError
+from runtime.files import write_atomically
+from utils import normalize_image
+
+MODES = ("train", "val")
+METRICS = "metrics.jsonl"
+IMAGES_PER_LOG = 4  # samples of a batch whose pictures are logged
+
+
+class Logs:
+    """TensorBoard's two runs, "train" and "val", in a folder, and their scalars in metrics.jsonl.
+
+    Events are written as they come: tensorboardX's own SummaryWriter leaves that to a thread, which
+    a full disk ends, and the queue before it then blocks training for ever.
+
+    Args:
+        folder: made when the first line is written.
+        frames: 0, then the source frames.
+        scales: scales of the disparities.
+        first_step: of a resumed run; what an earlier one logged from there on is dropped, by
+            TensorBoard when it reads, from metrics.jsonl when this run first writes.
+    """
+
+    def __init__(self, folder: Path, frames: list[int | str], scales: list[int],
+                 first_step: int = 0):
+        self.folder, self.frames, self.scales = folder, frames, scales
+        self.first_step = first_step
+
+    @cached_property
+    def writers(self) -> dict[str, EventsWriter]:
+        """The writer of each run."""
+        return {mode: self._open(self.folder / mode) for mode in MODES}
+
+    def _open(self, folder: Path) -> EventsWriter:
+        folder.mkdir(parents=True, exist_ok=True)
+        writer = EventsWriter(str(folder / "events"), f".{self.first_step}")
+        if self.first_step:
+            start = SessionLog(status=SessionLog.START)
+            writer.write_event(Event(step=self.first_step, session_log=start))
+        return writer
+
+    @torch.no_grad()
+    def write(self, mode: str, step: int, epoch: int, inputs: dict, outputs: dict, losses: dict,
+              views: dict) -> None:
+        """Write scalars, and pictures of up to four samples, to the run `mode`.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        now, scalars = time.time(), {name: float(value) for name, value in losses.items()}
+        summaries = [summary.scalar(name, value) for name, value in scalars.items()]
+        for j in range(min(IMAGES_PER_LOG, len(inputs["color", 0, 0]))):
+            summaries += [summary.image(f"{name}/{j}", picture.detach().float().cpu().numpy())
+                          for name, picture in self._pictures(inputs, outputs, views, j)]
+        try:
+            writer = self.writers[mode]
+            for one in summaries:
+                writer.write_event(Event(wall_time=now, step=step, summary=one))
+            writer.flush()
+            self._append({"mode": mode, "step": step, "epoch": epoch, "time": now, **scalars})
+        except OSError as error:
+            raise DataError(f"--log_dir: {self.folder} cannot be written: {error.strerror}; free "
+                            "some space, or choose another folder") from None
+
+    def _append(self, record: dict) -> None:
+        """Add a line to metrics.jsonl; a number that is not finite becomes null, as JSON asks."""
+        line = json.dumps({name: None if isinstance(value, float) and not math.isfinite(value)
+                           else value for name, value in record.items()})
+        with self.metrics.open("ab") as file:
+            file.write(line.encode() + b"\n")
+
+    @cached_property
+    def metrics(self) -> Path:
+        """The file metrics.jsonl, with the lines of steps before this run and no others."""
+        path = self.folder / METRICS
+        if path.exists():
+            kept = [line for line in path.read_bytes().splitlines()
+                    if _is_before(self.first_step, line)]
+            write_atomically(path, b"".join(line + b"\n" for line in kept))
+        return path
+
+    def remove(self) -> None:
+        """Delete what an earlier run of the same name has logged."""
+        for mode in MODES:
+            for file in (self.folder / mode).glob("events*"):
+                file.unlink(missing_ok=True)
+        (self.folder / METRICS).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        for writer in self.__dict__.get("writers", {}).values():
+            writer.close()
+
+    def _pictures(self, inputs: dict, outputs: dict, views: dict,
+                  j: int) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the (name, (C, H, W) tensor in [0, 1]) that show sample j."""
+        for key in inputs:
+            if key[0] == "color":
+                yield f"color_{key[1]}_{key[2]}", inputs[key][j]
+        for s in self.scales:
+            for i, f in enumerate(self.frames[1:]):
+                if s == 0:
+                    yield f"color_pred_{f}_{s}", views["color", f, s][j]
+                if ("predictive_mask", s) in outputs:
+                    yield f"predictive_mask_{f}_{s}", outputs["predictive_mask", s][j, i:i + 1]
+            yield f"disp_{s}", normalize_image(outputs["disp", s][j])
+            if ("automask", s) in views:
+                yield f"automask_{s}", views["automask", s][j][None]
+
+
+def _is_before(step: int, line: bytes) -> bool:
+    """Whether a line of metrics.jsonl is of an earlier step, and whole (a kill may halve one)."""
+    try:
+        return json.loads(line)["step"] < step
+    except (ValueError, KeyError, TypeError):
+        return False

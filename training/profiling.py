@@ -1,0 +1,76 @@
+"""--profile: where the time of some training steps goes."""
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import profile
+
+from runtime.errors import DataError, UsageError
+from training.progress import WAITING
+
+SETTLING = 3  # steps before the recording, which compile, choose kernels and fill the memory pool
+SHOWN = 10    # operations in the table
+
+
+class StepProfile:
+    """Record some steps of a run; then print where their time went and write a Chrome trace.
+
+    Args:
+        steps: how many to record, after `SETTLING` others; 0 for none.
+        total: steps of the run.
+        path: of the trace, which chrome://tracing and ui.perfetto.dev show.
+
+    Raises:
+        UsageError: the run is shorter than that.
+    """
+
+    def __init__(self, steps: int, total: int, path: Path):
+        if steps and total < steps + SETTLING:
+            raise UsageError(f"--profile {steps} records after {SETTLING} steps, and this run has "
+                             f"{total}; give a smaller number")
+        self.steps, self.path = steps, path
+        self._done, self._started, self._profiler = 0, 0.0, None
+
+    def step(self) -> None:
+        """Note the end of a step.
+
+        Raises:
+            DataError: the trace cannot be written.
+        """
+        if self._done > SETTLING + self.steps or self.steps == 0:
+            return
+        self._done += 1
+        if torch.cuda.is_available() and self._done in (SETTLING, SETTLING + self.steps):
+            torch.cuda.synchronize()
+        if self._done == SETTLING:
+            self._profiler = profile()
+            self._profiler.start()
+            self._started = time.monotonic()
+        elif self._done == SETTLING + self.steps:
+            seconds = time.monotonic() - self._started
+            self._profiler.stop()
+            self._report(seconds)
+            self._profiler = None
+
+    def _report(self, seconds: float) -> None:
+        # rows of the CPU's operations: on a GPU, those of its kernels would count all of it again
+        events = [e for e in self._profiler.key_averages() if e.device_type == DeviceType.CPU]
+        waited = sum(e.cpu_time_total for e in events if e.key == WAITING) / 1e6
+        on_gpu = any(e.self_device_time_total for e in events)
+        spent = {e.key: e.self_device_time_total if on_gpu else e.self_cpu_time_total
+                 for e in events if e.key != WAITING}
+        heaviest = sorted(spent, key=spent.get, reverse=True)[:SHOWN]
+        print(f"\nprofile of {self.steps} steps: {1e3 * seconds / self.steps:.1f} ms a step, "
+              f"{waited / seconds:.1%} waiting for data\n  ms a step   share  operation")
+        for name in heaviest:
+            share = spent[name] / max(sum(spent.values()), 1)
+            print(f"{spent[name] / 1e3 / self.steps:11.2f}  {share:6.1%}  {name[:80]}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._profiler.export_chrome_trace(str(self.path))
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"--profile: {self.path} cannot be written: {error}") from None
+        print(f"trace: {self.path} (open it in ui.perfetto.dev)", flush=True)
