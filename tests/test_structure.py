@@ -132,12 +132,3 @@ def test_a_script_is_a_door_of_80_lines_at_most(script):
 def test_each_faithful_oddity_has_its_comment(line, file, words):
     comments = re.findall(r"# Faithful: (.*)", (ROOT / file).read_text())
     assert any(words in comment for comment in comments), f"line {line} of the list in {file}"
-
-
-def test_every_file_that_the_readme_links_to_exists():
-    text = (ROOT / "README.md").read_text()
-    links = re.findall(r"\]\(([^)#][^)]*)\)", text)
-    missing = [link for link in links
-               if "://" not in link and not (ROOT / link.partition("#")[0]).is_file()]
-    assert links
-    assert missing == []

@@ -219,8 +219,9 @@ def test_training_on_footage_without_a_baseline_says_so(footage, script):
     assert "has no baseline, which --use_stereo needs" in one_line(outcome, status=1)
 
 
-def test_the_dataset_class_of_the_readme_trains(drive, tmp_path, script, monkeypatch):
-    (code,) = re.findall(r"```python\n(import os.*?)```", (ROOT / "README.md").read_text(), re.S)
+def test_the_dataset_class_of_the_own_data_page_trains(drive, tmp_path, script, monkeypatch):
+    (code,) = re.findall(r"```python\n(import os.*?)```",
+                         (ROOT / "docs/own_data.md").read_text(), re.S)
     names = {}
     exec(code, names)
     monkeypatch.setitem(DATASETS, "mine", names["MyDataset"])
