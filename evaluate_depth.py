@@ -218,10 +218,10 @@ def main() -> None:
     # not before: it takes seconds (PyTorch), and -h and a wrong flag want their answer at once
     from datasets.ground_truth import load_ground_truth
     from evaluation.test_set import load_disparities, predict_disparities
-    from runtime.distributed import join_world, leave_world
+    from runtime.distributed import init_distributed, shut_down_distributed
     if opts.save_figures or opts.eval_all:
         pass
-    world = join_world(opts.no_cuda)
+    world = init_distributed(opts.no_cuda)
     runs = runs_of(opts)
     compares = not opts.no_eval and Path(opts.eval_split).name != "benchmark"
     # ground truth first: what is missing is said before an hour of predicting
@@ -232,10 +232,10 @@ def main() -> None:
     found = {}
     for epoch, own in runs.items():
         if opts.eval_all:
-            world.say(f"\n{own.load_weights_folder}")
+            world.print(f"\n{own.load_weights_folder}")
         disps = load_disparities(own) if own.ext_disp_to_eval else predict_disparities(own, world)
         if epoch == max(runs):  # the last
-            leave_world()
+            shut_down_distributed()
         if world.is_main:
             found[epoch] = finish(own, disps, truth)
     if opts.eval_all and world.is_main:

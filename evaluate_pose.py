@@ -261,10 +261,10 @@ def main() -> None:
         return
     # not before: it takes seconds (PyTorch), and -h and a wrong flag want their answer at once
     from evaluation.motions import metres_of, predict_motions
-    from runtime.distributed import join_world, leave_world
-    world = join_world(opts.no_cuda)
+    from runtime.distributed import init_distributed, shut_down_distributed
+    world = init_distributed(opts.no_cuda)
     motions = [predict_motions(opts, sequence.lines, world) for sequence in sequences]
-    leave_world()
+    shut_down_distributed()
     if not world.is_main:
         return
     metres = metres_of(opts.load_weights_folder)

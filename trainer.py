@@ -24,7 +24,7 @@ from checkpoints.weights import (
 from datasets import Augment
 from layers import disp_to_depth
 from metrics.depth import logged_depth_errors
-from runtime.distributed import join_world, leave_world
+from runtime.distributed import init_distributed, shut_down_distributed
 from runtime.errors import DataError, UsageError
 from runtime.files import write_atomically
 from runtime.machine import prepare_for_steps, trains_channels_last
@@ -70,11 +70,12 @@ class Trainer:
 
     def __init__(self, options: Namespace):
         self.opts = options
-        self.world = join_world(options.no_cuda)
+        self.world = init_distributed(options.no_cuda)
         self.device = self.world.device
         self.log_path = Path(options.log_dir).expanduser() / options.model_name
         self.states = TrainingStates(self.log_path / "models", options.keep)
-        state = self.world.from_main(state_to_resume, options, self.states, self.world.size)
+        state = self.world.broadcast_from_main(state_to_resume, options, self.states,
+                                               self.world.size)
         self._seed(state)
         self.frames = options.frame_ids + ["s"] * options.use_stereo
         self.train_loader = make_loader(options, "train", self.frames, self.seed, self.world)
@@ -113,7 +114,7 @@ class Trainer:
     def _seed(self, state: dict | None) -> None:
         """Choose the run's seed, the same in all processes, and seed what makes the networks."""
         chosen = self.opts.seed if state is None else state["seed"]
-        self.seed = self.world.from_main(draw_seed) if chosen is None else chosen
+        self.seed = self.world.broadcast_from_main(draw_seed) if chosen is None else chosen
         if self.opts.deterministic:
             make_deterministic()
         seed_all(self.seed)
@@ -139,7 +140,7 @@ class Trainer:
     def _load_weights(self) -> None:
         folder = self.opts.load_weights_folder
         lines = load_weights(folder, self.model, self.opts.models_to_load)
-        self.world.say(*lines, load_adam(folder, self.optimizer), sep="\n")
+        self.world.print(*lines, load_adam(folder, self.optimizer), sep="\n")
 
     def _configure_speed(self) -> None:
         """Do what --precision, --compile and --sync_batchnorm ask for."""
@@ -151,7 +152,7 @@ class Trainer:
             nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         prepare_for_steps(self.device, opts.deterministic)
         if opts.compile:
-            self.world.say(compile_parts(self.model, self.objective, self.augment, self.device))
+            self.world.print(compile_parts(self.model, self.objective, self.augment, self.device))
 
     def train(self) -> None:
         """Train up to --num_epochs, saving weights and training states on the way.
@@ -176,22 +177,22 @@ class Trainer:
                 self.save_state(epoch + 1)
         self.logs.close()
         duration = sec_to_hm_str(time.monotonic() - started)
-        self.world.say(f"trained {self.step} steps in {duration}; weights: "
-                       f"{self.weights_folder()}\nnext: {self.next_command()}")
-        leave_world()
+        self.world.print(f"trained {self.step} steps in {duration}; weights: "
+                         f"{self.weights_folder()}\nnext: {self.next_command()}")
+        shut_down_distributed()
 
     def _announce(self) -> None:
         """Say what is about to happen, and make room for it."""
         opts, world = self.opts, self.world
-        world.say(f"training {opts.model_name} on {world.describe()}: "
-                  f"{len(self.train_loader.dataset)} items of {opts.split}, "
-                  f"{opts.batch_size * world.size * opts.accumulate} to a step, "
-                  f"{len(self.val_loader.dataset)} to validate; seed {self.seed}; "
-                  f"logs in {self.log_path}")
+        world.print(f"training {opts.model_name} on {world.describe()}: "
+                    f"{len(self.train_loader.dataset)} items of {opts.split}, "
+                    f"{opts.batch_size * world.size * opts.accumulate} to a step, "
+                    f"{len(self.val_loader.dataset)} to validate; seed {self.seed}; "
+                    f"logs in {self.log_path}")
         if self.epoch == opts.num_epochs:
-            world.say("nothing is left to do; a larger --num_epochs goes on")
+            world.print("nothing is left to do; a larger --num_epochs goes on")
         elif self.step:
-            world.say(f"going on after step {self.step}, in epoch {self.epoch + 1}")
+            world.print(f"going on after step {self.step}, in epoch {self.epoch + 1}")
         if opts.overwrite and world.is_main:
             self.states.remove_run()
             self.logs.remove()
@@ -243,15 +244,15 @@ class Trainer:
 
     def _save_or_stop(self) -> None:
         """Save the state if it is time, and end the run if a signal asked any process to."""
-        number = self.world.largest(self.stop.number)
+        number = self.world.all_reduce_max(self.stop.number)
         if not number and (not self.opts.save_every or self.step % self.opts.save_every):
             return
         path = self.save_state(self.epoch)
         if number:
-            self.world.gather_all(None)  # or a launcher ends the one that is still writing
-            self.world.say(f"\nstopped after step {self.step}, which is in {path}; to go on: "
-                           f"{resume_command()}")
-            leave_world()
+            self.world.all_gather(None)  # or a launcher ends the one that is still writing
+            self.world.print(f"\nstopped after step {self.step}, which is in {path}; to go on: "
+                             f"{resume_command()}")
+            shut_down_distributed()
             sys.exit(128 + number)
 
     def _check_finite(self, last_step: int) -> None:
@@ -317,8 +318,8 @@ class Trainer:
         """
         if self.step:
             self._check_finite(self.step - 1)
-        random = self.world.gather_all(get_states(self.device))
-        bad_samples = self.world.gather_all(self.bad_samples.found)
+        random = self.world.all_gather(get_states(self.device))
+        bad_samples = self.world.all_gather(self.bad_samples.found)
         if not self.world.is_main:
             return None
         return self.states.save({

@@ -43,8 +43,8 @@ def predict_motions(opts: Namespace, lines: list[str], world: World) -> np.ndarr
                                img_ext=".png" if opts.png else ".jpg")
     dataset.img_ext = dataset.found_extension()
     first = dataset.get_image_path(*parse_line(targets[0]))
-    world.say(f"reading {dataset.img_ext} images, as in {Path(first).parent}")
-    own, motions = back[world.share(len(lines))], [np.empty((0, 4, 4), np.float32)]
+    world.print(f"reading {dataset.img_ext} images, as in {Path(first).parent}")
+    own, motions = back[world.shard(len(lines))], [np.empty((0, 4, 4), np.float32)]
     for batch in batches_of(dataset, opts, world):
         images = {f: as_float(batch["color", f, 0].to(world.device)) for f in dataset.frame_idxs}
         if frames:
@@ -53,7 +53,7 @@ def predict_motions(opts: Namespace, lines: list[str], world: World) -> np.ndarr
         else:
             found = model.motion(images[0], images[1])
         motions.append(found.cpu().numpy())
-    return world.gather(np.concatenate(motions))
+    return world.gather_on_main(np.concatenate(motions))
 
 
 def _targets(frames: list[int], count: int, folder: str) -> np.ndarray:

@@ -38,7 +38,7 @@ def predict_disparities(opts: Namespace, world: World) -> np.ndarray | None:
               "no known scale; --eval_mono finds one for each image")
     dataset = _test_images(opts, height, width)
     if dataset.img_ext != _extension(opts):
-        world.say(f"the images of {opts.data_path} are {dataset.img_ext}, and are read as such")
+        world.print(f"the images of {opts.data_path} are {dataset.img_ext}, and are read as such")
     disps = [np.empty((0, height, width), np.float32)]
     for batch in batches_of(dataset, opts, world):
         images = as_float(batch["color", 0, 0].to(world.device))
@@ -50,7 +50,7 @@ def predict_disparities(opts: Namespace, world: World) -> np.ndarray | None:
             plain, mirrored = np.split(disp, 2)
             disp = batch_post_process_disparity(plain, mirrored[:, :, ::-1])
         disps.append(disp)
-    return world.gather(np.concatenate(disps))
+    return world.gather_on_main(np.concatenate(disps))
 
 
 def _test_images(opts: Namespace, height: int, width: int) -> MonoDataset:
@@ -80,7 +80,7 @@ def read_test_image(opts: Namespace, index: int, height: int, width: int) -> np.
 def batches_of(dataset: MonoDataset, opts: Namespace, world: World) -> Iterable[dict]:
     """Return the batches of this process's share of a dataset, under a bar."""
     _prepare(world.device)
-    own = Subset(dataset, world.share(len(dataset)))
+    own = Subset(dataset, world.shard(len(dataset)))
     loader = DataLoader(own, opts.batch_size, num_workers=min(opts.num_workers, len(own)),
                         pin_memory=world.device.type == "cuda",
                         worker_init_fn=leave_interrupts_to_parent)

@@ -29,7 +29,7 @@ class World(NamedTuple):
         """Whether this is the process that prints and writes."""
         return self.rank == 0
 
-    def say(self, *words: object, sep: str = " ") -> None:
+    def print(self, *words: object, sep: str = " ") -> None:
         """Print, in the main process."""
         if self.is_main:
             with suppress(OSError):  # a terminal that is gone ends no run
@@ -40,11 +40,11 @@ class World(NamedTuple):
         device = "the CPU" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
         return device if self.size == 1 else f"{self.size} x {device}"
 
-    def share(self, count: int) -> range:
+    def shard(self, count: int) -> range:
         """Return which of `count` things this process does: a run of neighbours, maybe empty."""
         return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
-    def largest(self, number: int) -> int:
+    def all_reduce_max(self, number: int) -> int:
         """Return the largest of the numbers of all processes, in each of them."""
         if self.size == 1:
             return number
@@ -52,32 +52,32 @@ class World(NamedTuple):
         dist.all_reduce(numbers, dist.ReduceOp.MAX, self.host_group)
         return int(numbers)
 
-    def smallest(self, number: int) -> int:
+    def all_reduce_min(self, number: int) -> int:
         """Return the smallest of the numbers of all processes, in each of them."""
-        return -self.largest(-number)
+        return -self.all_reduce_max(-number)
 
-    def gather_all(self, thing: object) -> list:
+    def all_gather(self, thing: object) -> list:
         """Return the things of all processes, in the order of their ranks, in each of them."""
         things = [thing] * self.size
         if self.size > 1:
             dist.all_gather_object(things, thing, self.host_group)
         return things
 
-    def from_main(self, work: Callable, *args) -> object:
+    def broadcast_from_main(self, work: Callable, *args) -> object:
         """Return what `work` returns in the main process, whose files others may not see."""
         things = [work(*args) if self.is_main else None]
         if self.size > 1:
             dist.broadcast_object_list(things, 0, self.host_group)
         return things[0]
 
-    def in_turn(self, work: Callable[[], None]) -> None:
+    def call_in_rank_order(self, work: Callable[[], None]) -> None:
         """Call `work` in each process, one after the other."""
         for rank in range(self.size):
             if rank == self.rank:
                 work()
-            self.gather_all(None)
+            self.all_gather(None)
 
-    def gather(self, part: np.ndarray) -> np.ndarray | None:
+    def gather_on_main(self, part: np.ndarray) -> np.ndarray | None:
         """Join the arrays of all processes along their first axis, in the main one.
 
         Args:
@@ -98,7 +98,7 @@ def get_device(no_cuda: bool) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() and not no_cuda else "cpu")
 
 
-def join_world(no_cuda: bool) -> World:
+def init_distributed(no_cuda: bool) -> World:
     """Join the processes that torchrun started; without torchrun there is one.
 
     Args:
@@ -123,7 +123,7 @@ def join_world(no_cuda: bool) -> World:
     return World(dist.get_rank(), dist.get_world_size(), device, dist.new_group(backend="gloo"))
 
 
-def leave_world() -> None:
+def shut_down_distributed() -> None:
     """Part from the other processes, if there are any; the last thing that a run does."""
     if dist.is_initialized():
         # gloo's threads need the interpreter to let go of the last tensors; PyTorch 2.4 ends them

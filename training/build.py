@@ -81,7 +81,7 @@ def make_model(opts: Namespace, frames: Sequence[int | str], is_resumed: bool,
     pretrained = not is_resumed and opts.weights_init == "pretrained" and (
         not _encoders_are_loaded(opts))
     if pretrained:
-        world.in_turn(partial(_fetch_imagenet_weights, opts.num_layers))
+        world.call_in_rank_order(partial(_fetch_imagenet_weights, opts.num_layers))
     return Monodepth2(opts.num_layers, pretrained, frames, opts.scales, opts.pose_model_type,
                       opts.pose_model_input, opts.predictive_mask)
 

@@ -44,5 +44,6 @@ class Divergence:
     def first(self) -> tuple[int, int] | None:
         """Return the step, and the lowest rank that met it; all processes must ask."""
         size = self.world.size
-        step, rank = divmod(self.world.smallest(int(self._first) * size + self.world.rank), size)
+        first = self.world.all_reduce_min(int(self._first) * size + self.world.rank)
+        step, rank = divmod(first, size)
         return None if step == NEVER else (step, rank)

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from datasets import collate
 from options import MonodepthOptions
-from runtime.distributed import leave_world
+from runtime.distributed import shut_down_distributed
 from trainer import Trainer
 
 torch.set_default_dtype(torch.float64)
@@ -31,7 +31,7 @@ for module in trainer.model.modules():
 dataset, size = trainer.train_loader.dataset, trainer.opts.batch_size
 batches = [[dataset[start + i] for i in range(size)]
            for start in range(0, trainer.world.size * trainer.opts.accumulate * size, size)]
-own = [batches[i] for i in trainer.world.share(len(batches))]
+own = [batches[i] for i in trainer.world.shard(len(batches))]
 
 
 class Fixed(list):
@@ -51,4 +51,4 @@ trainer.logs.write = trainer.val = lambda *_: None
 trainer.run_epoch()
 if trainer.world.is_main:
     torch.save(kept, sys.argv[1])
-leave_world()
+shut_down_distributed()

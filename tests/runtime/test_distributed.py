@@ -72,11 +72,11 @@ def test_two_processes_evaluate_what_one_does(drive, weights, tmp_path, script):
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 12])
 def test_shares_are_all_things_once_in_order(size, count):
-    shares = [World(rank, size, torch.device("cpu")).share(count) for rank in range(size)]
+    shares = [World(rank, size, torch.device("cpu")).shard(count) for rank in range(size)]
     assert [i for share in shares for i in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_one_process_gathers_its_own():
     part = np.arange(6).reshape(3, 2)
-    assert World(0, 1, torch.device("cpu")).gather(part) is part
+    assert World(0, 1, torch.device("cpu")).gather_on_main(part) is part
