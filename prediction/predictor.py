@@ -72,7 +72,7 @@ class Predictor(nn.Module):
         return next(self.parameters()).device
 
     def keep_freed_memory(self) -> None:
-        """Save a sixth of the time of many batches of one size, on a CPU; affects the process."""
+        """On a CPU, reuse the memory of earlier batches in this process: saves a sixth of the time."""
         if self.device.type == "cpu":
             keep_freed_memory()
 
@@ -144,7 +144,7 @@ class Predictor(nn.Module):
         return as_float(images) if images.dtype == torch.uint8 else images.float()
 
     def _resized(self, images: Tensor) -> Tensor:
-        """Resize (B, 3, H, W) to the network's size: uint8 to the bits of Pillow, or float32."""
+        """Resize (B, 3, H, W) to the network's size; uint8 images get exactly Pillow's result."""
         if images.dtype == torch.uint8:
             return torch.stack([resize(image, self.height, self.width, exact=True)
                                 for image in images])
