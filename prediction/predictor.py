@@ -13,6 +13,8 @@ from checkpoints.training_camera import read_training_camera
 from datasets import as_float
 from datasets.images import resize, resize_float
 from layers import disp_to_depth, resize_disp
+from metrics.depth import batch_post_process_disparity
+from runtime.machine import keep_freed_memory
 
 METRES, RELATIVE = "metres", "relative"
 EXPECTED = ("expected RGB: a float tensor (B, 3, H, W) or (3, H, W) in [0, 1], or a uint8 array "
@@ -20,12 +22,12 @@ EXPECTED = ("expected RGB: a float tensor (B, 3, H, W) or (3, H, W) in [0, 1], o
 
 
 class Prediction(NamedTuple):
-    """What a network says of B images, at their size and on its device.
+    """Hold the predictions for B images, at their size and on the device of the network.
 
     Attributes:
         disp: (B, 1, H, W) scaled inverse depth, in 1 / the network's unit of length.
         depth: (B, 1, H, W) distance along the optical axis, in `unit`.
-        unit: "metres", or "relative": but for a factor that is not known, and may differ from
+        unit: "metres", or "relative": depth up to an unknown scale factor, which may differ from
             image to image.
     """
 
@@ -35,19 +37,19 @@ class Prediction(NamedTuple):
 
 
 class Predictor(nn.Module):
-    """Join the networks of a weights folder with their input size, depth range and unit of depth.
+    """Predict depth with the networks, input size, depth range and unit of a weights folder.
 
     Args:
-        folder: a weights folder of train.py, or a published one: encoder.pth and depth.pth.
-        device: the device of the networks.
-        min_depth: depth at disparity 1; by default that of training.
-        max_depth: depth at disparity 0; by default that of training.
-        with_pose: load the pose network too.
+        folder: a weights folder of train.py or a published one, with encoder.pth and depth.pth.
+        device: where the networks run.
+        min_depth: depth at disparity 1 (default: the value used in training).
+        max_depth: depth at disparity 0 (default: the value used in training).
+        with_pose: also load the pose network.
 
     Attributes:
         model: `Monodepth2`, in evaluation mode.
         height, width: size of the network's input, pixels.
-        use_stereo: whether stereo pairs were used in training.
+        use_stereo: whether the weights were trained with stereo pairs.
         training_camera: depth range, baseline, intrinsics and unit of depth.
 
     Raises:
@@ -64,43 +66,88 @@ class Predictor(nn.Module):
             min_depth, max_depth)
         self.eval()
 
+    @property
+    def device(self) -> torch.device:
+        """The device on which the networks run."""
+        return next(self.parameters()).device
+
+    def keep_freed_memory(self) -> None:
+        """Save a sixth of the time of many batches of one size, on a CPU; affects the process."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
+
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return scaled inverse depth and depth = 1 / it, in the network's unit of length.
+        """Compute scaled inverse depth and depth, in the network's unit of length.
 
         Args:
             image: (B, 3, height, width) in [0, 1].
 
         Returns:
-            Two of (B, 1, height, width).
+            Scaled inverse depth and its inverse, depth: both (B, 1, height, width).
         """
         return disp_to_depth(self.model.disparity(image), self.training_camera.min_depth,
                              self.training_camera.max_depth)
 
     @torch.no_grad()
+    def disparity(self, images: Tensor) -> Tensor:
+        """Compute the network's own output, before the depth range is applied.
+
+        Args:
+            images: (B, 3, height, width), uint8 or float in [0, 1], on any device.
+
+        Returns:
+            (B, 1, height, width) in (0, 1), on the device of the network.
+        """
+        return self.model.disparity(self._as_input(images))
+
+    @torch.no_grad()
+    def scaled_disparity(self, images: Tensor, post_process: bool = False) -> np.ndarray:
+        """Compute scaled inverse depth, in 1 / the network's unit of length.
+
+        Args:
+            images: (B, 3, height, width), uint8 or float in [0, 1], on any device.
+            post_process: average with the prediction of the mirrored images, mirrored back.
+
+        Returns:
+            (B, height, width) float32; float64 with `post_process`, whose weights are float64.
+        """
+        images = self._as_input(images)
+        if not post_process:
+            return self(images)[0][:, 0].cpu().numpy()
+        disps = self(torch.cat([images, images.flip(3)]))[0][:, 0].cpu().numpy()  # (2B, h, w)
+        plain, mirrored = np.split(disps, 2)
+        return batch_post_process_disparity(plain, mirrored[:, :, ::-1])
+
+    @torch.no_grad()
     def predict(self, images: Tensor | np.ndarray) -> Prediction:
-        """Predict images of any size, resized with LANCZOS as those of the training were.
+        """Predict depth of images of any size; LANCZOS resizes them, as it does in training.
 
         Args:
             images: RGB, a float tensor (B, 3, H, W) or (3, H, W) in [0, 1], on any device, or a
                 uint8 array (B, H, W, 3) or (H, W, 3).
 
         Returns:
-            Maps at the size of the images; B is 1 for a single one.
+            Maps of the size of the images; B is 1 for a single image.
 
         Raises:
-            ValueError: the images are of another type, shape or range.
+            ValueError: the type, shape or value range of the images is wrong.
         """
         images = _batch(images)
-        device = next(self.parameters()).device
-        disp = resize_disp(self(self._resized(images).to(device))[0], *images.shape[2:])
+        scaled, _ = self(self._as_input(self._resized(images)))
+        disp = resize_disp(scaled, *images.shape[2:])
         metres = self.training_camera.metres
         return Prediction(disp, (metres or 1) / disp, RELATIVE if metres is None else METRES)
 
+    def _as_input(self, images: Tensor) -> Tensor:
+        """Move uint8 or float images to the network's device, as float32 in [0, 1]."""
+        images = images.to(self.device)
+        return as_float(images) if images.dtype == torch.uint8 else images.float()
+
     def _resized(self, images: Tensor) -> Tensor:
-        """Bring (B, 3, H, W), uint8 or float32, to the network's size, in [0, 1]."""
-        if images.dtype == torch.uint8:  # to the bit what test_simple.py makes of a file
-            return as_float(torch.stack([resize(image, self.height, self.width, exact=True)
-                                         for image in images]))
+        """Resize (B, 3, H, W) to the network's size: uint8 to the bits of Pillow, or float32."""
+        if images.dtype == torch.uint8:
+            return torch.stack([resize(image, self.height, self.width, exact=True)
+                                for image in images])
         return resize_float(images, self.height, self.width)
 
 

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from checkpoints.training_camera import TrainingCamera, write_training_camera
 from layers import resize_disp
+from metrics.depth import batch_post_process_disparity
 from prediction.predictor import Predictor
 
 SIZE = (100, 150)  # of the images, other than the network's
@@ -82,6 +83,31 @@ def test_depth_is_in_metres_where_the_baseline_is_known(tmp_path, images, camera
     prediction = Predictor(folder).predict(images)
     assert prediction.unit == unit
     assert_close(prediction.depth, factor / prediction.disp, rtol=1e-6, atol=0)
+
+
+@pytest.fixture
+def batch(predictor):
+    """Two images of the network's size, (2, 3, height, width) uint8."""
+    return torch.randint(0, 256, (2, 3, predictor.height, predictor.width), dtype=torch.uint8)
+
+
+def test_uint8_and_float_images_have_the_same_scaled_disparity(predictor, batch):
+    with torch.no_grad():
+        expected = predictor(batch / 255)[0][:, 0].numpy()
+    for images in (batch, batch / 255):
+        disps = predictor.scaled_disparity(images)
+        assert disps.dtype == np.float32
+        np.testing.assert_array_equal(disps, expected)
+    raw = predictor.disparity(batch)[:, 0].numpy()
+    np.testing.assert_allclose(disps, 0.01 + 9.99 * raw, rtol=1e-6)
+
+
+def test_post_processing_blends_the_disparity_of_mirrored_images(predictor, batch):
+    both = predictor.scaled_disparity(batch, post_process=True)
+    plain = predictor.scaled_disparity(batch)
+    mirrored = predictor.scaled_disparity(batch.flip(3))[:, :, ::-1]
+    np.testing.assert_allclose(both, batch_post_process_disparity(plain, mirrored), rtol=1e-5)
+    assert np.abs(plain / mirrored - 1).max() > 0.1  # the two differ, so that order matters
 
 
 def test_disparity_is_scaled_by_the_range_of_the_weights(tmp_path, predictor, images):
