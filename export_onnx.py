@@ -5,35 +5,28 @@ import argparse
 from pathlib import Path
 
 from options import OneLineParser
-from prediction.onnx import OPSETS, check, check_packages, report, to_onnx
 from runtime.errors import run
-from runtime.files import write_atomically
+
+OPSETS = range(18, 21)  # written without conversion by every supported version of PyTorch
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the options of the command line."""
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the options of a command line (default: of this program)."""
     parser = OneLineParser(description=__doc__)
-    parser.add_argument("--load_weights_folder", required=True,
+    parser.add_argument("--load_weights_folder", required=True, type=Path,
                         help="a folder with encoder.pth and depth.pth")
-    parser.add_argument("--output", metavar="FILE",
-                        help="(default: depth.onnx in the weights folder)")
+    parser.add_argument("--output", metavar="FILE", type=Path,
+                        help="file to write (default: depth.onnx in the weights folder)")
     parser.add_argument("--opset", type=int, default=OPSETS[0], choices=OPSETS,
-                        help="version of ONNX's operators (%(default)s)")
-    return parser.parse_args()
+                        help="version of the ONNX operators (%(default)s)")
+    return parser.parse_args(argv)
 
 
 def main() -> None:
     """Export as the command line says."""
     args = parse_args()
-    check_packages()
-    # not before: it takes seconds (PyTorch), and -h and a wrong flag want their answer at once
-    from prediction.predictor import Predictor
-    predictor = Predictor(args.load_weights_folder)
-    path = Path(args.output or Path(args.load_weights_folder, "depth.onnx"))
-    content = to_onnx(predictor, args.opset)
-    differences = check(content, predictor)
-    write_atomically(path, content)
-    print(report(path, predictor, differences))
+    from prediction.onnx import export_onnx
+    export_onnx(args.load_weights_folder, args.output, args.opset)
 
 
 if __name__ == "__main__":

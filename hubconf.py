@@ -1,34 +1,34 @@
-"""What torch.hub.load finds here: depth from a weights folder, or from a published model."""
+"""Offer the depth networks to torch.hub.load: a weights folder or a published model."""
 from __future__ import annotations
 
 import os
 import sys
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # what is imported here by its public name, torch.hub.list takes for a model
+if TYPE_CHECKING:  # torch.hub.list would list the imported class as a model
     from prediction.predictor import Predictor
 
 dependencies = ["torch", "torchvision", "numpy", "PIL", "cv2", "tqdm"]
 
 
 def monodepth2(weights: str | os.PathLike) -> Predictor:
-    """Return a network of depth: `.predict(images)` takes images of any size.
+    """Load a depth network; its `.predict(images)` takes images of any size.
 
     Args:
         weights: a weights folder, or the name of a published model, which is downloaded to
             models/ beside this file on first use.
 
     Returns:
-        A module, in evaluation mode, on the CPU. `predict(images)` gives `disp` (B, 1, H, W),
-        scaled inverse depth, `depth` (B, 1, H, W), and its `unit`, "metres" or "relative", for
-        RGB images: a float tensor (B, 3, H, W) or (3, H, W) in [0, 1], or a uint8 array
-        (B, H, W, 3) or (H, W, 3).
+        A module in evaluation mode, on the CPU. `predict(images)` returns `disp` (B, 1, H, W),
+        the scaled inverse depth, `depth` (B, 1, H, W), and `unit` of depth, "metres" or
+        "relative", for RGB images: a float tensor (B, 3, H, W) or (3, H, W) in [0, 1], or a uint8
+        array (B, H, W, 3) or (H, W, 3).
 
     Raises:
-        DataError: there is no such folder or model, a file is broken, or the download failed.
-        ImportError: another module has the name of one of this project's.
+        DataError: the folder or model does not exist, a file is broken, or the download failed.
+        ImportError: an imported module has the same name as a module of this project.
     """
-    # here, not above: torch.hub.list takes every public name of this file for a model
+    # imported here: torch.hub.list lists every callable of this file as a model
     try:
         from prediction.predictor import Predictor
         from runtime.downloads import PRETRAINED_MODELS, download_model_if_doesnt_exist
@@ -45,7 +45,7 @@ def monodepth2(weights: str | os.PathLike) -> Predictor:
 
 
 def _explained(error: ImportError) -> ImportError:
-    """Return the error, or a better one where a module of another project is in the way."""
+    """Explain an import error that a module of the same name in another project causes."""
     name = (error.name or "").partition(".")[0]
     path = getattr(sys.modules.get(name), "__file__", None) or ""
     if not path or os.path.realpath(path).startswith(os.path.dirname(os.path.realpath(__file__))):

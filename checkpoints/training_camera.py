@@ -1,13 +1,17 @@
-"""What a weights folder says of its depth: how it was trained, its range, its camera, its unit."""
+"""The camera of a weights folder: depth range, baseline, intrinsics, and the unit of its depth."""
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import Tensor
+
 from datasets.intrinsics import Intrinsics, from_normalised
 from datasets.kitti_dataset import KITTIDataset
 from datasets.mono_dataset import NOMINAL_BASELINE
+from layers import disp_to_depth
+from metrics.depth import STEREO_SCALE_FACTOR
 from options import MAX_DEPTH, MIN_DEPTH
 from runtime.errors import DataError
 from runtime.files import write_atomically
@@ -16,16 +20,28 @@ FILE_NAME = "camera.json"
 TRAININGS = ("mono", "stereo", "mono+stereo")
 
 
+class Unit(NamedTuple):
+    """Convert the network's depth to a unit of length.
+
+    Attributes:
+        factor: multiplies the network's depth.
+        words: names the unit and its origin.
+    """
+
+    factor: float
+    words: str
+
+
 class TrainingCamera(NamedTuple):
-    """The training mode and the camera of a weights folder.
+    """Describe the camera that a network was trained with, and the unit of the network's depth.
 
     Attributes:
         training: "mono", "stereo" or "mono+stereo".
         min_depth: depth at disparity 1, in the network's unit of length.
-        max_depth: depth at disparity 0.
-        baseline: metres between the cameras of the stereo pairs; None where it is not known.
-        K: (3, 3) intrinsics in units of the image's width and height; None where sequences differ.
-        image_size: width and height of the images trained on, as they lie on the disk, or None.
+        max_depth: depth at disparity 0, in the network's unit of length.
+        baseline: metres between the two cameras of the stereo pairs; None if unknown.
+        K: (3, 3) intrinsics in units of the image's width and height; None if sequences differ.
+        image_size: width and height of the image files before resizing; None if unknown.
     """
 
     training: str
@@ -37,24 +53,42 @@ class TrainingCamera(NamedTuple):
 
     @property
     def metres(self) -> float | None:
-        """Metres in the network's unit of length; None where the unit is unknown."""
-        # stereo training calls the baseline 0.1, so its unit is ten baselines
+        """Metres per unit of the network's depth; None if the scale is unknown."""
+        # stereo training uses the nominal baseline 0.1, so the network's unit is ten baselines
         if self.training == "mono" or self.baseline is None:
             return None
         return self.baseline / NOMINAL_BASELINE
 
-    def unit(self) -> str:
-        """Say the unit of depth, and why."""
-        if self.metres is None:
-            return "relative: the network's depth times a constant that nothing tells"
-        return (f"metres: {self.metres:g} x the network's depth, from a baseline of "
-                f"{self.baseline:g} m that training calls {NOMINAL_BASELINE}")
+    def unit(self, scale: float | None = None, fitted_to: str | None = None,
+             assume_kitti: bool = False) -> Unit:
+        """Return the unit of depth: metres where the scale is known.
+
+        Args:
+            scale: factor chosen by the user or fitted to ground truth; used instead of training's.
+            fitted_to: the ground truth file that `scale` was fitted to.
+            assume_kitti: use KITTI's 5.4 if the scale is unknown, as --pred_metric_depth does.
+        """
+        if fitted_to:
+            return Unit(scale, f"metres: {scale:g} x the network's depth, fitted to {fitted_to}")
+        if scale is not None:
+            return Unit(scale, f"{scale:g} x the network's depth, as --scale says")
+        if self.metres is not None:
+            return Unit(self.metres, f"metres: {self.metres:g} x the network's depth, from a "
+                        f"baseline of {self.baseline:g} m that training calls {NOMINAL_BASELINE}")
+        if assume_kitti:
+            return Unit(STEREO_SCALE_FACTOR, f"{STEREO_SCALE_FACTOR:g} x the network's depth, "
+                        "which would be metres only after training with KITTI's stereo pairs")
+        return Unit(1.0, "relative: depth up to an unknown scale factor")
+
+    def disp_to_depth(self, disp: Tensor) -> tuple[Tensor, Tensor]:
+        """Convert the network's disparity in (0, 1) to scaled inverse depth and depth."""
+        return disp_to_depth(disp, self.min_depth, self.max_depth)
 
     def with_range(self, min_depth: float | None, max_depth: float | None) -> TrainingCamera:
-        """Return the camera with another depth range, where one is given.
+        """Replace the limits of the depth range that are given.
 
         Raises:
-            DataError: the smaller depth is not the smaller one.
+            DataError: the minimum is not below the maximum.
         """
         changed = self._replace(min_depth=min_depth or self.min_depth,
                                 max_depth=max_depth or self.max_depth)
@@ -65,22 +99,22 @@ class TrainingCamera(NamedTuple):
         return changed
 
     def intrinsics(self, width: int, height: int) -> Intrinsics | None:
-        """Return the camera for images of this size, if it is known."""
+        """Scale K to images of this size; None if K is unknown."""
         return None if self.K is None else from_normalised(self.K, width, height)
 
 
-def write_training_camera(folder: str | Path, camera: TrainingCamera) -> None:
+def write_training_camera(folder: str | Path, training_camera: TrainingCamera) -> None:
     """Write camera.json into a weights folder."""
-    fields = camera._asdict() | {"unit": camera.unit()}
+    fields = training_camera._asdict() | {"unit": training_camera.unit().words}
     write_atomically(Path(folder, FILE_NAME), (json.dumps(fields, indent=2) + "\n").encode())
 
 
 def read_training_camera(folder: str | Path, use_stereo: bool) -> TrainingCamera:
-    """Return the camera of a weights folder; one without camera.json is taken for KITTI's.
+    """Read camera.json of a weights folder; without this file, return KITTI's camera.
 
     Args:
-        folder: with camera.json, or a published one.
-        use_stereo: what its encoder.pth says.
+        folder: a weights folder of train.py or a published one.
+        use_stereo: whether the weights were trained with stereo pairs, as encoder.pth says.
 
     Raises:
         DataError: camera.json is broken.
@@ -90,36 +124,39 @@ def read_training_camera(folder: str | Path, use_stereo: bool) -> TrainingCamera
         content = path.read_bytes()
     except FileNotFoundError:
         return TrainingCamera("stereo" if use_stereo else "mono", baseline=KITTIDataset.baseline,
-                      K=KITTIDataset.K[:3, :3].tolist(),
-                      image_size=list(KITTIDataset.full_res_shape))
+                              K=KITTIDataset.K[:3, :3].tolist(),
+                              image_size=list(KITTIDataset.full_res_shape))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     return parse_training_camera(content, path)
 
 
 def parse_training_camera(content: bytes, name: str | Path) -> TrainingCamera:
-    """Read the content of a camera.json.
+    """Parse and validate the content of a camera.json.
+
+    Args:
+        content: JSON with the fields of `TrainingCamera`; other fields are ignored.
+        name: of the file, for the error.
 
     Raises:
-        DataError: it is broken.
+        DataError: the content is broken.
     """
     try:
         fields = json.loads(content)
-        camera = TrainingCamera(**{field: fields[field] for field in TrainingCamera._fields})
-        is_whole = (camera.training in TRAININGS
-                    and 0 < camera.min_depth < camera.max_depth < float("inf")
-                    and (camera.baseline is None or 0 < camera.baseline < float("inf"))
-                    and (camera.K is None or _is_matrix(camera.K))
-                    and (camera.image_size is None or _is_size(camera.image_size)))
+        found = TrainingCamera(**{field: fields[field] for field in TrainingCamera._fields})
+        is_valid = (found.training in TRAININGS
+                    and 0 < found.min_depth < found.max_depth < float("inf")
+                    and (found.baseline is None or 0 < found.baseline < float("inf"))
+                    and (found.K is None or _is_intrinsics(found.K))
+                    and (found.image_size is None or _is_size(found.image_size)))
     except (ValueError, KeyError, TypeError, RecursionError):
-        is_whole = False
-    if not is_whole:
-        raise DataError(f"{name} is broken; copy it again, or delete it, and the weights are taken "
-                        "for KITTI's")
-    return camera
+        is_valid = False
+    if not is_valid:
+        raise DataError(f"{name} is broken; copy it again, or delete it to use KITTI's camera")
+    return found
 
 
-def _is_matrix(K: object) -> bool:
+def _is_intrinsics(K: object) -> bool:
     return [len(row) for row in K] == [3, 3, 3] and all(
         isinstance(v, (int, float)) and abs(v) < 1e6 for row in K for v in row) and (
         min(K[0][0], K[1][1]) > 0)

@@ -1,4 +1,4 @@
-"""Footage: the frames of an image, a folder, a video file or a camera; and videos to write."""
+"""Read the frames of an image, a folder of images, a video file or a webcam."""
 from __future__ import annotations
 
 import os
@@ -22,21 +22,23 @@ from runtime.errors import DataError
 
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv",
                     ".3gp", ".ogv", ".ts"})
-FASTEST = 1000  # frames a second; what files say of more is a mistake
-WHOLE = 0.95  # of the frames that a video announces, which some formats estimate
-DEFAULT_FPS = 10.0  # of a video that is made of frames which have no rate of their own
-MADE = ("_disp", "_depth")  # ends of the names of pictures that prediction makes
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong is said here, in a line
+MAX_FPS = 1000  # a file that announces a higher frame rate is wrong
+MIN_DECODED = 0.95  # share of the announced frames, which some formats only estimate
+DEFAULT_FPS = 10.0  # frames per second where the rate is unknown, and of videos made of images
+PREDICTION_SUFFIXES = ("_disp", "_depth")  # name endings of pictures that test_simple.py writes
+MISSING = ("does not exist; give an image, a folder of images, a video file or the number of a "
+           "webcam")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # errors are reported here, in one line
 (cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2).setLogLevel(0)  # OpenCV 5, 4
 
 
 class Still(NamedTuple):
-    """A frame that has not been decoded yet.
+    """Name a frame that is decoded on demand.
 
     Attributes:
-        label: what it is called in messages.
-        name: path of the image without its extension; of a video's frame, the video's and a number.
-        read: returns it, (3, H, W) uint8 RGB; raises a DataError if it is no image.
+        label: names the frame in messages.
+        name: path of the image without extension; for a video, the video's path and a number.
+        read: decodes the frame to (3, H, W) uint8 RGB; raises a DataError if that fails.
     """
 
     label: str
@@ -45,45 +47,48 @@ class Still(NamedTuple):
 
 
 class Footage:
-    """The frames of a source, in their order.
+    """Iterate over the frames of a source, in order.
 
     Args:
-        source: an image, a folder of images, a video file, or the number of a camera.
-        ext: of the images in a folder; any that is known if None.
-        most: frames to end after, all if None.
+        source: an image, a folder of images, a video file, or the number of a webcam.
+        ext: extension of the images in a folder (default: every extension of `EXTENSIONS`).
+        max_frames: number of frames to stop after (default: all frames).
 
     Attributes:
-        name: path of the source without its extension.
-        is_video: whether it is a video file or a camera: its frames come one after the other.
-        fps: frames a second of a video, else None.
-        count: how many frames there are, None where nothing tells.
+        name: path of the source without extension.
+        is_webcam: whether the source is a webcam.
+        is_video: whether the source is a video file or a webcam, which is read sequentially.
+        fps: frames per second of a video; None for images.
+        count: number of frames; None if unknown.
 
     Raises:
-        DataError: there is no such source, or it has no frames.
+        DataError: the source is missing, cannot be opened, or is a folder without images.
     """
 
-    def __init__(self, source: str | Path, ext: str | None = None, most: int | None = None):
+    def __init__(self, source: str | Path, ext: str | None = None, max_frames: int | None = None):
         path = Path(source)
-        self.source, self.most = source, most
-        self.is_camera = bool(re.fullmatch("[0-9]{1,3}", str(source))) and not path.exists()
-        self.is_video = self.is_camera or (path.suffix.lower() in VIDEOS and not path.is_dir())
-        self.name = Path(f"camera_{source}") if self.is_camera else (
-            path if path.is_dir() else path.with_suffix(""))
+        self.source, self.max_frames = source, max_frames
+        self.is_webcam = bool(re.fullmatch("[0-9]{1,3}", str(source))) and not path.exists()
+        self.is_video = self.is_webcam or (path.suffix.lower() in VIDEOS and not path.is_dir())
+        if self.is_webcam:
+            self.name = Path(f"camera_{source}")
+        else:
+            self.name = path if path.is_dir() else path.with_suffix("")
         self.fps = None
         if self.is_video:
             self.fps, self.count = self._rate_and_count()
         else:
             self.images = _find_images(path, ext)
             self.count = len(self.images)
-        self.count = min(filter(None, (self.count, most)), default=None)
+        self.count = min(filter(None, (self.count, max_frames)), default=None)
 
     def __iter__(self) -> Iterator[Still]:
-        """Yield the frames; an image is decoded when it is read, a video's frame when it comes."""
+        """Yield the frames; images are decoded by `read`, frames of a video at once."""
         if not self.is_video:
-            for path in self.images[:self.most]:
+            for path in self.images[:self.max_frames]:
                 yield Still(str(path), path.with_suffix(""), partial(read_still, path))
             return
-        for number, frame in enumerate(islice(self._frames(), self.most)):
+        for number, frame in enumerate(islice(self._frames(), self.max_frames)):
             yield Still(f"{self.source}, frame {number}", self.name / f"{number:06d}",
                         partial(_from_opencv, frame))
 
@@ -91,11 +96,11 @@ class Footage:
         with self._opened() as capture:
             rate = capture.get(cv2.CAP_PROP_FPS)
             count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        if not 0 < rate < FASTEST:
+        if not 0 < rate < MAX_FPS:
             rate = DEFAULT_FPS
-            print(f"warning: {self.source} does not say its rate; it is taken for {rate:g} frames "
-                  "a second", file=sys.stderr)
-        return rate, int(count) if 0 < count < 1e9 and not self.is_camera else None
+            print(f"warning: the frame rate of {self.source} is unknown; assuming {rate:g} frames "
+                  "per second", file=sys.stderr)
+        return rate, int(count) if 0 < count < 1e9 and not self.is_webcam else None
 
     def _frames(self) -> Iterator[np.ndarray]:
         number = 0
@@ -109,54 +114,53 @@ class Footage:
         if not number:
             raise DataError(f"{self.source} has no frame that can be decoded; convert it again, "
                             "for example to H.264 in .mp4")
-        if self.count is not None and number < WHOLE * self.count:
+        if self.count is not None and number < MIN_DECODED * self.count:
             print(f"\nwarning: {self.source} breaks off: it has {number} of the {self.count} "
                   "frames that it announces; copy it again", file=sys.stderr)
 
     @contextmanager
     def _opened(self) -> Iterator[cv2.VideoCapture]:
-        if not self.is_camera and not Path(self.source).is_file():
-            raise DataError(f"{self.source} does not exist; give an image, a folder of images, a "
-                            "video file or the number of a camera")
-        capture = cv2.VideoCapture(int(self.source) if self.is_camera else str(self.source))
+        if not self.is_webcam and not Path(self.source).is_file():
+            raise DataError(f"{self.source} {MISSING}")
+        capture = cv2.VideoCapture(int(self.source) if self.is_webcam else str(self.source))
         try:
+            if not capture.isOpened() and self.is_webcam:
+                raise DataError(f"webcam {self.source} cannot be opened; the first webcam is "
+                                "usually 0")
             if not capture.isOpened():
-                what = "is no camera of this machine" if self.is_camera else (
-                    f"cannot be read as a video ({Path(self.source).stat().st_size} bytes)")
-                cure = "0 is usually the first" if self.is_camera else (
-                    "copy it again, or convert it to H.264 in .mp4")
-                raise DataError(f"{self.source} {what}; {cure}")
+                raise DataError(f"{self.source} cannot be read as a video "
+                                f"({Path(self.source).stat().st_size} bytes); copy it again, or "
+                                "convert it to H.264 in .mp4")
             yield capture
         finally:
             capture.release()
 
 
 def _find_images(path: Path, ext: str | None) -> list[Path]:
-    """Return the image, or those in the folder, without pictures that prediction made."""
+    """Return the image, or the images of the folder, without pictures of test_simple.py."""
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise DataError(f"{path} does not exist; give an image, a folder of images, a video file "
-                        "or the number of a camera")
+        raise DataError(f"{path} {MISSING}")
     wanted = EXTENSIONS if ext is None else {f".{ext.lstrip('.')}"}
     try:
-        files = [file for file in path.iterdir() if not file.stem.endswith(MADE)]
+        files = [file for file in path.iterdir() if not file.stem.endswith(PREDICTION_SUFFIXES)]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     found = sorted((file for file in files
                     if (file.suffix if ext else file.suffix.lower()) in wanted),
-                   key=_numbers_and_words)
+                   key=_natural_order)
     if not found:
-        what = "image" if ext is None else f"*.{ext.lstrip('.')}"
+        kind = "image" if ext is None else f"*.{ext.lstrip('.')}"
         others = sorted({file.suffix for file in files if file.suffix.lower() in EXTENSIONS})
-        cure = f"it has {', '.join(others)}: pass --ext {others[0][1:]}" if others else (
+        advice = f"it has {', '.join(others)}: pass --ext {others[0][1:]}" if others else (
             "is it the right folder?")
-        raise DataError(f"{path} has no {what}; {cure}")
+        raise DataError(f"{path} has no {kind}; {advice}")
     return found
 
 
-def _numbers_and_words(path: Path) -> list:
-    """Return what puts 2.png before 10.png."""
+def _natural_order(path: Path) -> list:
+    """Return a sort key that puts 2.png before 10.png."""
     return [int(part) if part.isdecimal() else part
             for part in re.split("([0-9]+)", path.name)]
 
@@ -165,7 +169,7 @@ def read_still(path: Path) -> Tensor:
     """Decode an image file to (3, H, W) uint8 RGB.
 
     Raises:
-        DataError: it is no image.
+        DataError: the file cannot be decoded.
     """
     try:
         return read_image(path)
@@ -174,6 +178,5 @@ def read_still(path: Path) -> Tensor:
 
 
 def _from_opencv(frame: np.ndarray) -> Tensor:
+    """Convert (H, W, 3) BGR to (3, H, W) RGB."""
     return torch.from_numpy(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)
-
-

@@ -1,1 +1,1 @@
-"""From images to disparity, depth, pictures, videos, point clouds and ONNX files."""
+"""Predict disparity and depth from images, and write pictures, videos, point clouds and ONNX."""

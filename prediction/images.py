@@ -1,7 +1,4 @@
-"""What a weights folder predicts: disparities of a split, motions of a sequence, any images.
-
-Scripts import this file after they have read their command line: it takes seconds (PyTorch).
-"""
+"""Predict images of any size in batches, read ahead by threads."""
 from __future__ import annotations
 
 from collections import deque
@@ -16,29 +13,22 @@ import torch
 from torch import Tensor
 
 from checkpoints.training_camera import TrainingCamera
-from datasets import as_float
 from datasets.footage import Still
 from datasets.ground_truth import load_gt_depths
 from datasets.images import resize
-from layers import disp_to_depth, resize_disp
-from networks import Monodepth2
+from layers import resize_disp
+from prediction.predictor import Predictor
 from runtime.errors import DataError
-from runtime.machine import keep_freed_memory
-
-
-def _prepare(device: torch.device) -> None:
-    if device.type == "cpu":
-        keep_freed_memory()  # a sixth of the time: batches are of one size
 
 
 class Frame(NamedTuple):
-    """An image and what was predicted for it.
+    """Hold an image and its predicted disparity.
 
     Attributes:
-        label: what it is called in messages.
-        name: path without extension, on which those of its outputs are built.
+        label: names the image in messages.
+        name: path without extension, from which the names of output files are made.
         image: (3, H, W) uint8 RGB.
-        disp: (1, 1, h, w) in (0, 1), of the network's size.
+        disp: (1, 1, h, w) in (0, 1), at the size of the network, on the CPU.
     """
 
     label: str
@@ -47,53 +37,49 @@ class Frame(NamedTuple):
     disp: Tensor
 
 
-def predict_images(model: Monodepth2, footage: Iterable[Still], height: int, width: int,
-                   batch_size: int, pool: Executor) -> Iterator[list[Frame]]:
-    """Yield each batch of images with their disparities.
+def predict_images(predictor: Predictor, footage: Iterable[Still], batch_size: int,
+                   pool: Executor) -> Iterator[list[Frame]]:
+    """Yield the images in batches, with their disparities.
 
     Args:
-        model: on any device.
+        predictor: on any device.
         footage: images of any size.
-        height: of the network's input.
-        width: the same.
-        batch_size: images at once.
+        batch_size: images per batch; the last batch may be smaller.
         pool: threads that read the next two batches while the network predicts.
 
     Raises:
-        DataError: a file is no image; those before it have been yielded.
+        DataError: an image cannot be read; the images before it have been yielded.
     """
-    device = next(model.parameters()).device
-    _prepare(device)
-    for batch in _batches(_read_ahead(pool, footage, height, width, 2 * batch_size), batch_size):
-        images = torch.stack([resized for _, _, resized in batch]).to(device)
-        with torch.no_grad():
-            disps = model.disparity(as_float(images)).cpu()
+    predictor.keep_freed_memory()
+    frames = _read_ahead(pool, footage, predictor.height, predictor.width, 2 * batch_size)
+    for batch in _batches(frames, batch_size):
+        disps = predictor.disparity(torch.stack([resized for _, _, resized in batch])).cpu()
         yield [Frame(still.label, still.name, image, disp)
                for (still, image, _), disp in zip(batch, disps.split(1), strict=True)]
 
 
 def _read_ahead(pool: Executor, footage: Iterable[Still], height: int, width: int,
                 ahead: int) -> Iterator[tuple[Still, Tensor, Tensor]]:
-    """Yield frames in their order, read at most `ahead` too early: as they are, and resized."""
+    """Yield frames in order, decoded and resized, reading at most `ahead` frames in advance."""
     def read(still: Still) -> tuple[Still, Tensor, Tensor]:
         image = still.read()
         return still, image, resize(image, height, width, exact=True)
 
-    coming = deque()
+    pending = deque()
     try:
         for still in footage:
-            coming.append(pool.submit(read, still))
-            if len(coming) > ahead:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+            pending.append(pool.submit(read, still))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
-        for frame in coming:
+        for frame in pending:
             frame.cancel()
 
 
 def _batches(frames: Iterable[tuple], batch_size: int) -> Iterator[list[tuple]]:
-    """Yield lists of `batch_size` frames; what is left, or came before an error, is yielded too."""
+    """Yield lists of `batch_size` frames; a shorter list at the end or before an error."""
     batch = []
     try:
         for frame in frames:
@@ -109,29 +95,31 @@ def _batches(frames: Iterable[tuple], batch_size: int) -> Iterator[list[tuple]]:
         yield batch
 
 
-def fit_scale(batches: Iterable[list[Frame]], path: str | Path, camera: TrainingCamera) -> float:
-    """Return the factor that makes predicted depth that of a ground truth file.
+def fit_scale(batches: Iterable[list[Frame]], path: str | Path,
+              training_camera: TrainingCamera) -> float:
+    """Return the factor that scales predicted depth to ground truth.
 
-    Each image has a ratio of medians, over the pixels that have ground truth; theirs is the factor.
+    The factor is the median over images of median(true depth) / median(predicted depth), at pixels
+    with ground truth.
 
     Args:
-        batches: as `predict_images` yields them.
-        path: of an .npz with a map (H, W) for each image, 0 = none.
-        camera: of the weights.
+        batches: output of `predict_images`.
+        path: an .npz with a depth map (H, W) for each image, 0 = no ground truth.
+        training_camera: of the weights.
 
     Raises:
-        DataError: the file is broken, has another number of maps, or no depth.
+        DataError: the file is broken, its number of maps is wrong, or every pixel is 0.
     """
     gt_depths, ratios = load_gt_depths(path), []
-    # one more than there should be tells enough: a camera never ends
-    frames = [frame.disp for frame in islice(chain.from_iterable(batches), len(gt_depths) + 1)]
-    if len(frames) != len(gt_depths):
+    # one frame too many proves that the numbers differ, and ends the endless frames of a webcam
+    disps = [frame.disp for frame in islice(chain.from_iterable(batches), len(gt_depths) + 1)]
+    if len(disps) != len(gt_depths):
         raise DataError(f"--scale_from {path} has {len(gt_depths)} maps, which is not the number "
-                        "of images; give one for each, in their order")
-    for disp, gt in zip(frames, gt_depths, strict=True):
-        depth = disp_to_depth(resize_disp(disp, *gt.shape), camera.min_depth, camera.max_depth)[1]
+                        "of images; give one map for each image, in the same order")
+    for disp, gt in zip(disps, gt_depths, strict=True):
+        depth = training_camera.disp_to_depth(resize_disp(disp, *gt.shape))[1][0, 0].numpy()
         if (gt > 0).any():
-            ratios.append(np.median(gt[gt > 0]) / np.median(depth[0, 0].numpy()[gt > 0]))
+            ratios.append(np.median(gt[gt > 0]) / np.median(depth[gt > 0]))
     if not ratios:
-        raise DataError(f"--scale_from {path} has no depth at all; export it again")
+        raise DataError(f"--scale_from {path} has no pixel with ground truth; export it again")
     return float(np.median(ratios))

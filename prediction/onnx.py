@@ -6,49 +6,71 @@ import shlex
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
+from prediction.predictor import Predictor
 from runtime.errors import DataError
-
-if TYPE_CHECKING:  # a wrong command line is answered without torch
-    from prediction.predictor import Predictor
-
-
+from runtime.files import write_atomically
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUT, OUTPUTS = "image", ["disp", "depth"]
-OPSETS = range(18, 21)  # what PyTorch writes without converting, and all versions of it can
-BATCHES = (1, 3)  # that the file is tried on
-MANY = 16  # images at once, for which the TensorRT command prepares
-TOLERANCE = 1e-4  # of scaled inverse depth; relative, of depth
+TESTED_BATCHES = (1, 3)  # batch sizes that the exported file is run with
+MAX_BATCH = 16  # largest batch size in the TensorRT command
+TOLERANCE = 1e-4  # absolute, of scaled inverse depth; relative, of depth
 
 
 class Differences(NamedTuple):
-    """The largest differences of a file's outputs and PyTorch's: of disp, and relative of depth."""
+    """Hold the largest differences between the outputs of an ONNX file and of PyTorch.
+
+    Attributes:
+        disp: absolute.
+        depth: relative to PyTorch's depth.
+    """
 
     disp: float
     depth: float
 
 
-def check_packages() -> None:
-    """Raise a DataError where a package is missing."""
+def export_onnx(weights_folder: Path, path: Path | None, opset: int) -> None:
+    """Write the depth network of a weights folder to an ONNX file, and print its description.
+
+    Args:
+        weights_folder: with encoder.pth and depth.pth.
+        path: of the file; None: depth.onnx in the weights folder.
+        opset: version of the ONNX operators.
+
+    Raises:
+        DataError: a package is missing, the weights are broken, or the outputs of the file differ
+            from PyTorch's; nothing is written.
+    """
+    require_packages()
+    predictor = Predictor(weights_folder)
+    content = onnx_bytes(predictor, opset)
+    differences = differences_from_pytorch(content, predictor)
+    path = path or weights_folder / "depth.onnx"
+    write_atomically(path, content)
+    print(description(path, predictor, differences))
+
+
+def require_packages() -> None:
+    """Raise a DataError if a package of the export is missing."""
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise DataError(f"the export needs {', '.join(missing)}, which is not installed; type: "
                         "pip install -r requirements-export.txt")
 
 
-def to_onnx(predictor: Predictor, opset: int) -> bytes:
+def onnx_bytes(predictor: Predictor, opset: int) -> bytes:
     """Return the content of an ONNX file that maps image to disp and depth, for any batch size.
 
     Args:
         predictor: on the CPU.
-        opset: one of `OPSETS`.
+        opset: version of the ONNX operators.
     """
     import onnx
-    import torch
-    image = torch.rand(2, 3, predictor.height, predictor.width)  # a size of 1 would become fixed
+    image = torch.rand(2, 3, predictor.height, predictor.width)  # a batch of 1 would be fixed
     options = {"input_names": [INPUT], "output_names": OUTPUTS, "opset_version": opset}
     if "dynamic_shapes" in signature(torch.onnx.export).parameters:
         model = torch.onnx.export(predictor, (image,), dynamo=True, verbose=False, **options,
@@ -59,25 +81,24 @@ def to_onnx(predictor: Predictor, opset: int) -> bytes:
         torch.onnx.export(predictor, (image,), file, **options,
                           dynamic_axes={name: {0: "batch"} for name in (INPUT, *OUTPUTS)})
         model = onnx.load_from_string(file.getvalue())
-    # notes of the exporter: paths of this machine, lines of code
+    # the exporter notes paths of this machine and lines of code
     for part in (model, model.graph, *model.graph.node, *model.graph.value_info,
                  *model.graph.initializer, *model.graph.input, *model.graph.output):
         part.ClearField("metadata_props")
-    onnx.helper.set_model_props(model, {"unit": predictor.training_camera.unit()})
+    onnx.helper.set_model_props(model, {"unit": predictor.training_camera.unit().words})
     return model.SerializeToString()
 
 
-def check(content: bytes, predictor: Predictor) -> Differences:
-    """Run an ONNX file on random images, with ONNX Runtime, and compare with PyTorch.
+def differences_from_pytorch(content: bytes, predictor: Predictor) -> Differences:
+    """Run an ONNX file on random images with ONNX Runtime, and compare it with PyTorch.
 
     Raises:
-        DataError: they differ by more than `TOLERANCE`.
+        DataError: the outputs differ by more than `TOLERANCE`.
     """
     import onnxruntime
-    import torch
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     found = []
-    for batch in BATCHES:
+    for batch in TESTED_BATCHES:
         image = torch.rand(batch, 3, predictor.height, predictor.width)
         with torch.no_grad():
             disp, depth = (output.numpy() for output in predictor(image))
@@ -85,27 +106,27 @@ def check(content: bytes, predictor: Predictor) -> Differences:
         assert (onnx_disp.shape, onnx_depth.shape) == (disp.shape, depth.shape)
         found.append((np.abs(onnx_disp - disp).max(), (np.abs(onnx_depth - depth) / depth).max()))
     worst = Differences(*map(float, np.max(found, 0)))
-    if not all(difference <= TOLERANCE for difference in worst):  # NaN is not
+    if not all(difference <= TOLERANCE for difference in worst):  # refuses NaN too
         raise DataError(f"the exported network differs from PyTorch's by {worst.disp:.1g} in disp "
                         f"and by {worst.depth:.1g} of depth, more than {TOLERANCE:g}, so nothing "
                         "was written; are all weights finite?")
     return worst
 
 
-def report(path: Path, predictor: Predictor, differences: Differences) -> str:
-    """Return what a user of the file must know."""
-    size, camera = f"{predictor.height}, {predictor.width}", predictor.training_camera
+def description(path: Path, predictor: Predictor, differences: Differences) -> str:
+    """Describe the inputs, outputs, unit and accuracy of an ONNX file to its user."""
+    size, training_camera = f"{predictor.height}, {predictor.width}", predictor.training_camera
     shapes = [f"--{which}Shapes={INPUT}:{batch}x3x{predictor.height}x{predictor.width}"
-              for which, batch in (("min", 1), ("opt", 1), ("max", MANY))]
+              for which, batch in (("min", 1), ("opt", 1), ("max", MAX_BATCH))]
     trtexec = shlex.join(["trtexec", f"--onnx={path}", *shapes,
                           f"--saveEngine={path.with_suffix('.engine')}"])
     return f"""\
 wrote {path} ({path.stat().st_size / 1e6:.0f} MB)
 input  image  float32 (batch, 3, {size})  RGB in [0, 1], resized with LANCZOS in training
-output disp   float32 (batch, 1, {size})  scaled inverse depth, {1 / camera.max_depth:g} to \
-{1 / camera.min_depth:g}
+output disp   float32 (batch, 1, {size})  scaled inverse depth, \
+{1 / training_camera.max_depth:g} to {1 / training_camera.min_depth:g}
 output depth  float32 (batch, 1, {size})  1 / disp
-unit   {camera.unit()}
-same as PyTorch with ONNX Runtime, batches of {' and '.join(map(str, BATCHES))}: disp to \
+unit   {training_camera.unit().words}
+same as PyTorch with ONNX Runtime, batches of {' and '.join(map(str, TESTED_BATCHES))}: disp to \
 {differences.disp:.1g}, depth to {differences.depth:.1g} of its value
 for TensorRT: {trtexec}"""

@@ -1,4 +1,4 @@
-"""A weights folder as one module: images in, scaled inverse depth and depth out."""
+"""Predict depth with a weights folder: images in, scaled inverse depth and depth out."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from checkpoints.architecture import load_model
 from checkpoints.training_camera import read_training_camera
 from datasets import as_float
 from datasets.images import resize, resize_float
-from layers import disp_to_depth, resize_disp
+from layers import resize_disp
 from metrics.depth import batch_post_process_disparity
 from runtime.machine import keep_freed_memory
 
@@ -85,8 +85,7 @@ class Predictor(nn.Module):
         Returns:
             Scaled inverse depth and its inverse, depth: both (B, 1, height, width).
         """
-        return disp_to_depth(self.model.disparity(image), self.training_camera.min_depth,
-                             self.training_camera.max_depth)
+        return self.training_camera.disp_to_depth(self.model.disparity(image))
 
     @torch.no_grad()
     def disparity(self, images: Tensor) -> Tensor:
@@ -135,8 +134,9 @@ class Predictor(nn.Module):
         images = _batch(images)
         scaled, _ = self(self._as_input(self._resized(images)))
         disp = resize_disp(scaled, *images.shape[2:])
-        metres = self.training_camera.metres
-        return Prediction(disp, (metres or 1) / disp, RELATIVE if metres is None else METRES)
+        is_relative = self.training_camera.metres is None
+        return Prediction(disp, self.training_camera.unit().factor / disp,
+                          RELATIVE if is_relative else METRES)
 
     def _as_input(self, images: Tensor) -> Tensor:
         """Move uint8 or float images to the network's device, as float32 in [0, 1]."""
@@ -152,15 +152,15 @@ class Predictor(nn.Module):
 
 
 def _batch(images: Tensor | np.ndarray) -> Tensor:
-    """Return (B, 3, H, W), uint8 of an array, float32 of a tensor.
+    """Validate images and return (B, 3, H, W): uint8 from an array, float32 from a tensor.
 
     Raises:
-        ValueError: they are of another type, shape or range.
+        ValueError: the type, shape or value range of the images is wrong.
     """
-    if _has(images, np.ndarray, channels=-1) and images.dtype == np.uint8:
-        # a copy: PyTorch takes no mirrored axes (BGR read backwards), and warns of read-only memory
+    if _is_rgb(images, np.ndarray, channel_axis=-1) and images.dtype == np.uint8:
+        # a copy: PyTorch rejects mirrored axes (BGR read backwards) and warns of read-only memory
         batch = torch.from_numpy(np.array(images, order="C")).movedim(-1, -3)
-    elif _has(images, Tensor, channels=-3) and images.is_floating_point():
+    elif _is_rgb(images, Tensor, channel_axis=-3) and images.is_floating_point():
         low, high = images.min(), images.max()
         if not (low >= 0 and high <= 1):
             raise ValueError(f"images reach from {low:g} to {high:g}; expected 0 to 1: divide by "
@@ -172,7 +172,7 @@ def _batch(images: Tensor | np.ndarray) -> Tensor:
     return batch if batch.ndim == 4 else batch[None]
 
 
-def _has(images: object, kind: type, channels: int) -> bool:
-    """Whether `images` is one or several, of a type, with three `channels` along that axis."""
-    return (isinstance(images, kind) and images.ndim in (3, 4) and images.shape[channels] == 3
-            and 0 not in images.shape)
+def _is_rgb(images: object, kind: type, channel_axis: int) -> bool:
+    """Whether `images` is one image or a batch, of type `kind`, with three channels."""
+    return (isinstance(images, kind) and images.ndim in (3, 4)
+            and images.shape[channel_axis] == 3 and 0 not in images.shape)

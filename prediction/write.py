@@ -1,8 +1,7 @@
-"""What prediction writes: arrays, 16-bit PNGs, pictures, point clouds, videos; each in its unit."""
+"""Write the outputs of each frame: arrays, 16-bit PNGs, pictures and point clouds."""
 from __future__ import annotations
 
 import io
-from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,206 +10,176 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from checkpoints.training_camera import TrainingCamera
+from checkpoints.training_camera import TrainingCamera, Unit
 from datasets.intrinsics import Intrinsics, find_intrinsics, from_numbers, read_intrinsics
 from kitti_utils import DEPTH_PNG_SCALE
-from layers import disp_to_depth, resize_disp
-from metrics.depth import STEREO_SCALE_FACTOR
+from layers import resize_disp
 from prediction.images import Frame
-from prediction.video import VideoFile
 from runtime.errors import DataError
 from runtime.files import npy, write_atomically
 
-# Of a point cloud, in the order of its bytes
+# A point of a cloud, in the byte order of the PLY file
 POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"),
                   ("red", "u1"), ("green", "u1"), ("blue", "u1")])
-SAME_SHAPE = 0.02  # by how much the aspect of images may differ that one camera took
 PLY_TYPES = {"f4": "float", "u1": "uchar"}
+ASPECT_TOLERANCE = 0.02  # relative difference of aspect ratios that training's K still fits
+BRIGHTEST = 95  # percentile of a disparity map that is painted white
 
 
-class Unit(NamedTuple):
-    """What a written depth is: the network's times `factor`, and in which unit that is.
+class OutputOptions(NamedTuple):
+    """Choose the outputs that are written for each frame, their place and their look.
 
     Attributes:
-        factor: by which the network's depth is multiplied.
-        words: the unit, and why.
+        kinds: "disp", "depth" (.npy), "png" (16 bits, x 256), "picture", "ply", "video".
+        folder: of all files; None: next to each image.
+        at_image_size: write .npy at the size of the image instead of the network's.
+        disp_range: disparities in (0, 1) that are painted black and white; None: per frame.
+        intrinsics: fx, fy, cx, cy of the images in pixels, for point clouds; None: from an
+            intrinsics.json beside the images, or from training.
+        colormap: of pictures and videos, one of OpenCV's.
     """
 
-    factor: float
-    words: str
+    kinds: set[str]
+    folder: Path | None = None
+    at_image_size: bool = False
+    disp_range: tuple[float, float] | None = None
+    intrinsics: list[float] | None = None
+    colormap: str = "magma"
 
 
-def unit_of(camera: TrainingCamera, scale: float | None = None, fitted_to: str | None = None,
-            metric: bool = False) -> Unit:
-    """Return the unit of depth of a weights folder.
+class FrameWriter:
+    """Write the outputs of predicted frames.
 
     Args:
-        camera: of the folder.
-        scale: the user's factor for the network's depth, which wins.
-        fitted_to: the ground truth that the scale was fitted to.
-        metric: take KITTI's baseline where none is known, as --pred_metric_depth always did.
-    """
-    if fitted_to:
-        return Unit(scale, f"metres: {scale:g} x the network's depth, fitted to {fitted_to}")
-    if scale is not None:
-        return Unit(scale, f"{scale:g} x the network's depth, as --scale says")
-    if metric and camera.metres is None:
-        return Unit(STEREO_SCALE_FACTOR, f"{STEREO_SCALE_FACTOR:g} x the network's depth, which "
-                    "would be metres only after training with KITTI's stereo pairs")
-    return Unit(camera.metres or 1.0, camera.unit())
-
-
-def outputs_of(args: Namespace, kinds: set[str], camera: TrainingCamera, unit: Unit,
-               is_video: bool) -> Outputs:
-    """Return what a command line of test_simple.py asks for.
-
-    Raises:
-        DataError: its output folder cannot be made.
-    """
-    if args.output_dir is not None:
-        try:
-            args.output_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"--output_dir {args.output_dir} cannot be made: "
-                            f"{error.strerror}") from None
-    return Outputs(kinds, camera, unit, args.output_dir, is_video, args.size == "image",
-                   args.disp_range and tuple(args.disp_range), args.intrinsics, args.colormap)
-
-
-class Outputs:
-    """What is written of each frame, and where.
-
-    Args:
-        kinds: some of "disp", "depth" (.npy), "png" (16 bits, x 256), "picture", "ply", "video".
-        camera: of the weights folder: the depth range, and K where there is no better.
+        options: the outputs to write.
+        training_camera: of the weights: depth range, and intrinsics for point clouds.
         unit: of depth.
-        folder: for all files; beside each image if None.
-        is_video: the frames are a video's, and go to a folder of its name.
-        at_image_size: .npy have the size of the image, not the network's.
-        disp_range: disparities in (0, 1) that are painted black and white; each frame's own if
-            None.
-        intrinsics: fx, fy, cx, cy of the images in pixels, for point clouds; read from beside them
-            or taken from `camera` if None.
-        colormap: of pictures and videos.
+        is_video: whether the frames come from one video; their files go to a folder of its name.
+
+    Attributes:
+        disp_range: disparities in (0, 1) that are painted black and white; None: per frame.
     """
 
-    def __init__(self, kinds: set[str], camera: TrainingCamera, unit: Unit,
-                 folder: Path | None = None, is_video: bool = False, at_image_size: bool = False,
-                 disp_range: tuple[float, float] | None = None,
-                 intrinsics: list[float] | None = None, colormap: str = "magma"):
-        self.kinds, self.camera, self.unit, self.folder = kinds, camera, unit, folder
-        self.is_video, self.at_image_size = is_video, at_image_size
-        self.disp_range, self.intrinsics, self.colormap = disp_range, intrinsics, colormap
+    def __init__(self, options: OutputOptions, training_camera: TrainingCamera, unit: Unit,
+                 is_video: bool = False):
+        self.options, self.training_camera, self.unit = options, training_camera, unit
+        self.is_video, self.disp_range = is_video, options.disp_range
 
-    def stem(self, name: Path, parts: int = 1) -> str:
-        """Return where files go, without their ends; `parts` of the name are kept in `folder`."""
-        return str(name if self.folder is None else self.folder.joinpath(*name.parts[-parts:]))
+    def path_stem(self, name: Path, parts: int = 1) -> str:
+        """Return the common start of output paths; `folder` keeps the last `parts` of the name."""
+        folder = self.options.folder
+        return str(name if folder is None else folder.joinpath(*name.parts[-parts:]))
 
-    def save(self, frame: Frame) -> str:
-        """Write all but the video of a frame; return a line that says what."""
-        writers = {"disp": ("_disp.npy", self._disp), "depth": ("_depth.npy", self._depth_array),
-                   "png": ("_depth.png", self._png), "picture": ("_disp.jpeg", self._picture),
-                   "ply": ("_cloud.ply", self._ply)}
-        stem, written = self.stem(frame.name, 1 + self.is_video), []
-        for kind, (end, content_of) in writers.items():
-            if kind in self.kinds:
-                written.append(stem + end)
-                write_atomically(written[-1], content_of(frame))
-        *first, last = written
-        return f"{frame.label}: wrote {', '.join(first)}{' and ' * bool(first)}{last}"
+    def write(self, frame: Frame) -> list[str]:
+        """Write all outputs of a frame except the video; return their paths."""
+        encoders = {"disp": ("_disp.npy", self._disp_npy), "depth": ("_depth.npy", self._depth_npy),
+                    "png": ("_depth.png", self._depth_png), "picture": ("_disp.jpeg", self._jpeg),
+                    "ply": ("_cloud.ply", self._ply)}
+        stem, paths = self.path_stem(frame.name, 2 if self.is_video else 1), []
+        for kind, (ending, encode) in encoders.items():
+            if kind in self.options.kinds:
+                paths.append(stem + ending)
+                write_atomically(paths[-1], encode(frame))
+        return paths
 
-    def _disp(self, frame: Frame) -> bytes:
-        disp = self._at_image_size(frame) if self.at_image_size else frame.disp
-        return npy(disp_to_depth(disp, self.camera.min_depth, self.camera.max_depth)[0].numpy())
+    def _disp_npy(self, frame: Frame) -> bytes:
+        return npy(self.training_camera.disp_to_depth(self._array_disp(frame))[0].numpy())
 
-    def _depth_array(self, frame: Frame) -> bytes:
-        # the mean of a near and a far depth is nowhere: disparity is resized
-        disp = self._at_image_size(frame) if self.at_image_size else frame.disp
-        return npy(self._depth(disp).numpy())
+    def _depth_npy(self, frame: Frame) -> bytes:
+        return npy(self._depth(self._array_disp(frame)).numpy())
 
-    def _png(self, frame: Frame) -> bytes:
-        return depth_png(self._depth(self._at_image_size(frame))[0, 0].numpy())
+    def _depth_png(self, frame: Frame) -> bytes:
+        return depth_png(self._depth_at_image_size(frame))
 
-    def _picture(self, frame: Frame) -> bytes:
+    def _jpeg(self, frame: Frame) -> bytes:
         picture = io.BytesIO()
         Image.fromarray(self.paint(frame)).save(picture, "JPEG")
         return picture.getvalue()
 
     def _ply(self, frame: Frame) -> bytes:
-        return ply(self._depth(self._at_image_size(frame))[0, 0].numpy(), frame.image,
-                   self._intrinsics_of(frame), self.unit.words)
+        return ply(self._depth_at_image_size(frame), frame.image, self._intrinsics(frame),
+                   self.unit.words)
 
-    def _at_image_size(self, frame: Frame) -> Tensor:
+    def _array_disp(self, frame: Frame) -> Tensor:
+        """Return the (1, 1, h, w) disparity at the size of .npy files."""
+        return self._disp_at_image_size(frame) if self.options.at_image_size else frame.disp
+
+    def _disp_at_image_size(self, frame: Frame) -> Tensor:
+        # disparity is resized, not depth: the mean of a near and a far depth lies between objects
         return resize_disp(frame.disp, *frame.image.shape[1:])
 
+    def _depth_at_image_size(self, frame: Frame) -> np.ndarray:
+        return self._depth(self._disp_at_image_size(frame))[0, 0].numpy()
+
     def _depth(self, disp: Tensor) -> Tensor:
-        return self.unit.factor * disp_to_depth(disp, self.camera.min_depth,
-                                                self.camera.max_depth)[1]
+        return self.unit.factor * self.training_camera.disp_to_depth(disp)[1]
 
     def paint(self, frame: Frame) -> np.ndarray:
-        """Return the disparity at the image's size, (H, W, 3) uint8 RGB."""
-        return colorize(self._at_image_size(frame)[0, 0].numpy(), self.disp_range,
-                        self.colormap)
+        """Colour the disparity at the size of the image: (H, W, 3) uint8 RGB."""
+        return colorize(self._disp_at_image_size(frame)[0, 0].numpy(), self.disp_range,
+                        self.options.colormap)
 
-    def fix_range(self, batch: list[Frame]) -> None:
-        """Paint all frames from now on in the range of these: their own would make them flicker."""
+    def paint_beside(self, frame: Frame) -> np.ndarray:
+        """Put the coloured disparity to the right of the image: (H, 2 W, 3) uint8 RGB."""
+        return np.hstack([frame.image.permute(1, 2, 0).numpy(), self.paint(frame)])
+
+    def fix_disp_range(self, batch: list[Frame]) -> None:
+        """Paint all further frames with the range of this batch: ranges per frame would flicker."""
         disps = np.concatenate([frame.disp.numpy() for frame in batch])
         self.disp_range = float(disps.min()), float(np.percentile(disps, BRIGHTEST))
 
-    def append(self, batch: list[Frame], video: VideoFile) -> None:
-        """Append frames to a video, their disparities to the right of them."""
-        for frame in batch:
-            video.write(np.hstack([frame.image.permute(1, 2, 0).numpy(), self.paint(frame)]))
-
-    def _intrinsics_of(self, frame: Frame) -> Intrinsics:
-        """Return the camera of a frame: given, beside the image, or that of the weights."""
+    def _intrinsics(self, frame: Frame) -> Intrinsics:
+        """Find the intrinsics of a frame: from the options, beside the image, or from training."""
         height, width = frame.image.shape[1:]
+        if self.options.intrinsics is not None:
+            return from_numbers(self.options.intrinsics, width, height)
         folder = frame.name.parent.parent if self.is_video else frame.name.parent
-        if self.intrinsics is not None:
-            return from_numbers(self.intrinsics, width, height)
         try:
             path = find_intrinsics(folder, folder.parent)
         except DataError:
             return self._training_intrinsics(frame, height, width)
-        camera = read_intrinsics(path)
-        if (camera.width, camera.height) != (width, height):
+        intrinsics = read_intrinsics(path)
+        if (intrinsics.width, intrinsics.height) != (width, height):
             raise DataError(f"{frame.label} has {width}x{height} pixels, {path} is for "
-                            f"{camera.width}x{camera.height}; give --intrinsics FX FY CX CY")
-        return camera
+                            f"{intrinsics.width}x{intrinsics.height}; give --intrinsics FX FY CX "
+                            "CY")
+        return intrinsics
 
     def _training_intrinsics(self, frame: Frame, height: int, width: int) -> Intrinsics:
-        camera, size = self.camera.intrinsics(width, height), self.camera.image_size
-        if camera is None:
-            raise DataError(f"{frame.label}: its camera is not known, for the weights were trained "
-                            "on several; give --intrinsics FX FY CX CY, in pixels")
-        if size and abs(width * size[1] / (height * size[0]) - 1) > SAME_SHAPE:
-            raise DataError(f"{frame.label} has {width}x{height} pixels, and the camera of "
-                            f"training took images of another shape, {size[0]}x{size[1]}; give "
-                            "--intrinsics FX FY CX CY of its own")
-        return camera
+        intrinsics = self.training_camera.intrinsics(width, height)
+        size = self.training_camera.image_size
+        if intrinsics is None:
+            raise DataError(f"{frame.label}: its intrinsics are unknown, because the weights were "
+                            "trained with several cameras; give --intrinsics FX FY CX CY, in "
+                            "pixels")
+        if size and abs(width * size[1] / (height * size[0]) - 1) > ASPECT_TOLERANCE:
+            raise DataError(f"{frame.label} has {width}x{height} pixels, and the images of "
+                            f"training had another aspect ratio, {size[0]}x{size[1]}; give "
+                            "--intrinsics FX FY CX CY of this camera")
+        return intrinsics
 
 
 def depth_png(depth: np.ndarray) -> bytes:
-    """Return KITTI's 16-bit PNG of a depth map: x 256, from 1 / 256 to 255.99."""
-    values = (depth * DEPTH_PNG_SCALE).round().clip(1, np.iinfo(np.uint16).max)  # 0 means none
+    """Encode a depth map as KITTI's 16-bit PNG: depth x 256, clipped to 1 / 256 and 255.99."""
+    values = (depth * DEPTH_PNG_SCALE).round().clip(1, np.iinfo(np.uint16).max)  # 0 = unknown
     return cv2.imencode(".png", values.astype(np.uint16))[1].tobytes()
 
 
-def ply(depth: np.ndarray, image: Tensor, camera: Intrinsics, unit: str) -> bytes:
-    """Return a binary PLY file with a coloured point for each pixel.
+def ply(depth: np.ndarray, image: Tensor, intrinsics: Intrinsics, unit: str) -> bytes:
+    """Encode a binary PLY file with a coloured point for each pixel.
 
-    Convention: x right, y down, z forward; the origin is the camera.
+    Convention: x right, y down, z forward; the camera is the origin.
 
     Args:
         depth: (H, W) along the optical axis.
         image: (3, H, W) uint8 RGB.
-        camera: of images of that size.
+        intrinsics: of the image.
         unit: of depth, for the header.
     """
     v, u = np.indices(depth.shape)
     points = np.empty(depth.size, POINT)
-    points["x"] = ((u - camera.cx) / camera.fx * depth).ravel()
-    points["y"] = ((v - camera.cy) / camera.fy * depth).ravel()
+    points["x"] = ((u - intrinsics.cx) / intrinsics.fx * depth).ravel()
+    points["y"] = ((v - intrinsics.cy) / intrinsics.fy * depth).ravel()
     points["z"] = depth.ravel()
     for name, channel in zip(("red", "green", "blue"), image.numpy(), strict=True):
         points[name] = channel.ravel()
@@ -223,18 +192,14 @@ def ply(depth: np.ndarray, image: Tensor, camera: Intrinsics, unit: str) -> byte
     return header.encode() + points.tobytes()
 
 
-
-BRIGHTEST = 95  # percentile of a disparity map from which on it is painted white
-
-
 def colorize(disp: np.ndarray, disp_range: tuple[float, float] | None = None,
              colormap: str = "magma") -> np.ndarray:
-    """Paint a disparity map, in matplotlib's magma near is bright.
+    """Colour a disparity map; in matplotlib's magma, near is bright.
 
     Args:
         disp: (H, W).
-        disp_range: what is painted black, and from where on all is white; if None, the map's
-            minimum and its percentile `BRIGHTEST`.
+        disp_range: disparities painted with the first and the last colour; if None, the minimum
+            and the 95th percentile of the map.
         colormap: one of OpenCV's.
 
     Returns:

@@ -57,7 +57,7 @@ def prepare_video(opts: Namespace) -> None:
     """Turn footage into a dataset for `--dataset folder`."""
     groups = [[opts.left, opts.right]] if opts.left else [[source] for source in opts.sources]
     groups = [[Footage(source, opts.ext) for source in group] for group in groups]
-    if cameras := [view.source for views in groups for view in views if view.is_camera]:
+    if cameras := [view.source for views in groups for view in views if view.is_webcam]:
         raise DataError(f"{cameras[0]} is a camera, which never ends; record a video first")
     sizes = [tuple(next(iter(views[0])).read().shape[1:]) for views in groups]
     if opts.intrinsics is not None and len(set(sizes)) > 1:

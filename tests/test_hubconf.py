@@ -1,4 +1,4 @@
-"""hubconf.py: loaded by the real torch.hub, from another folder, in a process of its own."""
+"""hubconf.py: torch.hub loads it from another folder, in a process of its own."""
 import ast
 import json
 import shutil
@@ -22,7 +22,7 @@ import torch
 repo, weights = sys.argv[1:]
 path = list(sys.path)
 model = torch.hub.load(repo, "monodepth2", source="local", weights=weights)
-assert sys.path == path  # so that nothing of ours can be imported later
+assert sys.path == path  # later imports of this project would fail
 image = torch.linspace(0, 1, 3 * 70 * 90).view(3, 70, 90)
 prediction = model.predict(image)
 print(json.dumps({
@@ -38,7 +38,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clone(weights, tmp_path_factory):
-    """A copy of the project with a published model in its place, as if it were downloaded."""
+    """Copy the project and put a published model where a download would be."""
     copy = tmp_path_factory.mktemp("clone") / "monodepth2"
     shutil.copytree(ROOT, copy, ignore=lambda folder, names: [
         name for name in names if Path(folder) == ROOT and not (
@@ -54,7 +54,7 @@ def run_python(code, *arguments, cwd):
 
 @pytest.fixture(scope="module")
 def loaded(weights, tmp_path_factory):
-    """What a process elsewhere found."""
+    """Load and predict in a process that runs in another folder; return its printed JSON."""
     done = run_python(PREDICT, ROOT, weights, cwd=tmp_path_factory.mktemp("elsewhere"))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -71,14 +71,14 @@ def test_torch_hub_loads_a_weights_folder_from_elsewhere(weights, loaded):
     np.testing.assert_allclose(loaded["disp"], expected_disp(weights), rtol=1e-5)
 
 
-def test_one_model_is_listed_and_says_how_it_is_used():
+def test_torch_hub_lists_one_model_with_its_usage():
     listed = [name for name, value in vars(hubconf).items()
               if callable(value) and not name.startswith("_")]  # as torch.hub.list does
     assert listed == ["monodepth2"]
     assert "`.predict(images)`" in hubconf.monodepth2.__doc__
 
 
-def test_the_dependencies_are_what_the_loaded_files_import(loaded):
+def test_dependencies_are_the_imports_of_the_loaded_files(loaded):
     files = [Path(file) for file in loaded["files"] if Path(file).is_relative_to(ROOT)
              and not any(part.startswith(".venv") for part in Path(file).parts)]
     imported = set()
@@ -93,7 +93,7 @@ def test_the_dependencies_are_what_the_loaded_files_import(loaded):
     assert imported - own - sys.stdlib_module_names == set(hubconf.dependencies)
 
 
-def test_a_published_models_name_is_taken_from_models_beside_it(clone, weights, tmp_path):
+def test_a_published_model_is_found_in_models(clone, weights, tmp_path):
     done = run_python(PREDICT, clone, "mono+stereo_640x192", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -101,7 +101,7 @@ def test_a_published_models_name_is_taken_from_models_beside_it(clone, weights, 
     np.testing.assert_allclose(found["disp"], expected_disp(weights), rtol=1e-5)
 
 
-def test_weights_that_are_nothing_are_refused_with_the_names():
+def test_an_unknown_name_is_refused_with_the_known_names():
     with pytest.raises(DataError, match=r"nowhere is neither a folder nor .* mono_640x192"):
         torch.hub.load(str(ROOT), "monodepth2", source="local", weights="nowhere")
 
@@ -112,7 +112,7 @@ def test_a_folder_without_weights_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["layers.py", "datasets/__init__.py"])
-def test_a_module_that_is_in_the_way_is_named(weights, tmp_path, name):
+def test_a_module_with_the_name_of_ours_is_reported(weights, tmp_path, name):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("MINE = 1\n")

@@ -161,8 +161,8 @@ def test_weights_keep_their_camera(tmp_path):
     found = read_training_camera(tmp_path, True)
     assert found == camera
     assert found.metres == pytest.approx(2.5)
-    assert "metres: 2.5 x the network's depth, from a baseline of 0.25 m" in found.unit()
-    assert json.loads((tmp_path / "camera.json").read_text())["unit"] == found.unit()
+    assert "metres: 2.5 x the network's depth, from a baseline of 0.25 m" in found.unit().words
+    assert json.loads((tmp_path / "camera.json").read_text())["unit"] == found.unit().words
     assert found.intrinsics(200, 100)[:6] == pytest.approx(CAMERA[:6], rel=1e-5)
 
 

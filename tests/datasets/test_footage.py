@@ -1,4 +1,4 @@
-"""Videos, folders and images read as frames; videos written."""
+"""Frames are read from images, folders and videos; videos are written whole or not at all."""
 import os
 import re
 import subprocess
@@ -18,7 +18,7 @@ from synthetic.render import TRAIN
 
 @pytest.fixture(scope="session")
 def frames(drive):
-    """Sixteen frames of the drive, (64, 96, 3) uint8."""
+    """Return sixteen frames of the drive, (64, 96, 3) uint8."""
     paths = sorted((drive / TRAIN / "image_02/data").glob("*.jpg"))[:16]
     return [np.array(Image.open(path)) for path in paths]
 
@@ -31,7 +31,7 @@ def video(tmp_path, frames):
     return file.path
 
 
-def test_a_video_gives_back_the_frames_it_was_written_of(video, frames):
+def test_a_written_video_gives_its_frames_back(video, frames):
     footage = Footage(video)
     assert (footage.count, footage.fps, footage.name.name) == (16, 20, "drive")
     stills = list(footage)
@@ -40,7 +40,7 @@ def test_a_video_gives_back_the_frames_it_was_written_of(video, frames):
         image = still.read().permute(1, 2, 0).numpy().astype(float)
         assert np.abs(image - frame).mean() < 12  # MPEG-4 is not lossless
         assert np.abs(image - frame).mean() < np.abs(image - frame[::-1]).mean() / 2
-    assert len(list(Footage(video, most=5))) == Footage(video, most=5).count == 5
+    assert len(list(Footage(video, max_frames=5))) == Footage(video, max_frames=5).count == 5
 
 
 def test_an_odd_size_loses_its_last_row_and_column(tmp_path):
@@ -50,7 +50,7 @@ def test_an_odd_size_loses_its_last_row_and_column(tmp_path):
     assert still.read().shape == (3, 64, 96)
 
 
-def test_a_folder_gives_its_images_in_order_and_no_pictures_of_predictions(tmp_path, frames):
+def test_a_folder_gives_its_images_but_skips_predictions(tmp_path, frames):
     for name in ("b.PNG", "a.jpg", "a_disp.jpeg", "a_depth.png"):
         Image.fromarray(frames[0]).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
@@ -61,30 +61,30 @@ def test_a_folder_gives_its_images_in_order_and_no_pictures_of_predictions(tmp_p
 @pytest.mark.parametrize(("content", "found"), [
     (b"", r"zero\.mp4 cannot be read as a video \(0 bytes\)"),
     (b"no video" * 100, "cannot be read as a video")])
-def test_a_video_that_is_none_is_named(tmp_path, content, found):
+def test_a_broken_video_is_named(tmp_path, content, found):
     (tmp_path / "zero.mp4").write_bytes(content)
     with pytest.raises(DataError, match=found):
         Footage(tmp_path / "zero.mp4")
 
 
-def test_a_video_that_is_cut_off_is_named(tmp_path, video):
+def test_a_truncated_video_is_named(tmp_path, video):
     content = video.read_bytes()
     video.write_bytes(content[:len(content) // 2])
     with pytest.raises(DataError, match=r"drive\.mp4 (cannot be read|has no frame)"):
         list(Footage(video))
 
 
-def test_what_is_not_there_is_named(tmp_path):
+def test_a_missing_source_is_named(tmp_path):
     for source in (tmp_path / "nothing", tmp_path / "nothing.mp4"):
         with pytest.raises(DataError, match=r"nothing.* does not exist; give an image, a folder"):
             Footage(source)
-    with pytest.raises(DataError, match="97 is no camera of this machine"):
+    with pytest.raises(DataError, match="webcam 97 cannot be opened"):
         Footage("97")
     with pytest.raises(DataError, match="has no image"):
         Footage(tmp_path)
 
 
-def test_a_video_is_not_there_until_it_is_whole(tmp_path, frames):
+def test_a_video_gets_its_name_when_it_is_complete(tmp_path, frames):
     def stop_halfway():
         with VideoFile(tmp_path / "half.mp4", 10) as file:
             file.write(frames[0])
@@ -95,10 +95,10 @@ def test_a_video_is_not_there_until_it_is_whole(tmp_path, frames):
     assert list(tmp_path.iterdir()) == []
     with VideoFile(tmp_path / "sizes.mp4", 10) as file:
         file.write(frames[0])
-        with pytest.raises(DataError, match="has 48x64 pixels, the first 96x64; a video has one"):
+        with pytest.raises(DataError, match="has 48x64 pixels, the first 96x64; all frames"):
             file.write(frames[0][:, :48])
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match="cannot be made"), VideoFile(
+    with pytest.raises(DataError, match="cannot be created"), VideoFile(
             tmp_path / "file/video.mp4", 10) as file:
         file.write(frames[0])
 
@@ -121,7 +121,7 @@ run(main)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs limits of files")
-def test_a_video_that_does_not_fit_on_the_disk_is_not_kept(tmp_path):
+def test_a_video_that_fills_the_disk_is_deleted(tmp_path):
     done = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path / "video.mp4"], cwd=ROOT,
                           capture_output=True, text=True)
     assert done.returncode == 1
@@ -130,7 +130,7 @@ def test_a_video_that_does_not_fit_on_the_disk_is_not_kept(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_video_that_breaks_off_is_warned_of(tmp_path, frames, capsys):
+def test_a_video_with_missing_frames_prints_a_warning(tmp_path, frames, capsys):
     writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (96, 64))
     for frame in frames:
         writer.write(frame)
@@ -144,19 +144,19 @@ def test_a_video_that_breaks_off_is_warned_of(tmp_path, frames, capsys):
     assert f"breaks off: it has {found} of the 16 frames" in capsys.readouterr().err
 
 
-def test_names_are_ordered_as_numbers(tmp_path, frames):
+def test_2_comes_before_10(tmp_path, frames):
     for i in (1, 2, 10, 9):
         Image.fromarray(frames[i]).save(tmp_path / f"f{i}.png")
     assert [still.name.name for still in Footage(tmp_path)] == ["f1", "f2", "f9", "f10"]
 
 
-def test_the_folder_that_one_is_in_is_a_source(tmp_path, frames, monkeypatch):
+def test_the_current_folder_is_a_source(tmp_path, frames, monkeypatch):
     Image.fromarray(frames[0]).save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
     assert [still.name.name for still in Footage(".")] == ["a"]
 
 
-def test_images_of_another_extension_are_named_with_the_flag_for_them(tmp_path):
+def test_a_wrong_extension_names_the_flag_to_pass(tmp_path):
     for name in ("a.JPG", "b.png", "notes.txt", "b_disp.jpeg"):
         (tmp_path / name).touch()
     with pytest.raises(DataError, match=r"has no \*\.jpg; it has \.JPG, \.png: pass --ext JPG$"):

@@ -1,4 +1,4 @@
-"""export_onnx.py from its command line: a file that is checked, or none."""
+"""export_onnx.py writes an ONNX file only if its outputs equal PyTorch's."""
 import subprocess
 import sys
 from inspect import signature
@@ -11,13 +11,19 @@ from conftest import HEIGHT, ROOT, WIDTH, filled_weights, one_line
 from checkpoints.architecture import load_model
 from checkpoints.training_camera import TrainingCamera
 from checkpoints.weights import InputFormat, save_weights
-from prediction import onnx
+from prediction.onnx import (
+    PACKAGES,
+    Differences,
+    description,
+    differences_from_pytorch,
+    onnx_bytes,
+)
 from prediction.predictor import Predictor
 from runtime.errors import DataError
 
 PLAIN = {"Add", "Concat", "Conv", "Div", "Elu", "MaxPool", "Mul", "Pad", "Reciprocal", "Relu",
          "Resize", "Sigmoid", "Sub"}
-PADDING = {"Cast", "Constant", "ConstantOfShape", "Reshape", "Slice", "Transpose"}  # old exporter's
+PADDING = {"Cast", "Constant", "ConstantOfShape", "Reshape", "Slice", "Transpose"}  # torch 2.4
 OLD_EXPORTER_WARNS = "dynamic_shapes" not in signature(torch.onnx.export).parameters  # torch 2.4
 
 
@@ -28,19 +34,19 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def packages():
-    """Skip what exports where the packages are missing."""
-    for name in onnx.PACKAGES:
+    """Skip tests that export if a package is missing."""
+    for name in PACKAGES:
         pytest.importorskip(name)
 
 
 @pytest.fixture(scope="module")
 def exported(packages, weights, tmp_path_factory):
-    """Export as a user does: the file, and what was printed."""
+    """Export as a user does; return the path of the file and the printed text."""
     path = tmp_path_factory.mktemp("out") / "network.onnx"
     done = subprocess.run([sys.executable, "export_onnx.py", "--load_weights_folder", weights,
                            "--output", path], cwd=ROOT, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "" or OLD_EXPORTER_WARNS  # else no warning of PyTorch's, either
+    assert done.stderr == "" or OLD_EXPORTER_WARNS  # PyTorch warns of nothing, either
     return path, done.stdout
 
 
@@ -50,7 +56,7 @@ def session(path):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_the_file_gives_pytorchs_disparity_and_depth_for_any_batch(exported, weights, batch):
+def test_the_file_gives_pytorchs_outputs_for_any_batch_size(exported, weights, batch):
     images = torch.rand(batch, 3, HEIGHT, WIDTH)
     disp, depth = session(exported[0]).run(["disp", "depth"], {"image": images.numpy()})
     with torch.no_grad():
@@ -61,7 +67,7 @@ def test_the_file_gives_pytorchs_disparity_and_depth_for_any_batch(exported, wei
     np.testing.assert_allclose(depth, 1 / expected, rtol=1e-4)
 
 
-def test_the_file_says_its_names_and_shapes(exported):
+def test_the_file_names_inputs_and_outputs_with_their_shapes(exported):
     found = session(exported[0])
     image, = found.get_inputs()
     assert (image.name, image.type) == ("image", "tensor(float)")
@@ -72,7 +78,7 @@ def test_the_file_says_its_names_and_shapes(exported):
         assert output.shape == [image.shape[0], 1, HEIGHT, WIDTH]
 
 
-def test_the_file_is_alone_and_of_plain_operators(exported):
+def test_the_export_is_one_file_of_standard_operators(exported):
     import onnx
     model = onnx.load(exported[0])
     assert list(exported[0].parent.iterdir()) == [exported[0]]
@@ -82,15 +88,15 @@ def test_the_file_is_alone_and_of_plain_operators(exported):
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 18)]
 
 
-def test_the_file_says_its_unit_and_nothing_of_this_machine(exported):
+def test_the_file_holds_the_unit_but_no_paths_of_this_machine(exported):
     content = exported[0].read_bytes()
     assert session(content).get_modelmeta().custom_metadata_map == {
-        "unit": TrainingCamera("stereo", baseline=0.54).unit()}
+        "unit": TrainingCamera("stereo", baseline=0.54).unit().words}
     for words in (b"networks/", b"site-packages", str(ROOT).encode()):
         assert words not in content
 
 
-def test_the_command_says_names_shapes_unit_differences_and_trtexec(exported):
+def test_names_shapes_unit_differences_and_trtexec_are_printed(exported):
     path, out = exported
     for words in (f"wrote {path}", f"input  image  float32 (batch, 3, {HEIGHT}, {WIDTH})",
                   f"output disp   float32 (batch, 1, {HEIGHT}, {WIDTH})", "0.01 to 10",
@@ -100,42 +106,42 @@ def test_the_command_says_names_shapes_unit_differences_and_trtexec(exported):
         assert words in out
 
 
-def test_another_opset_is_written_where_asked_for(packages, weights):
+def test_opset_chooses_the_version_of_the_operators(packages, weights):
     import onnx
-    model = onnx.load_from_string(onnx.to_onnx(Predictor(weights), opset=20))
+    model = onnx.load_from_string(onnx_bytes(Predictor(weights), opset=20))
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 20)]
 
 
-def test_depth_without_a_known_unit_is_called_relative(tmp_path):
+def test_depth_of_unknown_scale_is_called_relative(tmp_path):
     predictor = Predictor(filled_weights(tmp_path, use_stereo=False))
-    report = onnx.report(tmp_path / "encoder.pth", predictor, onnx.Differences(0, 0))
-    assert "unit   relative: " in report
+    text = description(tmp_path / "encoder.pth", predictor, Differences(0, 0))
+    assert "unit   relative: " in text
 
 
-def test_a_network_whose_outputs_are_not_finite_leaves_no_file(packages, tmp_path, script):
+def test_a_network_with_nan_outputs_leaves_the_old_file(packages, tmp_path, script):
     model, _ = load_model(filled_weights(tmp_path))
     with torch.no_grad():
         model.depth.decoder[0].conv.conv.bias[0] = torch.nan
     folder = tmp_path / "broken"
     save_weights(folder, model, torch.optim.Adam(model.parameters()),
                  InputFormat(HEIGHT, WIDTH, True))
-    (folder / "depth.onnx").write_bytes(b"an earlier one")
+    (folder / "depth.onnx").write_bytes(b"an earlier file")
     before = sorted(folder.iterdir())
     error = one_line(script("export_onnx", "--load_weights_folder", folder), 1)
     assert "differs from PyTorch's by nan" in error
     assert sorted(folder.iterdir()) == before
-    assert (folder / "depth.onnx").read_bytes() == b"an earlier one"
+    assert (folder / "depth.onnx").read_bytes() == b"an earlier file"
 
 
-def test_a_file_that_gives_other_values_is_refused(exported, weights):
+def test_a_file_with_wrong_outputs_is_refused(exported, weights):
     other = Predictor(weights)
     with torch.no_grad():
         other.model.depth.decoder[-4].conv.bias += 1e-3  # the head at full size
     with pytest.raises(DataError, match=r"differs from PyTorch's by .*, more than 0\.0001"):
-        onnx.check(exported[0].read_bytes(), other)
+        differences_from_pytorch(exported[0].read_bytes(), other)
 
 
-def test_missing_packages_are_named_with_what_to_type(weights, script, monkeypatch):
+def test_missing_packages_are_named_with_the_command_to_type(weights, script, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # Python's own way to forbid an import
     error = one_line(script("export_onnx", "--load_weights_folder", weights), 1)
     assert "onnxruntime" in error
@@ -143,7 +149,7 @@ def test_missing_packages_are_named_with_what_to_type(weights, script, monkeypat
     assert not (weights / "depth.onnx").exists()
 
 
-def test_bad_input_gets_one_line(packages, weights, script):
+def test_wrong_flags_of_the_export_get_one_line(packages, weights, script):
     error = one_line(script("export_onnx", "--load_weights_folder", "nowhere"), 1)
     assert "nowhere does not exist" in error
     error = one_line(script("export_onnx", "--load_weights_folder", weights, "--opset", 9), 2)

@@ -1,4 +1,4 @@
-"""predictor.py: images of any kind and size in, disparity and depth with their unit out."""
+"""predictor.py: disparity, depth and its unit from images of any type and size."""
 import warnings
 
 import numpy as np
@@ -13,7 +13,7 @@ from layers import resize_disp
 from metrics.depth import batch_post_process_disparity
 from prediction.predictor import Predictor
 
-SIZE = (100, 150)  # of the images, other than the network's
+SIZE = (100, 150)  # height and width of the images; the network's differ
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def predictor(folder):
 
 @pytest.fixture
 def images():
-    """Three photographs, or nearly: (3, *SIZE, 3) uint8."""
+    """Return three smooth images, (3, *SIZE, 3) uint8."""
     coarse = np.random.randint(0, 256, (3, 10, 15, 3), np.uint8)
     return np.stack([np.asarray(Image.fromarray(image).resize(SIZE[::-1])) for image in coarse])
 
@@ -37,22 +37,22 @@ def as_tensor(images):
     return torch.from_numpy(images).permute(0, 3, 1, 2) / 255
 
 
-def test_an_array_is_predicted_as_test_simple_predicts_its_file(folder, predictor, images, tmp_path,
-                                                                script):
+def test_an_array_gets_the_disparity_that_test_simple_writes(folder, predictor, images, tmp_path,
+                                                             script):
     Image.fromarray(images[0]).save(tmp_path / "image.png")
     script("test_simple", "--image_path", tmp_path / "image.png", "--load_weights_folder", folder)
     disp = torch.from_numpy(np.load(tmp_path / "image_disp.npy"))
     assert_close(predictor.predict(images[0]).disp, resize_disp(disp, *SIZE), rtol=1e-5, atol=0)
 
 
-def test_a_float_tensor_gives_what_its_array_gives_but_for_rounding(predictor, images):
+def test_a_float_tensor_equals_its_uint8_array_up_to_rounding(predictor, images):
     found = predictor.predict(as_tensor(images)).disp
     expected = predictor.predict(images).disp
     assert ((found - expected).abs() / expected).mean() < 0.01
     assert expected.std() / expected.mean() > 0.1  # far from constant
 
 
-def test_images_of_the_networks_size_are_taken_as_they_are(predictor):
+def test_images_of_the_networks_size_are_not_resampled(predictor):
     images = torch.rand(2, 3, predictor.height, predictor.width)
     with torch.no_grad():
         disp, depth = predictor(images)
@@ -62,7 +62,7 @@ def test_images_of_the_networks_size_are_taken_as_they_are(predictor):
 
 
 @pytest.mark.parametrize("kind", ["array", "tensor"])
-def test_a_batch_is_predicted_as_one_by_one_at_the_size_of_the_images(predictor, images, kind):
+def test_a_batch_equals_its_images_one_by_one(predictor, images, kind):
     images = images if kind == "array" else as_tensor(images)
     together = predictor.predict(images)
     assert together.disp.shape == together.depth.shape == (3, 1, *SIZE)
@@ -77,7 +77,7 @@ def test_a_batch_is_predicted_as_one_by_one_at_the_size_of_the_images(predictor,
     (TrainingCamera("stereo", baseline=0.54), "metres", 5.4),
     (TrainingCamera("mono+stereo", baseline=0.2), "metres", 2),
     (TrainingCamera("stereo", baseline=None), "relative", 1)])
-def test_depth_is_in_metres_where_the_baseline_is_known(tmp_path, images, camera, unit, factor):
+def test_depth_is_in_metres_if_the_baseline_is_known(tmp_path, images, camera, unit, factor):
     folder = filled_weights(tmp_path, use_stereo=camera.training != "mono")
     write_training_camera(folder, camera)
     prediction = Predictor(folder).predict(images)
@@ -87,7 +87,7 @@ def test_depth_is_in_metres_where_the_baseline_is_known(tmp_path, images, camera
 
 @pytest.fixture
 def batch(predictor):
-    """Two images of the network's size, (2, 3, height, width) uint8."""
+    """Return two images of the network's size, (2, 3, height, width) uint8."""
     return torch.randint(0, 256, (2, 3, predictor.height, predictor.width), dtype=torch.uint8)
 
 
@@ -110,7 +110,7 @@ def test_post_processing_blends_the_disparity_of_mirrored_images(predictor, batc
     assert np.abs(plain / mirrored - 1).max() > 0.1  # the two differ, so that order matters
 
 
-def test_disparity_is_scaled_by_the_range_of_the_weights(tmp_path, predictor, images):
+def test_disparity_is_scaled_by_the_depth_range_of_the_weights(tmp_path, predictor, images):
     folder = filled_weights(tmp_path)
     camera = TrainingCamera("stereo", min_depth=1, max_depth=50, baseline=0.54)
     write_training_camera(folder, camera)
@@ -118,7 +118,7 @@ def test_disparity_is_scaled_by_the_range_of_the_weights(tmp_path, predictor, im
     assert_close(Predictor(folder).predict(images).disp, 0.02 + 0.98 * raw, rtol=1e-4, atol=0)
 
 
-def test_arrays_that_are_read_only_or_read_backwards_are_taken_without_a_warning(predictor, images):
+def test_read_only_and_mirrored_arrays_work_without_a_warning(predictor, images):
     expected = predictor.predict(images[0]).disp
     bgr = np.ascontiguousarray(images[0][:, :, ::-1])
     read_only = images[0].copy()
@@ -129,7 +129,7 @@ def test_arrays_that_are_read_only_or_read_backwards_are_taken_without_a_warning
             assert torch.equal(predictor.predict(image).disp, expected)
 
 
-def test_a_prediction_needs_no_gradient_and_changes_no_weights(predictor, images):
+def test_prediction_leaves_weights_and_gradients_alone(predictor, images):
     before = {name: value.clone() for name, value in predictor.state_dict().items()}
     assert not predictor.predict(images).depth.requires_grad
     assert all(torch.equal(before[name], value)
@@ -147,6 +147,6 @@ def test_a_prediction_needs_no_gradient_and_changes_no_weights(predictor, images
     (np.zeros((9, 9), np.uint8), r"ndarray uint8 \(9, 9\)"),
     (np.zeros((3, 9, 9), np.uint8), r"or a uint8 array \(B, H, W, 3\)"),
     ("street.jpg", "images are str")])
-def test_other_images_are_refused_with_what_was_found_and_expected(predictor, images, found):
+def test_wrong_images_are_refused_with_found_and_expected(predictor, images, found):
     with pytest.raises(ValueError, match=found):
         predictor.predict(images)

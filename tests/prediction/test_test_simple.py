@@ -1,4 +1,4 @@
-"""test_simple.py from its command line: images, folders, metres, bad input."""
+"""test_simple.py from its command line: images, folders, videos, units, wrong input."""
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -8,23 +8,24 @@ import torch
 from conftest import HEIGHT, SHARED, WIDTH, needs_shared, one_line, train_flags
 from PIL import Image
 
+import test_simple
 from checkpoints.architecture import load_model
-from checkpoints.training_camera import TrainingCamera
+from checkpoints.training_camera import TrainingCamera, Unit
 from datasets.footage import Footage
 from layers import disp_to_depth
 from options import MonodepthOptions
+from prediction.footage import write_batches
 from prediction.images import Frame
 from prediction.video import VideoFile
-from prediction.write import POINT, Outputs, Unit
+from prediction.write import POINT, FrameWriter, OutputOptions
 from runtime import downloads
 from synthetic.render import HELD_OUT
-from test_simple import COLORMAPS, write_all
 from trainer import Trainer
 
 
 @pytest.fixture
 def image(drive, tmp_path):
-    """An image of another size than the network's, in a folder of its own."""
+    """Write an image of another size than the network's to a folder of its own."""
     (tmp_path / "images").mkdir()
     path = tmp_path / "images" / "street.jpg"
     frame = Image.open(drive / HELD_OUT / "image_02/data/0000000005.jpg")
@@ -32,7 +33,7 @@ def image(drive, tmp_path):
     return path
 
 
-def test_an_image_gets_disparity_at_network_size_and_a_picture_at_its_own(image, weights, script):
+def test_an_image_gets_a_disparity_map_and_a_picture(image, weights, script):
     outcome = script("test_simple", "--image_path", image, "--load_weights_folder", weights)
     assert outcome.status == 0, outcome.err
     names = ["street.jpg", "street_disp.jpeg", "street_disp.npy"]
@@ -57,7 +58,7 @@ def test_metric_depth_is_5_4_over_disparity(image, weights, script):
     assert "warning" not in outcome.out
 
 
-def test_metres_of_a_mono_model_are_warned_of(drive, image, tmp_path, script):
+def test_metric_depth_of_a_mono_model_prints_a_warning(drive, image, tmp_path, script):
     Trainer(MonodepthOptions().parse(
         train_flags(drive, "--log_dir", tmp_path, "--model_name", "mono"))).train()
     outcome = script("test_simple", "--image_path", image, "--pred_metric_depth",
@@ -69,7 +70,7 @@ def test_metres_of_a_mono_model_are_warned_of(drive, image, tmp_path, script):
     np.testing.assert_allclose(depth, 5.4 / np.load(image.with_name("street_disp.npy")), rtol=1e-5)
 
 
-def test_a_folder_is_predicted_and_predictions_are_not(image, weights, script):
+def test_pictures_of_earlier_predictions_are_skipped(image, weights, script):
     Image.open(image).save(image.with_name("other.png"))
     Image.open(image).save(image.with_name("more_disp.jpg"))
     outcome = script("test_simple", "--image_path", image.parent, "--load_weights_folder", weights)
@@ -83,7 +84,7 @@ def test_a_folder_is_predicted_and_predictions_are_not(image, weights, script):
 
 @pytest.fixture
 def folder(drive, tmp_path):
-    """Five frames of the drive, each of its own size."""
+    """Write five frames of the drive, each of another size."""
     (tmp_path / "frames").mkdir()
     for i in range(5):
         frame = Image.open(drive / HELD_OUT / f"image_02/data/{5 + i:010d}.jpg")
@@ -91,7 +92,7 @@ def folder(drive, tmp_path):
     return tmp_path / "frames"
 
 
-def test_a_folder_in_batches_is_predicted_as_one_by_one(folder, weights, script):
+def test_the_batch_size_does_not_change_the_outputs(folder, weights, script):
     written = {}
     for batch_size in (1, 3):
         outcome = script("test_simple", "--image_path", folder, "--load_weights_folder", weights,
@@ -112,8 +113,7 @@ def test_a_folder_in_batches_is_predicted_as_one_by_one(folder, weights, script)
         assert np.abs(written[3][jpeg].astype(float) - written[1][jpeg]).mean() < 0.1
 
 
-def test_a_broken_image_in_a_folder_is_named_after_those_before_it_are_written(folder, weights,
-                                                                              script):
+def test_the_images_before_a_broken_image_are_written(folder, weights, script):
     (folder / "3.jpg").write_bytes(b"no image")
     outcome = script("test_simple", "--image_path", folder, "--load_weights_folder", weights)
     assert "3.jpg cannot be read as an image" in one_line(outcome, status=1)
@@ -133,8 +133,7 @@ def test_a_real_frame_is_predicted(tmp_path, weights, script):
         assert picture.size == (1242, 375)
 
 
-def test_a_published_model_is_taken_from_where_it_was_downloaded(image, weights, tmp_path, script,
-                                                                 monkeypatch):
+def test_a_downloaded_model_is_found_by_its_name(image, weights, tmp_path, script, monkeypatch):
     monkeypatch.setattr(downloads, "MODELS_DIR", tmp_path)
     (tmp_path / "mono_640x192").symlink_to(weights)
     outcome = script("test_simple", "--image_path", image, "--model_name", "mono_640x192")
@@ -142,14 +141,14 @@ def test_a_published_model_is_taken_from_where_it_was_downloaded(image, weights,
     assert image.with_name("street_disp.npy").exists()
 
 
-def test_another_depth_range_gives_other_disparities(image, weights, script):
+def test_min_and_max_depth_set_the_range_of_disparities(image, weights, script):
     script("test_simple", "--image_path", image, "--load_weights_folder", weights,
            "--min_depth", 1, "--max_depth", 50)
     disp = np.load(image.with_name("street_disp.npy"))
     assert 1 / 50 < disp.min() < disp.max() < 1
 
 
-def test_bad_input_gets_one_line(image, weights, tmp_path, script):
+def test_wrong_input_gets_one_line(image, weights, tmp_path, script):
     def call(path, *flags):
         return script("test_simple", "--image_path", path, *flags)
     loaded = ("--load_weights_folder", weights)
@@ -163,14 +162,20 @@ def test_bad_input_gets_one_line(image, weights, tmp_path, script):
     assert [path.name for path in image.parent.iterdir()] == ["street.jpg"]
 
 
+def test_parsed_args_run_as_in_the_original(image, weights):
+    args = test_simple.parse_args(["--image_path", str(image), "--load_weights_folder",
+                                   str(weights), "--no_cuda"])
+    test_simple.test_simple(args)
+    assert np.load(image.with_name("street_disp.npy")).shape == (1, 1, HEIGHT, WIDTH)
+
+
 def predict(script, path, weights, *flags):
     outcome = script("test_simple", "--image_path", path, "--load_weights_folder", weights, *flags)
     assert outcome.status == 0, outcome.err
     return outcome
 
 
-def test_each_output_is_written_where_it_is_wanted_and_at_the_size_that_is_wanted(
-        image, weights, tmp_path, script):
+def test_outputs_have_the_folder_and_size_of_the_flags(image, weights, tmp_path, script):
     out = tmp_path / "out"
     predict(script, image, weights, "--output", "disp", "depth", "png", "--size", "image",
             "--output_dir", out)
@@ -185,7 +190,7 @@ def test_each_output_is_written_where_it_is_wanted_and_at_the_size_that_is_wante
     np.testing.assert_allclose(png, (depth[0, 0] * 256).clip(1, 65535), atol=0.51)
 
 
-def test_every_point_of_a_cloud_lies_on_the_ray_of_its_pixel(image, weights, script):
+def test_points_of_a_cloud_lie_on_the_rays_of_their_pixels(image, weights, script):
     predict(script, image, weights, "--ply", "--output", "depth", "--size", "image",
             "--intrinsics", 150, 140, 90, 45)
     header, _, content = image.with_name("street_cloud.ply").read_bytes().partition(
@@ -203,10 +208,10 @@ def test_every_point_of_a_cloud_lies_on_the_ray_of_its_pixel(image, weights, scr
                                   pixels)
 
 
-def test_a_cloud_without_a_camera_of_its_own_has_that_of_training(image, weights, script):
+def test_a_cloud_without_given_intrinsics_uses_trainings(image, weights, script):
     words = ["--image_path", image, "--load_weights_folder", weights]
     outcome = script("test_simple", *words, "--ply")
-    assert "took images of another shape, 96x64; give --intrinsics" in one_line(outcome, 1)
+    assert "of training had another aspect ratio, 96x64; give --intrinsics" in one_line(outcome, 1)
     Image.open(image).resize((150, 100)).save(image)
     predict(script, image, weights, "--ply")
     content = image.with_name("street_cloud.ply").read_bytes().partition(b"end_header\n")[2]
@@ -216,7 +221,7 @@ def test_a_cloud_without_a_camera_of_its_own_has_that_of_training(image, weights
     assert last["y"] / last["z"] == pytest.approx((99.5 / 100 - 0.5) / 1.92, rel=1e-5)
 
 
-def test_a_scale_is_given_or_fitted_to_ground_truth(folder, weights, tmp_path, script):
+def test_the_scale_is_given_or_fitted_to_ground_truth(folder, weights, tmp_path, script):
     predict(script, folder, weights, "--output", "depth", "--scale", 1, "--size", "image")
     plain = [np.load(folder / f"{i}_depth.npy")[0, 0] for i in range(5)]
     predict(script, folder, weights, "--output", "depth", "--scale", 3, "--size", "image")
@@ -235,7 +240,7 @@ def test_a_scale_is_given_or_fitted_to_ground_truth(folder, weights, tmp_path, s
 
 @pytest.fixture
 def video(drive, tmp_path):
-    """A video of the held-out drive, whose second half is nearly black."""
+    """Write a video of the held-out drive whose second half is nearly black."""
     with VideoFile(tmp_path / "drive.mp4", 10) as file:
         for i in range(8):
             frame = np.array(Image.open(drive / HELD_OUT / f"image_02/data/{i:010d}.jpg"))
@@ -243,7 +248,7 @@ def video(drive, tmp_path):
     return file.path
 
 
-def test_a_video_becomes_a_video_of_frames_beside_their_disparities(video, weights, script):
+def test_a_video_becomes_a_video_with_disparities_beside_it(video, weights, script):
     outcome = predict(script, video, weights, "--batch_size", 3)
     assert sorted(path.name for path in video.parent.glob("drive*.*")) == [
         "drive.mp4", "drive_disp.mp4"]
@@ -266,27 +271,28 @@ def paint(disp, low, high):
 
 
 @pytest.mark.parametrize("flags", [[], ["--disp_range", 0.2, 0.8]])
-def test_frames_of_a_video_are_written_too_with_one_range_of_colours(video, weights, script, flags):
+def test_all_frames_of_a_video_share_one_colour_range(video, weights, script, flags):
     out = video.parent / "out"
     predict(script, video, weights, "--output", "picture", "disp", "--max_frames", 6,
             "--batch_size", 2, "--output_dir", out, *flags)
     folder = out / "drive"
     disps = [(np.load(folder / f"{i:06d}_disp.npy")[0, 0] - 0.01) / 9.99 for i in range(6)]
-    # the first frames decide, where nothing is said
+    # without --disp_range, the first batch fixes the range
     low, high = flags[1:] or (np.min(disps[:2]), np.percentile(disps[:2], 95))
     for i in range(6):
         picture = cv2.imread(str(folder / f"{i:06d}_disp.jpeg")).astype(float)
         assert np.abs(picture - paint(disps[i], low, high)).mean() < 15  # JPEG blurs colours
 
 
-def test_later_frames_of_a_video_are_painted_in_the_range_of_the_first(video, tmp_path):
-    footage = Footage(video, most=2)
+def test_the_first_batch_fixes_the_colour_range_of_a_video(video, tmp_path):
+    footage = Footage(video, max_frames=2)
     batches = [[Frame(still.label, still.name, still.read(),
                       torch.linspace(*ends, HEIGHT * WIDTH).view(1, 1, HEIGHT, WIDTH))]
                for still, ends in zip(footage, ((0.2, 0.4), (0.6, 0.9)), strict=True)]
-    outputs = Outputs({"picture"}, TrainingCamera("mono"), Unit(1, "none"), tmp_path / "out", True)
+    writer = FrameWriter(OutputOptions({"picture"}, tmp_path / "out"), TrainingCamera("mono"),
+                         Unit(1, "none"), is_video=True)
     with ThreadPoolExecutor() as pool:
-        assert write_all(footage, batches, outputs, pool) == 2
+        assert write_batches(footage, batches, writer, pool) == 2
     first, second = (np.array(Image.open(tmp_path / f"out/drive/{i:06d}_disp.jpeg")).astype(float)
                      for i in range(2))
     assert first[0].mean() < 20  # its farthest is black
@@ -300,14 +306,14 @@ def test_later_frames_of_a_video_are_painted_in_the_range_of_the_first(video, tm
     (["--scale", 2, "--scale_from", "x.npz"], "not allowed with argument --scale", 2),
     (["--scale_from", "nowhere.npz"], "nowhere.npz does not exist; give a gt_depths.npz", 1),
     (["--min_depth", 200], "--min_depth 200.0 is not below --max_depth 100.0", 1)])
-def test_flags_that_cannot_be_get_one_line(image, weights, script, flags, found, status):
+def test_wrong_flags_get_one_line_and_write_nothing(image, weights, script, flags, found, status):
     outcome = script("test_simple", "--image_path", image, "--load_weights_folder", weights, *flags)
     assert found in one_line(outcome, status)
     assert [path.name for path in image.parent.iterdir()] == ["street.jpg"]
 
 
-@pytest.mark.parametrize("name", COLORMAPS)
-def test_pictures_have_the_colours_that_are_asked_for(image, weights, script, name):
+@pytest.mark.parametrize("name", test_simple.COLORMAPS)
+def test_colormap_sets_the_colours_of_pictures(image, weights, script, name):
     predict(script, image, weights, "--output", "disp", "picture", "--size", "image", "--colormap",
             name)
     disp = np.load(image.with_name("street_disp.npy"))[0, 0]

@@ -1,0 +1,129 @@
+"""Predict an image, a folder, a video or a webcam and write the results, as test_simple.py does."""
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections.abc import Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+from tqdm import tqdm
+
+from checkpoints.training_camera import Unit
+from datasets.footage import DEFAULT_FPS, Footage
+from prediction.images import Frame, fit_scale, predict_images
+from prediction.predictor import Predictor
+from prediction.video import VideoFile
+from prediction.write import FrameWriter, OutputOptions
+from runtime.distributed import get_device
+from runtime.downloads import download_model_if_doesnt_exist
+from runtime.errors import DataError
+
+
+def predict_footage(args: Namespace) -> None:
+    """Predict all frames of --image_path, write their outputs and print the unit of depth.
+
+    Args:
+        args: the flags of test_simple.py.
+
+    Raises:
+        DataError: the images, the weights or the flags are wrong, or a file cannot be written.
+    """
+    footage = Footage(args.image_path, args.ext, args.max_frames)
+    weights = args.load_weights_folder or download_model_if_doesnt_exist(args.model_name)
+    predictor = Predictor(weights, get_device(args.no_cuda), args.min_depth, args.max_depth)
+    scale_is_given = args.scale is not None or args.scale_from is not None
+    if args.pred_metric_depth and predictor.training_camera.metres is None and not scale_is_given:
+        print(f"warning: {weights} was trained without stereo; its depth has an unknown scale")
+    with ThreadPoolExecutor() as pool:
+        unit = choose_unit(args, predictor, footage, pool)
+        writer = FrameWriter(output_options(args, footage.is_video), predictor.training_camera,
+                             unit, footage.is_video)
+        started = time.monotonic()
+        count = write_batches(footage, predict_images(predictor, footage, args.batch_size, pool),
+                              writer, pool)
+    seconds = time.monotonic() - started
+    print(f"{count} frames in {seconds:.1f} s, {count / seconds:.1f} frames/s; depth is "
+          f"{unit.words}")
+
+
+def choose_unit(args: Namespace, predictor: Predictor, footage: Footage, pool: Executor) -> Unit:
+    """Return the unit of depth; --scale_from predicts all frames once to fit the scale."""
+    scale, training_camera = args.scale, predictor.training_camera
+    if args.scale_from:
+        batches = predict_images(predictor, footage, args.batch_size, pool)
+        scale = fit_scale(batches, args.scale_from, training_camera)
+    return training_camera.unit(scale, args.scale_from, args.pred_metric_depth)
+
+
+def output_options(args: Namespace, is_video: bool) -> OutputOptions:
+    """Return the outputs that the flags choose, and create --output_dir.
+
+    Raises:
+        DataError: the folder cannot be created.
+    """
+    if args.output_dir is not None:
+        try:
+            args.output_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"--output_dir {args.output_dir} cannot be created: "
+                            f"{error.strerror}") from None
+    if args.output:
+        kinds = set(args.output)
+    elif args.pred_metric_depth:
+        kinds = {"depth", "picture"}
+    else:
+        kinds = {"video"} if is_video else {"disp", "picture"}
+    if args.ply:
+        kinds.add("ply")
+    return OutputOptions(kinds, args.output_dir, args.size == "image",
+                         tuple(args.disp_range) if args.disp_range else None, args.intrinsics,
+                         args.colormap)
+
+
+def write_batches(footage: Footage, batches: Iterable[list[Frame]], writer: FrameWriter,
+                  pool: Executor) -> int:
+    """Write the outputs of each batch as soon as it is predicted; return the number of frames.
+
+    Ctrl-C ends the frames of a webcam; the outputs are kept.
+    """
+    count, video = 0, None
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=footage.count, unit="frame", dynamic_ncols=True))
+        if "video" in writer.options.kinds:
+            path = Path(f"{writer.path_stem(footage.name)}_disp.mp4")
+            video = stack.enter_context(VideoFile(path, footage.fps or DEFAULT_FPS))
+        try:
+            for batch in batches:
+                if writer.disp_range is None and (footage.is_video or video):
+                    writer.fix_disp_range(batch)
+                for frame, paths in zip(batch, pool.map(writer.write, batch), strict=True):
+                    if paths and not footage.is_video:
+                        bar.write(f"{frame.label}: wrote {enumerate_in_words(paths)}")
+                    if video:
+                        video.write(writer.paint_beside(frame))
+                count += len(batch)
+                bar.update(len(batch))
+        except KeyboardInterrupt:
+            if not footage.is_webcam:
+                raise
+    if count:
+        print_video_outputs(footage, writer, video)
+    return count
+
+
+def print_video_outputs(footage: Footage, writer: FrameWriter, video: VideoFile | None) -> None:
+    """Print the path of the video, and the folder of the files of a video's frames."""
+    frame_kinds = writer.options.kinds - {"video"}
+    if video:
+        print(f"{footage.source}: wrote {video.path}")
+    if footage.is_video and frame_kinds:
+        print(f"{footage.source}: wrote {', '.join(sorted(frame_kinds))} of each frame to "
+              f"{writer.path_stem(footage.name)}")
+
+
+def enumerate_in_words(words: list[str]) -> str:
+    """Join words as in "a, b and c"."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
