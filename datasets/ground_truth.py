@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import struct
 import zipfile
@@ -15,6 +14,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from datasets.footage import natural_order
 from datasets.kitti_dataset import KITTIDataset, annotated_path, read_depth_png
 from datasets.splits import check_inside, parse_line, read_split, split_path
 from datasets.stereo_ground_truth import read_depth_of_disparity
@@ -75,18 +75,12 @@ def _read_pngs(folder: Path, split: str, lines: list[str],
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist; give the folder of the ground truth, as KITTI "
                         "2015's training/disp_occ_0 (data_scene_flow.zip, 2 GB)")
-    paths = sorted(folder.glob("*.png"), key=_natural_order)
+    paths = sorted(folder.glob("*.png"), key=natural_order)
     if len(paths) != len(lines):
         raise DataError(f"{folder} has {len(paths)} PNGs for the {len(lines)} lines of {split}'s "
                         f"{LIST_NAME}; give one PNG per line, in the order of their names")
     print(f"ground truth: {len(paths)} PNGs of {folder}; every pixel that has depth counts")
     return GroundTruth([read(path) for path in paths], False, folder)
-
-
-def _natural_order(path: Path) -> list[str | int]:
-    """Return a sort key that puts 2.png before 10.png."""
-    words = re.split("([0-9]+)", path.name)  # every second word is a number
-    return [int(word) if i % 2 else word for i, word in enumerate(words)]
 
 
 def gt_path(split: str) -> Path:
