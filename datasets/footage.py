@@ -149,7 +149,7 @@ def _find_images(path: Path, ext: str | None) -> list[Path]:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     found = sorted((file for file in files
                     if (file.suffix if ext else file.suffix.lower()) in wanted),
-                   key=_natural_order)
+                   key=natural_order)
     if not found:
         kind = "image" if ext is None else f"*.{ext.lstrip('.')}"
         others = sorted({file.suffix for file in files if file.suffix.lower() in EXTENSIONS})
@@ -159,10 +159,10 @@ def _find_images(path: Path, ext: str | None) -> list[Path]:
     return found
 
 
-def _natural_order(path: Path) -> list:
+def natural_order(path: Path) -> list[str | int]:
     """Return a sort key that puts 2.png before 10.png."""
-    return [int(part) if part.isdecimal() else part
-            for part in re.split("([0-9]+)", path.name)]
+    words = re.split("([0-9]+)", path.name)  # every second word is a number
+    return [int(word) if i % 2 else word for i, word in enumerate(words)]
 
 
 def read_still(path: Path) -> Tensor:

@@ -1,4 +1,4 @@
-"""Ground-truth disparity of rectified stereo pairs, and the depth that it means."""
+"""Read ground-truth disparity of rectified stereo pairs as depth."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -18,10 +18,10 @@ def read_depth_of_disparity(path: Path) -> np.ndarray:
     """Read a disparity PNG as depth: focal length x baseline / disparity.
 
     Args:
-        path: of a 16-bit PNG of pixels x 256, 0 = none, as KITTI 2015's disp_occ_0 has them.
+        path: of a 16-bit PNG of pixels x 256, 0 = no ground truth, as in KITTI 2015's disp_occ_0.
 
     Returns:
-        (H, W) float32 metres along the optical axis, 0 = none.
+        (H, W) float32 metres along the optical axis, 0 = no ground truth.
 
     Raises:
         DataError: the PNG or its calibration is missing or broken.
@@ -35,13 +35,13 @@ def stereo_calibration(path: Path, width: int) -> tuple[float, float]:
     """Return the focal length (pixels) and the baseline (metres) of a disparity PNG.
 
     Args:
-        path: of the PNG. KITTI 2015's calibration of 000000_10.png is
-            ../calib_cam_to_cam/000000.txt; without that folder it is an `intrinsics.json` with a
-            baseline, beside the PNG or in the folder above.
+        path: of the PNG. KITTI 2015 has the calibration of 000000_10.png in
+            ../calib_cam_to_cam/000000.txt; without this folder, the calibration is an
+            `intrinsics.json` with a baseline, beside the PNG or in the folder above.
         width: of the PNG, pixels.
 
     Raises:
-        DataError: there is no calibration, or it is broken or of images of another width.
+        DataError: the calibration is missing, broken or for images of another width.
     """
     kitti = path.parent.parent / CALIBRATION
     if kitti.is_dir():
@@ -51,19 +51,19 @@ def stereo_calibration(path: Path, width: int) -> tuple[float, float]:
     if not found:
         raise DataError(f"{path} has no calibration: there is neither {kitti} (KITTI 2015's, "
                         "data_scene_flow_calib.zip, 1 MB: unzip it where data_scene_flow.zip is) "
-                        f"nor {path.with_name(FILE_NAME)} (README, 'Your own data')")
-    camera = read_intrinsics(found[0])
-    if camera.baseline is None:
+                        f"nor {path.with_name(FILE_NAME)} (docs/own_data.md)")
+    intrinsics = read_intrinsics(found[0])
+    if intrinsics.baseline is None:
         raise DataError(f'{found[0]} has no baseline; add "baseline": the metres between the two '
                         "cameras")
-    if camera.width != width:
-        raise DataError(f"{path} is {width} pixels wide, {found[0]} is for {camera.width}; a "
-                        "disparity holds for one size only")
-    return camera.fx, camera.baseline
+    if intrinsics.width != width:
+        raise DataError(f"{path} is {width} pixels wide, {found[0]} is for {intrinsics.width}; a "
+                        "disparity is valid for one size only")
+    return intrinsics.fx, intrinsics.baseline
 
 
 def _kitti_calibration(path: Path) -> tuple[float, float]:
-    """Return focal length and baseline: a rectified camera's P[0, 3] is -f x its place on x."""
+    """Return focal length and baseline; P[0, 3] of a rectified camera is -f x its x position."""
     entries = read_calib_file(path)
     left, right = (entries.get(name, np.empty(0)) for name in PROJECTIONS)
     if left.size != 12 or right.size != 12 or not left[0] > 0 or not left[3] > right[3]:

@@ -1,1 +1,1 @@
-"""A test split or sequence measured against ground truth."""
+"""Evaluation of depth and odometry: a test split or a sequence measured against ground truth."""

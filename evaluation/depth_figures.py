@@ -1,12 +1,11 @@
-"""The figures of a depth evaluation: what went well and what badly, and how far errors grow.
+"""Figures of a depth evaluation: examples, errors by distance, errors by epoch.
 
-`save_figures` writes them; the other functions make them from arrays. No display is needed: a
-figure that pyplot has not made is drawn in memory.
+`save_figures` writes the figures; the other functions make them from arrays. A figure made without
+pyplot is drawn in memory, so no display is needed.
 """
 from __future__ import annotations
 
 import io
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,9 +19,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from datasets.ground_truth import GroundTruth
-from datasets.splits import read_split, split_path
-from evaluation.test_set import read_test_image
+from evaluation.test_set import TestSet
 from metrics.depth import DISTANCE_STEP, depths_at, errors_by_distance, evaluated_mask
 from metrics.intervals import LEVEL, Interval
 from prediction.write import BRIGHTEST
@@ -32,26 +29,26 @@ from runtime.files import write_atomically
 IMAGES, BY_DISTANCE = "figure_images.png", "figure_error_by_distance.png"
 EPOCHS = "figure_error_by_epoch.png"
 ROWS = ("input", "prediction", "ground truth", "error")
-NEARNESS, ERROR = "magma", "RdYlBu_r"  # colours: near is bright; blue is right, red is wrong
-NO_VALUE = "0.5"   # grey, which neither of them has
-WORST_ERROR = 0.4  # |prediction - truth| / truth from which on all is the same red
+NEARNESS, ERROR = "magma", "RdYlBu_r"  # colour maps: near is bright; blue is right, red is wrong
+NO_VALUE = "0.5"   # grey, which is in neither colour map
+WORST_ERROR = 0.4  # |prediction - truth| / truth; larger errors have the same red
 DPI = 150
-POINT = 5          # pixels of the figure that a point of the ground truth is wide
-LETTERS = 10       # of a title, to an inch
-# Inches: the width of a picture's place, between two of them and around all, the bars' width
+POINT = 5          # width of a ground truth point, pixels of the figure
+LETTERS = 10       # of a title, per inch
+# Inches: width of a panel, gap between panels, margins, width of a colour bar
 PANEL, GAP, LEFT, RIGHT, TOP, BOTTOM, BAR = 5.5, 0.1, 0.4, 1.1, 0.7, 0.2, 0.18
-PANEL_SHAPES = 0.3, 0.8  # least and largest height by width of that place
+PANEL_SHAPES = 0.3, 0.8  # smallest and largest height / width of a panel
 
 
 class Example(NamedTuple):
-    """An evaluated image, as `draw_examples` shows it.
+    """Hold an evaluated image for `draw_examples`.
 
     Attributes:
-        title: why it is shown.
-        line: its split line.
-        image: (H, W, 3) uint8 RGB, None where there is none.
-        disp: (h, w) predicted, 1 / metres.
-        gt: (H, W) metres, 0 = none.
+        title: why the image is shown.
+        line: split line of the image.
+        image: (H, W, 3) uint8 RGB; None if the file is missing.
+        disp: (h, w) predicted disparity, 1 / metres.
+        gt: (H, W) metres, 0 = no ground truth.
         error: (H, W) |prediction - truth| / truth, NaN where it is not evaluated.
     """
 
@@ -63,34 +60,31 @@ class Example(NamedTuple):
     error: np.ndarray
 
 
-def save_figures(opts: Namespace, folder: Path, disps: np.ndarray, truth: GroundTruth,
-                 abs_rel: np.ndarray) -> None:
-    """Write the figures of an evaluation; images that are not there are named, and left out.
+def save_figures(folder: Path, test_set: TestSet, disps: np.ndarray, abs_rel: np.ndarray) -> None:
+    """Write the figures of an evaluation; warn about missing images and leave them out.
 
     Args:
-        opts: of the evaluation.
-        folder: where they go.
-        disps: (N, h, w) predicted, 1 / metres.
-        truth: N maps in metres, and which of their pixels count.
+        folder: where the figures go.
+        test_set: N test images with ground truth.
+        disps: (N, h, w) predicted disparities, 1 / metres.
         abs_rel: (N,) errors of the images.
 
     Raises:
         DataError: a figure cannot be written.
     """
-    gt_depths, eigen, _ = truth
+    gt_depths, eigen, _ = test_set.truth
     depths = (depths_at(gt, disp, evaluated_mask(gt, eigen), median_scaling=False)[:2]
               for gt, disp in zip(gt_depths, disps, strict=True))
     save_figure(draw_by_distance(*errors_by_distance(depths)), folder / BY_DISTANCE)
-    lines = read_split(split_path(opts.eval_split, "test_files.txt"))
     examples, missing = [], []
-    for name, i in choose(abs_rel).items():
+    for name, i in choose_examples(abs_rel).items():
         gt, image = gt_depths[i], None
         try:
-            image = read_test_image(opts, i, *gt.shape)
+            image = test_set.image(i, *gt.shape)
         except DataError as error:
             missing.append(error)
-        examples.append(Example(f"{name}: abs_rel {abs_rel[i]:.3f}", lines[i], image, disps[i], gt,
-                                error_map(gt, disps[i], evaluated_mask(gt, eigen))))
+        examples.append(Example(f"{name}: abs_rel {abs_rel[i]:.3f}", test_set.lines[i], image,
+                                disps[i], gt, error_map(gt, disps[i], evaluated_mask(gt, eigen))))
     if missing:
         print(f"warning: {IMAGES} is without {len(missing)} of {len(examples)} input images: "
               f"{missing[0]}")
@@ -98,10 +92,10 @@ def save_figures(opts: Namespace, folder: Path, disps: np.ndarray, truth: Ground
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG, and say so.
+    """Write a figure as a PNG and print its path.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: the file cannot be written.
     """
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi="figure")
@@ -109,20 +103,24 @@ def save_figure(figure: Figure, path: Path) -> None:
     print(f"wrote {path}")
 
 
-def choose(abs_rel: np.ndarray) -> dict[str, int]:
-    """Return the indices of the best, the median and the worst of N images, fewer if N is less."""
+def choose_examples(abs_rel: np.ndarray) -> dict[str, int]:
+    """Return the indices of the best, the median and the worst image; of two images or one, fewer.
+
+    Args:
+        abs_rel: (N,) errors of the images.
+    """
     names = ("best", "median", "worst") if len(abs_rel) > 2 else ("best", "worst")[:len(abs_rel)]
-    places = np.linspace(0, len(abs_rel) - 1, len(names)).astype(int)
-    return dict(zip(names, np.argsort(abs_rel, kind="stable")[places].tolist(), strict=True))
+    ranks = np.linspace(0, len(abs_rel) - 1, len(names)).astype(int)
+    return dict(zip(names, np.argsort(abs_rel, kind="stable")[ranks].tolist(), strict=True))
 
 
 def error_map(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return |prediction - truth| / truth.
+    """Return |prediction - truth| / truth at each evaluated pixel.
 
     Args:
         gt: (H, W) metres.
-        disp: (h, w) predicted, 1 / metres.
-        mask: (H, W) bool, the pixels that count; at least one.
+        disp: (h, w) predicted disparity, 1 / metres.
+        mask: (H, W) bool, the evaluated pixels; at least one.
 
     Returns:
         (H, W), NaN where the mask is false.
@@ -133,36 +131,37 @@ def error_map(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return errors
 
 
-def spread(gt: np.ndarray, values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Show values at sparse points, each as wide as `POINT`; where two overlap, the nearer stays.
+def enlarge_points(gt: np.ndarray, values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Draw sparse points `POINT` pixels wide, the nearer point over the farther.
 
     Args:
-        gt: (H, W) metres.
-        values: (H, W), NaN where there is no point.
-        height: of the result, in pixels.
-        width: the same.
+        gt: (H, W) metres, the distances of the points.
+        values: (H, W), NaN between the points.
+        height: of the result, pixels.
+        width: of the result, pixels.
 
     Returns:
-        (height, width), NaN where there is no point.
+        (height, width), NaN between the points.
     """
     rows, columns = np.nonzero(~np.isnan(values))
     far_to_near = np.argsort(-gt[rows, columns], kind="stable")
     rows, columns = rows[far_to_near], columns[far_to_near]
-    order = np.full((height, width), -1.0)  # of the nearest point in each pixel: the last written
+    order = np.full((height, width), -1.0)  # index of the nearest point in each pixel, -1 = none
     order[_centres(rows, gt.shape[0], height), _centres(columns, gt.shape[1], width)] = np.arange(
         len(rows))
-    size = max(POINT, -(-height // gt.shape[0]), -(-width // gt.shape[1])) | 1  # odd: it is centred
+    size = max(POINT, -(-height // gt.shape[0]), -(-width // gt.shape[1])) | 1  # odd: centred
     order = cv2.dilate(order, np.ones((size, size), np.uint8))
-    shown = np.append(values[rows, columns], np.nan)  # -1 is the last
+    shown = np.append(values[rows, columns], np.nan)  # index -1 is the last value
     return shown[order.astype(int)]
 
 
 def _centres(pixels: np.ndarray, size: int, new_size: int) -> np.ndarray:
+    """Map pixels of a line of `size` pixels to a line of `new_size` pixels."""
     return ((pixels + 0.5) * new_size / size).astype(int)
 
 
 def draw_examples(examples: Sequence[Example]) -> Figure:
-    """Return a figure with a column for each example: input, prediction, ground truth, error."""
+    """Draw a column for each example: input, prediction, ground truth, error."""
     shape = np.clip(max(one.gt.shape[0] / one.gt.shape[1] for one in examples), *PANEL_SHAPES)
     figure, axes = _make_grid(len(examples), PANEL * shape)
     nearest = np.percentile(np.concatenate([1 / one.gt[one.gt > 0] for one in examples]), BRIGHTEST)
@@ -179,7 +178,7 @@ def draw_examples(examples: Sequence[Example]) -> Figure:
 
 
 def _make_grid(columns: int, panel_height: float) -> tuple[Figure, np.ndarray]:
-    """Return a figure and its (4, columns) axes, whose sizes in inches are fixed."""
+    """Make a figure and its (4, columns) axes of fixed size in inches."""
     rows = len(ROWS)
     width = LEFT + columns * (PANEL + GAP) - GAP + RIGHT
     height = TOP + rows * (panel_height + GAP) - GAP + BOTTOM
@@ -191,7 +190,7 @@ def _make_grid(columns: int, panel_height: float) -> tuple[Figure, np.ndarray]:
 
 def _add_bar(figure: Figure, beside: Sequence[Axes], colours: ScalarMappable,
              label: str) -> Colorbar:
-    """Add a scale of colours to the right of axes that stand below each other."""
+    """Add a colour bar to the right of axes in one column."""
     above, below = (ax.get_position(original=True) for ax in (beside[0], beside[-1]))
     width = figure.get_figwidth()
     cax = figure.add_axes((above.x1 + GAP / width, below.y0, BAR / width, above.y1 - below.y0))
@@ -201,15 +200,15 @@ def _add_bar(figure: Figure, beside: Sequence[Axes], colours: ScalarMappable,
 
 
 def _draw_column(column: Sequence[Axes], example: Example, colours: dict[str, Normalize]) -> None:
-    """Draw an example's four pictures below each other, under its title."""
+    """Draw the title and the four pictures of an example."""
     height, width = example.gt.shape
     place = column[0].bbox  # in pixels
     scale = min(place.height / height, place.width / width)
     pixels = max(1, round(scale * height)), max(1, round(scale * width))
-    depth = spread(example.gt, np.where(example.gt > 0, example.gt, np.nan), *pixels)
+    depth = enlarge_points(example.gt, np.where(example.gt > 0, example.gt, np.nan), *pixels)
     pictures = ((example.image, None, "antialiased"), (example.disp, NEARNESS, "bilinear"),
                 (1 / depth, NEARNESS, "nearest"),
-                (spread(example.gt, example.error, *pixels), ERROR, "nearest"))
+                (enlarge_points(example.gt, example.error, *pixels), ERROR, "nearest"))
     for ax, (picture, colour, interpolation) in zip(column, pictures, strict=True):
         ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0), aspect="equal")
         ax.set_facecolor(NO_VALUE)
@@ -225,14 +224,14 @@ def _draw_column(column: Sequence[Axes], example: Example, colours: dict[str, No
 
 
 def draw_by_distance(abs_rel: np.ndarray, counts: np.ndarray) -> Figure:
-    """Return a figure of abs_rel, and of the numbers of pixels, by the true distance.
+    """Draw abs_rel and the number of pixels by true distance.
 
     Args:
-        abs_rel: (9,), NaN where there is no pixel, as `errors_by_distance` returns it.
-        counts: (9,) pixels.
+        abs_rel: (9,) as `errors_by_distance` returns it, NaN in a bin without pixels.
+        counts: (9,) numbers of pixels.
     """
     names = [f"{i * DISTANCE_STEP:g}-{(i + 1) * DISTANCE_STEP:g}" for i in range(len(counts) - 1)]
-    bins = len(counts) if counts[-1] else len(counts) - 1  # velodyne scans are cut off at 80 m
+    bins = len(counts) if counts[-1] else len(counts) - 1  # with Eigen's range, none is beyond 80 m
     names, abs_rel, counts = [*names, "farther"][:bins], abs_rel[:bins], counts[:bins]
     figure = Figure((11, 7), dpi=DPI, layout="constrained")
     above, below = figure.subplots(2, sharex=True, height_ratios=(3, 2))
@@ -243,7 +242,7 @@ def draw_by_distance(abs_rel: np.ndarray, counts: np.ndarray) -> Figure:
     above.set_ylabel("abs_rel")
     bars = below.bar(names, counts, color="0.6")
     below.bar_label(bars, [f"{count:,}" for count in counts])
-    below.set_yscale("symlog", linthresh=1)  # a logarithm that has 0
+    below.set_yscale("symlog", linthresh=1)  # logarithmic, but shows 0
     below.set(xlabel="true distance (m)", ylabel="pixels")
     for ax in (above, below):
         ax.margins(y=0.15)
@@ -251,17 +250,17 @@ def draw_by_distance(abs_rel: np.ndarray, counts: np.ndarray) -> Figure:
     return figure
 
 
-def draw_epochs(found: dict[int, dict[str, Interval]]) -> Figure:
-    """Return a figure of abs_rel and a1 of a run's epochs, with their intervals.
+def draw_epochs(errors: dict[int, dict[str, Interval]]) -> Figure:
+    """Draw abs_rel and a1 of the epochs of a run, with their intervals.
 
     Args:
-        found: of each epoch, the mean of each error over the test images.
+        errors: for each epoch, the mean of each error with its interval.
     """
     figure = Figure((11, 7), dpi=DPI, layout="constrained")
     above, below = figure.subplots(2, sharex=True)
-    epochs = list(found)
+    epochs = list(errors)
     for ax, name in ((above, "abs_rel"), (below, "a1")):
-        mean, low, high = ([getattr(errors[name], part) for errors in found.values()]
+        mean, low, high = ([getattr(found[name], part) for found in errors.values()]
                            for part in ("mean", "low", "high"))
         ax.fill_between(epochs, low, high, color="tab:blue", alpha=0.2, linewidth=0)
         ax.plot(epochs, mean, "o-", color="tab:blue")

@@ -1,114 +1,83 @@
-"""The test images of a split, and the disparities predicted for them."""
+"""The test set of a split: its lines, its images and its ground truth, read once."""
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from checkpoints.architecture import load_model
-from checkpoints.training_camera import read_training_camera
-from datasets import MonoDataset, as_float, dataset_class
-from datasets.splits import eigen_to_benchmark_ids, read_split, split_path
-from layers import disp_to_depth
-from metrics.depth import batch_post_process_disparity
+from datasets import MonoDataset, dataset_class
+from datasets.ground_truth import LIST_NAME, GroundTruth, load_ground_truth
+from datasets.splits import SplitLine, read_split, split_path
 from runtime.distributed import World
-from runtime.errors import DataError
-from runtime.files import check_data_path, read_array
-from runtime.machine import keep_freed_memory
 from runtime.signals import leave_interrupts_to_parent
 
 
-@torch.no_grad()
-def predict_disparities(opts: Namespace, world: World) -> np.ndarray | None:
-    """Return the (N, h, w) scaled disparities of the split's test images, at network size.
+class TestSet(NamedTuple):
+    """Hold the lines, the images and the ground truth of a test split.
 
-    Each process predicts its share; the main one gets all of them, the others None.
+    Attributes:
+        lines: N split lines.
+        dataset: makes the dataset of the N images at a height and a width.
+        truth: N depth maps; None if the evaluation compares with none.
     """
-    check_data_path(opts.data_path)
-    model, (height, width, use_stereo) = load_model(opts.load_weights_folder, device=world.device)
-    camera = read_training_camera(opts.load_weights_folder, use_stereo).with_range(
-        opts.min_depth, opts.max_depth)
-    if opts.eval_stereo and not use_stereo and world.is_main:
-        print(f"warning: {opts.load_weights_folder} was trained without stereo, so its depth has "
-              "no known scale; --eval_mono finds one for each image")
-    dataset = _test_images(opts, height, width)
-    if dataset.img_ext != _extension(opts):
-        world.print(f"the images of {opts.data_path} are {dataset.img_ext}, and are read as such")
-    disps = [np.empty((0, height, width), np.float32)]
-    for batch in batches_of(dataset, opts, world):
-        images = as_float(batch["color", 0, 0].to(world.device))
-        if opts.post_process:
-            images = torch.cat([images, images.flip(3)])
-        disp = disp_to_depth(model.disparity(images), camera.min_depth, camera.max_depth)[0]
-        disp = disp[:, 0].cpu().numpy()
-        if opts.post_process:
-            plain, mirrored = np.split(disp, 2)
-            disp = batch_post_process_disparity(plain, mirrored[:, :, ::-1])
-        disps.append(disp)
-    return world.gather_on_main(np.concatenate(disps))
+
+    lines: list[SplitLine]
+    dataset: Callable[[int, int], MonoDataset]
+    truth: GroundTruth | None
+
+    def image(self, index: int, height: int, width: int) -> np.ndarray:
+        """Return an image at a size, (height, width, 3) uint8 RGB.
+
+        Raises:
+            DataError: the file is missing or broken; names the file and its split line.
+        """
+        return self.dataset(height, width)[index]["color", 0, 0].permute(1, 2, 0).numpy()
 
 
-def _test_images(opts: Namespace, height: int, width: int) -> MonoDataset:
-    """Return the split's test images, which come at that size; without --png, .jpg or .png."""
-    kind = "kitti_test" if Path(opts.eval_split).name == "benchmark" else opts.dataset
-    lines = read_split(split_path(opts.eval_split, "test_files.txt"))
-    dataset = dataset_class(kind)(opts.data_path, lines, height, width, [0], 1,
-                                  img_ext=_extension(opts), load_depth=False)
-    if not opts.png:
-        dataset.img_ext = dataset.found_extension()
-    return dataset
+def is_benchmark(opts: Namespace) -> bool:
+    """Whether --eval_split is the split whose ground truth is on KITTI's server only."""
+    return Path(opts.eval_split).name == "benchmark"
 
 
-def _extension(opts: Namespace) -> str:
+def asked_extension(opts: Namespace) -> str:
+    """Return the extension of images that the flags ask for."""
     return ".png" if opts.png else ".jpg"
 
 
-def read_test_image(opts: Namespace, index: int, height: int, width: int) -> np.ndarray:
-    """Return one of the split's test images, (height, width, 3) uint8 RGB.
+def read_test_set(opts: Namespace, with_truth: bool) -> TestSet:
+    """Read the list and the ground truth of --eval_split.
+
+    Args:
+        opts: flags of the evaluation.
+        with_truth: load the ground truth; a missing gt_depths.npz is made from --data_path.
 
     Raises:
-        DataError: it is missing or broken; names it and its split line.
+        DataError: the list or the ground truth is missing or broken.
     """
-    return _test_images(opts, height, width)[index]["color", 0, 0].permute(1, 2, 0).numpy()
+    lines = read_split(split_path(opts.eval_split, LIST_NAME))
+    truth = load_ground_truth(opts.data_path, opts.eval_split, lines, opts.num_workers,
+                              opts.gt_disparity) if with_truth else None
+
+    def dataset(height: int, width: int) -> MonoDataset:
+        kind = dataset_class("kitti_test" if is_benchmark(opts) else opts.dataset)
+        images = kind(opts.data_path, lines, height, width, [0], 1,
+                      img_ext=asked_extension(opts), load_depth=False)
+        if not opts.png:
+            images.img_ext = images.found_extension()
+        return images
+    return TestSet(lines, dataset, truth)
 
 
-def batches_of(dataset: MonoDataset, opts: Namespace, world: World) -> Iterable[dict]:
-    """Return the batches of this process's share of a dataset, under a bar."""
-    if world.device.type == "cpu":
-        keep_freed_memory()  # a sixth of the time: batches are of one size
+def load_batches(dataset: MonoDataset, opts: Namespace, world: World) -> Iterable[dict]:
+    """Load this process's share of a dataset in batches, with a progress bar."""
     own = Subset(dataset, world.shard(len(dataset)))
     loader = DataLoader(own, opts.batch_size, num_workers=min(opts.num_workers, len(own)),
                         pin_memory=world.device.type == "cuda",
                         worker_init_fn=leave_interrupts_to_parent)
     return tqdm(loader, desc=f"predicting at {dataset.width}x{dataset.height}", dynamic_ncols=True,
                 disable=not world.is_main)
-
-
-def load_disparities(opts: Namespace) -> np.ndarray:
-    """Read --ext_disp_to_eval: (N, h, w) scaled disparities, one per test image.
-
-    Raises:
-        DataError: the file is missing, is no .npy, or has another shape.
-    """
-    path = opts.ext_disp_to_eval
-    try:
-        disps = read_array(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"--ext_disp_to_eval {path} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a .npy array ({error}); expected what np.save "
-                        "writes of floats") from None
-    split = "eigen" if opts.eval_eigen_to_benchmark else opts.eval_split
-    expected = len(read_split(split_path(split, "test_files.txt")))
-    shape = getattr(disps, "shape", ())
-    if len(shape) != 3 or 0 in shape or shape[0] != expected or disps.dtype.kind != "f":
-        raise DataError(f"{path} is {getattr(disps, 'dtype', 'no array')} of shape {shape}; "
-                        f"expected floats of shape ({expected}, height, width), a map for each "
-                        f"image of the {split} split")
-    disps = disps.astype(np.float32)
-    return disps[eigen_to_benchmark_ids()] if opts.eval_eigen_to_benchmark else disps

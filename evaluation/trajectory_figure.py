@@ -1,6 +1,6 @@
-"""The picture of a trajectory: the path from above, true and estimated, and the error along it.
+"""Draw a trajectory: the true and the estimated path from above, and the error along the path.
 
-No display is needed: a figure that pyplot has not made is drawn in memory.
+A figure made without pyplot is drawn in memory, so no display is needed.
 """
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from metrics.trajectory import Scores
 
 DPI = 120
 TRUE, ESTIMATED = "0.25", "tab:red"
-# y points down, so seen from above x is to the right and z, ahead of the first camera, is up
+# y points down; seen from above, x points right and z, the direction of the first camera, up
 RIGHT, AHEAD = 0, 2
 
 
 def trajectory_png(scores: Scores, title: str) -> bytes:
-    """Return the picture, a PNG."""
+    """Return the content of a PNG of `draw_trajectory`."""
     content = io.BytesIO()
     draw_trajectory(scores, title).savefig(content, format="png", dpi="figure")
     return content.getvalue()
 
 
 def draw_trajectory(scores: Scores, title: str) -> Figure:
-    """Return a figure of a trajectory.
+    """Draw the true and the estimated path, and the error along the path.
 
     Args:
-        scores: of its evaluation; its poses are drawn as they are aligned there.
-        title: what is evaluated.
+        scores: errors and aligned poses of the trajectory.
+        title: names the trajectory.
     """
     figure = Figure((9, 11), dpi=DPI, layout="constrained")
     above, below = figure.subplots(2, height_ratios=(3, 1))
-    true, own = scores.truth[:, :3, 3], scores.estimate[:, :3, 3]
+    true, own = scores.truth[:, :3, 3], scores.estimate[:, :3, 3]             # (N, 3)
     above.plot(true[:, RIGHT], true[:, AHEAD], color=TRUE, linestyle="--", label="true", zorder=3)
     above.plot(own[:, RIGHT], own[:, AHEAD], color=ESTIMATED,
                label=f"estimated, alignment: {scores.alignment}")

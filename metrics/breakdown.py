@@ -1,40 +1,41 @@
-"""Errors of depth beside the paper's seven: without scale, by distance, holes, at depth edges."""
+"""Further errors of depth: scale-invariant, in distance bands, in holes, at depth edges."""
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
-from metrics.depth import MAX_DEPTH, compute_errors
+from metrics.depth import DEPTH_METRICS, MAX_DEPTH, compute_errors
 
-BANDS = ((0, 20), (20, 40), (40, 80))  # metres of true distance: from the first, below the second
-BAND_METRICS = {"abs_rel": 0, "rmse": 2, "a1": 4}  # their places among the paper's seven
-NEAR = 40.0       # metres; what is nearer and predicted at the range's end is a hole
-EDGE_RATIO = 1.25  # of the depths on both sides of an edge: what a1 calls wrong
-EDGE_WINDOW = np.ones((3, 3), np.uint8)  # pixels that an edge is looked for in
+BANDS = ((0, 20), (20, 40), (40, 80))  # metres of true distance: first value included, second not
+BAND_METRICS, EDGE_METRICS = ("abs_rel", "rmse", "a1"), ("abs_rel", "a1")
+NEAR = 40.0        # metres; a nearer pixel predicted at the end of the range belongs to a hole
+EDGE_RATIO = 1.25  # of the depths on both sides of an edge: the threshold of a1
+EDGE_WINDOW = np.ones((3, 3), np.uint8)  # pixels searched for an edge
 
 
 def breakdown(gt: np.ndarray, pred: np.ndarray) -> dict[str, float]:
-    """Return all errors of this file but those at edges, by name.
+    """Compute all errors of this file that need no edges.
 
     Args:
-        gt: (N,) true depths, metres, > 0; at least one.
-        pred: (N,) predicted ones, cut off at `MAX_DEPTH` as `metrics.depths_at` returns them.
+        gt: (N,) true depth, metres, > 0; at least one pixel.
+        pred: (N,) predicted depth, limited to `MAX_DEPTH` as `metrics.depth.depths_at` does.
 
     Returns:
-        "silog", "holes", and "abs_rel_0_20" and so on; NaN where no pixel says.
+        {"silog": ..., "holes": ..., "abs_rel_0_20": ...}; NaN where no pixel counts.
     """
     return {"silog": scale_invariant_log_error(gt, pred), "holes": hole_share(gt, pred),
             **errors_in_bands(gt, pred)}
 
 
 def scale_invariant_log_error(gt: np.ndarray, pred: np.ndarray) -> float:
-    """Return the RMSE of log depth that is left after the best scale for the image.
+    """Compute the RMSE of log depth that remains after the best scale factor for the image.
 
     With d = log(pred) - log(gt), sqrt(mean(d^2) - mean(d)^2): the standard deviation of d. KITTI's
-    server shows 100 times this as SILog.
+    server shows 100 times this value as SILog.
 
     Args:
-        gt: (N,) metres, > 0.
-        pred: the same, in any unit.
+        gt: (N,) true depth, metres, > 0.
+        pred: (N,) predicted depth in any unit, > 0.
 
     Source: Eigen et al. 2014 (arXiv:1406.2283), Sec. 3.2, the root of D(y, y*).
     """
@@ -42,81 +43,87 @@ def scale_invariant_log_error(gt: np.ndarray, pred: np.ndarray) -> float:
 
 
 def hole_share(gt: np.ndarray, pred: np.ndarray) -> float:
-    """Return the share of pixels nearer than 40 m whose prediction is 80 m or more.
+    """Compute the share of pixels nearer than 40 m that are predicted at 80 m or farther.
 
-    These are the holes that objects moving as fast as the camera leave. `MAX_DEPTH`, 80 m, is the
-    end of the evaluated range, at which predictions are cut off; `NEAR` is half of it.
+    Objects that move as fast as the camera leave such holes. Predictions are limited to
+    `MAX_DEPTH`, 80 m, the end of the evaluated range; `NEAR` is half of it.
 
     Args:
-        gt: (N,) metres.
-        pred: (N,) metres.
+        gt: (N,) true depth, metres.
+        pred: (N,) predicted depth, metres.
 
     Returns:
-        0 to 1; NaN where nothing is near.
+        0 to 1; NaN if no pixel is nearer than 40 m.
 
-    Source: no published definition. The holes are those that Godard et al. 2019
-    (arXiv:1806.01260), Sec. 3.2, show and that auto-masking is to reduce.
+    Source: this project. Godard et al. 2019 (arXiv:1806.01260), Sec. 3.2, show the holes that
+    auto-masking reduces, without a formula.
     """
     near = gt < NEAR
     return float((pred[near] >= MAX_DEPTH).mean()) if near.any() else float("nan")
 
 
 def errors_in_bands(gt: np.ndarray, pred: np.ndarray) -> dict[str, float]:
-    """Return abs_rel, rmse (metres) and a1 at true distances of 0-20, 20-40 and 40-80 m.
+    """Compute abs_rel, rmse (metres) and a1 at true distances of 0-20, 20-40 and 40-80 m.
 
     Args:
-        gt: (N,) metres, > 0.
-        pred: the same.
+        gt: (N,) true depth, metres, > 0.
+        pred: (N,) predicted depth, metres, > 0.
 
     Returns:
-        {"abs_rel_0_20": ...}; NaN where an image has no pixel in the band.
+        {"abs_rel_0_20": ...}; NaN in a band without pixels.
 
-    Source: the errors are those of Eigen et al. 2014 (arXiv:1406.2283), Sec. 4.2; the bands are
-    this project's, each twice as far as the one before.
+    Source: the errors are defined by Eigen et al. 2014 (arXiv:1406.2283), Sec. 4.2; the bands by
+    this project.
     """
-    found = {}
+    errors = {}
     for low, high in BANDS:
-        inside = (gt >= low) & (gt < high)
-        errors = compute_errors(gt[inside], pred[inside]) if inside.any() else [float("nan")] * 7
-        found |= {f"{name}_{low}_{high}": float(errors[place])
-                  for name, place in BAND_METRICS.items()}
-    return found
+        in_band = _errors_where((gt >= low) & (gt < high), gt, pred)
+        errors |= {f"{name}_{low}_{high}": in_band[name] for name in BAND_METRICS}
+    return errors
+
+
+def _errors_where(selected: np.ndarray, gt: np.ndarray, pred: np.ndarray) -> dict[str, float]:
+    """Compute the seven errors at the selected pixels, by name; NaN if none is selected."""
+    if not selected.any():
+        return dict.fromkeys(DEPTH_METRICS, float("nan"))
+    errors = map(float, compute_errors(gt[selected], pred[selected]))
+    return dict(zip(DEPTH_METRICS, errors, strict=True))
 
 
 def edge_mask(gt: np.ndarray) -> np.ndarray:
-    """Return where ground truth is dense and has an edge.
+    """Find the depth edges of dense ground truth.
 
-    That is where all 3 x 3 pixels have depth, and the largest is over 1.25 times the least. The
-    points of a scan, which have gaps between them, have no such place. (Nor has a road: seen by
-    KITTI's camera, its depth grows that fast between rows only from some 150 m on.)
+    A pixel is at an edge if all 3 x 3 pixels around it have depth and the largest depth is over
+    1.25 times the smallest. Scans have gaps everywhere, so they have no such pixel. (A road has
+    none either: seen by KITTI's camera, its depth grows that fast between rows only beyond some
+    150 m.)
 
     Args:
-        gt: (H, W) metres, 0 = none.
+        gt: (H, W) metres, 0 = no ground truth.
 
     Returns:
         (H, W) bool.
 
-    Source: an edge as a ratio of neighbouring depths, up to 1.25, is that of Bochkovskii et al.
-    2024 (arXiv:2410.02073), its section on boundaries; the window is this project's.
+    Source: Bochkovskii et al. 2024 (arXiv:2410.02073), the section on boundaries, defines an edge
+    by the ratio of neighbouring depths, up to 1.25; the window is this project's.
     """
-    import cv2
     gt = gt.astype(np.float32)
-    least, largest = cv2.erode(gt, EDGE_WINDOW), cv2.dilate(gt, EDGE_WINDOW)
-    return (least > 0) & (largest > EDGE_RATIO * least)
+    smallest, largest = cv2.erode(gt, EDGE_WINDOW), cv2.dilate(gt, EDGE_WINDOW)
+    return (smallest > 0) & (largest > EDGE_RATIO * smallest)
 
 
 def edge_errors(is_edge: np.ndarray, gt: np.ndarray, pred: np.ndarray) -> dict[str, float]:
-    """Return abs_rel and a1 at depth edges.
+    """Compute abs_rel and a1 at depth edges.
 
     Args:
-        is_edge: (N,) bool, of `edge_mask` at the pixels.
-        gt: (N,) metres, > 0.
-        pred: the same.
+        is_edge: (N,) bool, `edge_mask` at the pixels.
+        gt: (N,) true depth, metres, > 0.
+        pred: (N,) predicted depth, metres, > 0.
 
     Returns:
-        "edge_abs_rel" and "edge_a1"; NaN where there is no edge.
+        {"edge_abs_rel": ..., "edge_a1": ...}; NaN without an edge.
 
-    Source: the errors are those of Eigen et al. 2014 (arXiv:1406.2283), Sec. 4.2.
+    Source: Eigen et al. 2014 (arXiv:1406.2283), Sec. 4.2, defines the errors.
     """
-    errors = compute_errors(gt[is_edge], pred[is_edge]) if is_edge.any() else [float("nan")] * 7
-    return {"edge_abs_rel": float(errors[0]), "edge_a1": float(errors[4])}
+    errors = _errors_where(is_edge, gt, pred)
+    return {f"edge_{name}": errors[name] for name in EDGE_METRICS}

@@ -5,18 +5,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-LEVEL, RESAMPLES, SEED = 0.95, 10_000, 0  # of the bootstrap
-CHUNK = 500  # resamples at once: less memory
+LEVEL, RESAMPLES, SEED = 0.95, 10_000, 0
+CHUNK = 500  # resamples at once, which limits the memory
 METHOD = f"bootstrap over images ({RESAMPLES:,} resamples, seed {SEED})"
 
 
 class Interval(NamedTuple):
-    """A mean over images, and where it would be had other images been drawn, in 95 of 100 cases.
+    """Hold a mean over images with its 95 % interval.
 
     Attributes:
-        mean: over those images that have a value.
-        low, high: of the interval; NaN of fewer than two images.
-        images: how many have a value.
+        mean: over the images that have a value.
+        low, high: ends of the interval; NaN for fewer than two images.
+        images: number of images that have a value.
     """
 
     mean: float
@@ -26,39 +26,40 @@ class Interval(NamedTuple):
 
     @property
     def is_noise(self) -> bool:
-        """Whether it contains 0, or is not known."""
+        """Whether the interval contains 0 or is unknown."""
         return not (self.low > 0 or self.high < 0)
 
 
 def bootstrap(columns: dict[str, np.ndarray]) -> dict[str, Interval]:
-    """Return the mean of each column with its 95 % interval: percentiles of resampled means.
+    """Compute the mean of each column with its 95 % interval: percentiles of resampled means.
 
-    Images are drawn anew with their whole rows, as many as there are. This says how much a mean
-    depends on which images were taken, if they were independent; frames of one drive are alike, so
-    the truth is wider. It says nothing of training again with another seed.
+    A resample draws N images with replacement and takes their whole rows. The interval shows how
+    much a mean depends on the choice of images, if images are independent. Frames of one drive are
+    alike, so the real uncertainty is larger. The interval does not contain the variation between
+    seeds of training.
 
     Args:
-        columns: (N,) values of N images, NaN where an image has none.
+        columns: (N,) values of N images; NaN if an image has no value.
 
     Source: Efron 1979, "Bootstrap methods: another look at the jackknife".
     """
-    values = np.array(list(columns.values()), float).T  # (N, columns)
+    values = np.array(list(columns.values()), float).T                        # (N, columns)
     is_known = ~np.isnan(values)
     filled, known = np.where(is_known, values, 0), is_known.astype(float)
-    rng, means = np.random.default_rng(SEED), []
+    images, rng = len(values), np.random.default_rng(SEED)
+    sums, counts = [filled.sum(0)], [known.sum(0)]  # of all images, then of each resample
     for _ in range(RESAMPLES // CHUNK):
-        # how often each image is drawn
-        draws = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), CHUNK)
-        means.append(_divide(draws.astype(float) @ filled, draws.astype(float) @ known))
-    means, counts = np.concatenate(means), is_known.sum(0)
-    ends = np.full((2, len(counts)), np.nan)
-    enough = counts > 1
+        # (CHUNK, N): how often each resample draws each image
+        draws = rng.multinomial(images, np.full(images, 1 / images), CHUNK).astype(float)
+        sums.append(draws @ filled)
+        counts.append(draws @ known)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN where a resample draws no known value
+        means = np.vstack(sums) / np.vstack(counts)                  # (1 + RESAMPLES, columns)
+    ends = np.full((2, len(columns)), np.nan)
+    enough = is_known.sum(0) > 1
     if enough.any():
         tails = 50 * (1 - LEVEL), 50 * (1 + LEVEL)
-        ends[:, enough] = np.nanpercentile(means[:, enough], tails, axis=0)
-    return {name: Interval(*map(float, row), int(count)) for name, *row, count in zip(
-        columns, _divide(filled.sum(0), known.sum(0)), *ends, counts, strict=True)}
-
-
-def _divide(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+        ends[:, enough] = np.nanpercentile(means[1:, enough], tails, axis=0)
+    return {name: Interval(float(mean), float(low), float(high), int(count))
+            for name, mean, low, high, count in zip(columns, means[0], *ends, counts[0],
+                                                    strict=True)}

@@ -26,7 +26,7 @@ from evaluation.results import parse_results
 from evaluation.trajectory_files import read_five_frame_error, read_times, read_trajectory
 from experiments.run import read_experiments
 from kitti_utils import generate_depth_map, load_velodyne_points, read_calib_file, read_poses
-from metrics.trajectory import compare
+from metrics.trajectory import score_trajectory
 from options import DEPTH, POSE, TRAIN, MonodepthOptions
 from runtime.errors import DataError
 from runtime.files import read_array
@@ -118,7 +118,7 @@ def test_trajectories(place, content, alignment):
         frames, poses = found
         assert poses.shape == (len(frames), 4, 4)
         assert (np.diff(frames) > 0).all()
-        scores = tried(compare, poses, np.arange(len(poses)), poses, alignment)
+        scores = tried(score_trajectory, poses, np.arange(len(poses)), poses, alignment)
         assert scores is None or np.isfinite(scores.ate)
 
 

@@ -1,4 +1,4 @@
-"""gt_depths.npz: written without pickles, the original's file read, a bad one refused."""
+"""gt_depths.npz: written without pickles, read in both formats, refused if broken."""
 import io
 import os
 import pickle
@@ -19,13 +19,18 @@ from datasets.ground_truth import (
     export_gt_depths,
     load_ground_truth,
     load_gt_depths,
-    load_or_export_gt_depths,
 )
+from datasets.splits import read_split
 from kitti_utils import generate_depth_map
 from runtime.errors import DataError
 from synthetic.render import HELD_OUT
 
 RAW = SHARED / "real" / "kitti_raw"
+
+
+def loaded(data_path, split):
+    """Load the ground truth of a split folder."""
+    return load_ground_truth(data_path, str(split), read_split(split / "test_files.txt"))
 
 
 def object_array(maps):
@@ -36,7 +41,7 @@ def object_array(maps):
 
 @pytest.fixture
 def eigen_12(tmp_path):
-    """A split folder of the 12 true Eigen frames."""
+    """Write a split folder of the 12 real Eigen frames."""
     split = tmp_path / "eigen_12"
     split.mkdir()
     (split / "test_files.txt").write_text("\n".join(figures("evaluate_real.json")["lines"]) + "\n")
@@ -58,7 +63,7 @@ def test_exported_maps_have_the_published_counts_and_sums(eigen_12):
 
 @pytest.fixture
 def five(drive, tmp_path):
-    """A split folder of five frames of the drive, not in their order."""
+    """Write a split folder of five frames of the drive, out of order."""
     (tmp_path / "five").mkdir()
     (tmp_path / "five" / "test_files.txt").write_text(f"{HELD_OUT} l: 9 3-5 2\n")
     return tmp_path / "five"
@@ -69,7 +74,7 @@ def test_any_number_of_processes_writes_the_same_file(drive, five):
     assert written[0] == written[1] == written[2]
 
 
-def test_the_file_is_a_sound_npz_of_the_maps_in_the_order_of_the_list(drive, five):
+def test_the_npz_has_the_maps_in_the_order_of_the_list(drive, five):
     path = export_gt_depths(drive, str(five), num_workers=2)
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
@@ -83,7 +88,7 @@ def test_the_file_is_a_sound_npz_of_the_maps_in_the_order_of_the_list(drive, fiv
             np.testing.assert_array_equal(maps[f"depth_{i:06d}"], expected)
 
 
-def test_a_workers_error_is_the_same_line_as_without_workers(drive, five):
+def test_the_error_is_the_same_with_and_without_workers(drive, five):
     (five / "test_files.txt").write_text(f"{HELD_OUT} l: 2-4 9999 5\n")
     lines = set()
     for workers in (0, 2):
@@ -103,7 +108,7 @@ def test_an_interrupted_export_leaves_no_process_and_no_file(drive, five):
         running = subprocess.Popen(
             [sys.executable, "export_gt_depth.py", "--data_path", drive, "--split", five,
              "--num_workers", "2"], cwd=ROOT, stderr=err, start_new_session=True,
-            env={**os.environ, "COLUMNS": "300"})  # that the bar has room for its pace
+            env={**os.environ, "COLUMNS": "300"})  # room for the rate in the bar
     deadline = time.monotonic() + 120
     while not re.search(r"\dit/s", (five / "err").read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -143,13 +148,12 @@ def test_ground_truth_of_another_list_is_refused(drive):
     for frames in ("5 6", "6 5"):
         (split / "test_files.txt").write_text(f"{HELD_OUT} l: {frames}\n")
         if frames == "5 6":
-            export_gt_depths(drive, str(split))
-            assert len(load_or_export_gt_depths(drive, str(split))) == 2
+            assert len(loaded(drive, split).depths) == 2  # and writes the file
     with pytest.raises(DataError, match=r"of another list.*delete it, and it is made again"):
-        load_or_export_gt_depths(drive, str(split))
+        loaded(drive, split)
 
 
-def test_the_benchmarks_ground_truth_is_not_to_be_had(drive):
+def test_the_benchmarks_ground_truth_cannot_be_exported(drive):
     with pytest.raises(DataError, match="on KITTI's server only"):
         export_gt_depths(drive, "benchmark")
 
@@ -175,12 +179,12 @@ def test_annotated_depth_is_found_in_either_of_kittis_layouts(tmp_path, layout):
         place = tmp_path / layout / f"proj_depth/groundtruth/image_0{camera}"
         place.mkdir(parents=True)
         cv2.imwrite(str(place / "0000000007.png"), np.full((4, 6), 256 * camera, np.uint16))
-    depths, eigen, _ = load_ground_truth(tmp_path, str(split))
+    depths, eigen, _ = loaded(tmp_path, split)
     assert [depth.tolist() for depth in depths] == [[[camera] * 6] * 4 for camera in (2.0, 3.0)]
     assert not eigen
 
 
-def test_what_is_missing_is_named_with_its_download_and_the_command(tmp_path):
+def test_a_missing_file_is_named_with_its_download_and_command(tmp_path):
     data = tmp_path / "my data"
     data.mkdir()
     for name, words in (
@@ -191,36 +195,36 @@ def test_what_is_missing_is_named_with_its_download_and_the_command(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "test_files.txt").write_text("day/day_drive_1 7 l\n")
         with pytest.raises(DataError, match=words):
-            load_ground_truth(data, str(tmp_path / name))
+            loaded(data, tmp_path / name)
     with pytest.raises(DataError, match="--download --split eigen"):
         export_gt_depths(data, "eigen")
 
 
 def pngs(tmp_path, *names):
-    """Write a split and its ground truth: 1, 2, ... m in PNGs of these names."""
+    """Write a split whose ground truth is 1, 2, ... m in PNGs of these names."""
     (tmp_path / "test_files.txt").write_text(f"mine: 0-{len(names) - 1}\n")
     (tmp_path / "gt_depths").mkdir()
     for metres, name in enumerate(names, 1):
         cv2.imwrite(str(tmp_path / "gt_depths" / name), np.full((4, 6), 256 * metres, np.uint16))
 
 
-def test_pngs_beside_a_list_are_its_ground_truth_in_the_order_of_their_names(tmp_path):
+def test_pngs_beside_a_list_are_read_in_the_order_of_their_names(tmp_path):
     pngs(tmp_path, "frame_2.png", "frame_9.png", "frame_10.png")
-    np.savez(tmp_path / "gt_depths.npz", depth_000000=np.zeros((4, 6)))  # which they go before
-    depths, eigen, source = load_ground_truth("nowhere", str(tmp_path))
+    np.savez(tmp_path / "gt_depths.npz", depth_000000=np.zeros((4, 6)))  # the PNGs come first
+    depths, eigen, source = loaded("nowhere", tmp_path)
     assert [depth[0, 0] for depth in depths] == [1, 2, 3]
     assert not eigen
     assert source == tmp_path / "gt_depths"
 
 
-def test_pngs_of_another_number_or_of_8_bits_are_refused(tmp_path):
+def test_too_few_pngs_and_pngs_of_8_bits_are_refused(tmp_path):
     pngs(tmp_path, "1.png", "2.png")
     cv2.imwrite(str(tmp_path / "gt_depths/2.png"), np.full((4, 6), 20, np.uint8))
     with pytest.raises(DataError, match=r"2\.png has 8 bits; a depth PNG has 16"):
-        load_ground_truth("nowhere", str(tmp_path))
+        loaded("nowhere", tmp_path)
     (tmp_path / "gt_depths/2.png").unlink()
     with pytest.raises(DataError, match="has 1 PNGs for the 2 lines"):
-        load_ground_truth("nowhere", str(tmp_path))
+        loaded("nowhere", tmp_path)
 
 
 @needs_shared
@@ -234,7 +238,7 @@ def test_a_missing_scan_is_named_and_nothing_is_written(eigen_12, tmp_path):
 
 
 def write_original(path, data, protocol):
-    """Write data.npy in a zip with an object array pickled as numpy of that protocol's time did."""
+    """Write data.npy in a zip: an object array, pickled by an old protocol as old numpy did."""
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         buffer, {"descr": "|O", "fortran_order": False, "shape": data.shape})
@@ -245,14 +249,14 @@ def write_original(path, data, protocol):
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 @pytest.mark.parametrize("shapes", [[(4, 5), (3, 5)], [(4, 5), (4, 5)]], ids=["ragged", "equal"])
-def test_the_originals_file_is_read(tmp_path, shapes, protocol):
+def test_the_file_of_monodepth2_is_read(tmp_path, shapes, protocol):
     maps = [np.random.rand(*shape).astype(np.float32) for shape in shapes]
     write_original(tmp_path / "gt_depths.npz", object_array(maps), protocol)
     for found, expected in zip(load_gt_depths(tmp_path / "gt_depths.npz"), maps, strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_the_originals_file_is_read_as_numpy_writes_it_now(tmp_path):
+def test_files_of_current_numpy_with_the_originals_name_are_read(tmp_path):
     for name, data in (("objects", object_array([np.ones((2, 3)), np.ones((4, 3))])),
                        ("floats", np.ones((2, 4, 3)))):
         np.savez_compressed(tmp_path / f"{name}.npz", data=data)

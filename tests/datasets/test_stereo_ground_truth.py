@@ -21,7 +21,7 @@ def write_png(path, values):
 
 
 def kitti_2015(root, count):
-    """Write stereo scenes of one depth each, 5, 10, 15 m ...; returns disp_occ_0."""
+    """Write stereo scenes of one depth each, 5, 10, 15 m, ...; return disp_occ_0."""
     training = root / "training"
     for i in range(count):
         disp = np.full((40, 120), round(256 * 700 * 0.5 / (5 + 5 * i)), np.uint16)
@@ -86,7 +86,7 @@ def test_stereo_scenes_are_evaluated_by_their_disparity(tmp_path, script):
     assert max(found["images"]["abs_rel"]) < 1e-3
 
 
-def test_their_images_are_found_and_predicted(tmp_path, script):
+def test_the_images_of_stereo_scenes_are_predicted(tmp_path, script):
     folder = kitti_2015(tmp_path, 2)
     weights = filled_weights(tmp_path / "weights")
     outcome = evaluate(script, tmp_path, "--gt_disparity", folder, "--eval_stereo",
@@ -96,7 +96,7 @@ def test_their_images_are_found_and_predicted(tmp_path, script):
     assert (weights / "results.json").is_file()
 
 
-def test_a_number_of_maps_that_is_not_that_of_the_lines_is_refused(tmp_path, script):
+def test_a_map_missing_for_a_line_is_refused(tmp_path, script):
     folder = kitti_2015(tmp_path, 3)
     np.save(tmp_path / "disps.npy", np.ones((3, 4, 8), np.float32))
     flags = "--eval_mono", "--ext_disp_to_eval", tmp_path / "disps.npy", "--gt_disparity"

@@ -1,4 +1,4 @@
-"""figures.py and --save_figures: what the pictures show, that their text can be read, no images."""
+"""--save_figures: what the figures show, whether their text can be read, missing images."""
 import subprocess
 import sys
 from itertools import combinations
@@ -14,27 +14,28 @@ from datasets.ground_truth import export_gt_depths
 from evaluation.depth_figures import (
     POINT,
     Example,
-    choose,
+    choose_examples,
     draw_by_distance,
     draw_epochs,
     draw_examples,
+    enlarge_points,
     error_map,
-    spread,
 )
 from metrics.intervals import Interval
 
 
 def test_the_best_the_median_and_the_worst_image_are_chosen():
-    assert choose(np.array([0.3, 0.1, 0.2, 0.5, 0.4])) == {"best": 1, "median": 0, "worst": 3}
-    assert choose(np.array([0.3, 0.1])) == {"best": 1, "worst": 0}
-    assert choose(np.array([0.3])) == {"best": 0}
+    assert choose_examples(np.array([0.3, 0.1, 0.2, 0.5, 0.4])) == {
+        "best": 1, "median": 0, "worst": 3}
+    assert choose_examples(np.array([0.3, 0.1])) == {"best": 1, "worst": 0}
+    assert choose_examples(np.array([0.3])) == {"best": 0}
 
 
 @pytest.mark.parametrize("size", [(375, 1242), (40, 30), (3000, 9000)])
-def test_a_point_can_be_seen_whatever_the_size_of_its_map(size):
+def test_a_point_is_visible_in_maps_of_every_size(size):
     gt = np.zeros(size)
     gt[size[0] // 2, size[1] // 3] = 7
-    shown = spread(gt, np.where(gt > 0, 0.25, np.nan), 120, 400)
+    shown = enlarge_points(gt, np.where(gt > 0, 0.25, np.nan), 120, 400)
     rows, columns = np.nonzero(shown == 0.25)
     assert min(np.ptp(rows), np.ptp(columns)) + 1 >= POINT
     assert abs(rows.mean() - 120 * (size[0] // 2 + 0.5) / size[0]) <= 1
@@ -42,10 +43,10 @@ def test_a_point_can_be_seen_whatever_the_size_of_its_map(size):
     assert np.isnan(shown).sum() == shown.size - len(rows)
 
 
-def test_of_points_that_overlap_the_nearer_one_is_shown():
+def test_the_nearer_of_two_overlapping_points_is_shown():
     gt = np.zeros((100, 100))
     gt[50, 49:52] = 30, 10, 20
-    shown = spread(gt, np.where(gt > 0, gt, np.nan), 100, 100)
+    shown = enlarge_points(gt, np.where(gt > 0, gt, np.nan), 100, 100)
     assert (shown[50, 50 - POINT // 2:51 + POINT // 2] == 10).all()
     assert shown[50, 50 - POINT // 2 - 1] == 30
     assert shown[50, 50 + POINT // 2 + 1] == 20
@@ -53,8 +54,8 @@ def test_of_points_that_overlap_the_nearer_one_is_shown():
 
 def test_a_dense_map_leaves_no_gap():
     gt = np.full((4, 6), 5.0)
-    assert (spread(gt, gt, 400, 600) == 5).all()
-    assert (spread(gt, gt, 7, 11) == 5).all()
+    assert (enlarge_points(gt, gt, 400, 600) == 5).all()
+    assert (enlarge_points(gt, gt, 7, 11) == 5).all()
 
 
 def test_the_error_is_relative_and_only_where_it_is_evaluated():
@@ -64,7 +65,7 @@ def test_the_error_is_relative_and_only_where_it_is_evaluated():
 
 
 def example(height=60, width=200, line="drive 5 l", image=True):
-    """Return one whose left half is at 5 m and whose right half, not evaluated, at 50 m."""
+    """Return an example: left half at 5 m, right half at 50 m and not evaluated."""
     gt = np.full((height, width), 5.0)
     gt[:, width // 2:] = 50
     error = np.where(gt == 5, 0.01, np.nan)
@@ -74,7 +75,7 @@ def example(height=60, width=200, line="drive 5 l", image=True):
 
 
 def drawn(figure):
-    """Return the pixels of a figure, and its panels from above as (x0, y0, x1, y1)."""
+    """Return the pixels of a figure and the boxes (x0, y0, x1, y1) of its panels."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
@@ -87,7 +88,7 @@ def colour(pixels, box, along):
     return pixels[int((y0 + y1) / 2), int(x0 + along * (x1 - x0))]
 
 
-def test_near_is_bright_what_is_right_is_blue_and_what_is_not_evaluated_is_grey():
+def test_near_is_bright_right_is_blue_unevaluated_is_grey():
     pixels, boxes = drawn(draw_examples([example()]))
     image, prediction, truth, error = boxes[:4]
     assert colour(pixels, image, 0.25).tolist() == [255, 0, 0]
@@ -101,11 +102,11 @@ def test_near_is_bright_what_is_right_is_blue_and_what_is_not_evaluated_is_grey(
 
 
 def overlaps(figure):
-    """Return the texts that cover each other or leave the figure."""
+    """Return the texts of a figure that overlap or leave the figure."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     beyond = {label for ax in figure.axes for axis, i in ((ax.xaxis, 0), (ax.yaxis, 1))
-              for label in axis.get_ticklabels(which="both")  # some of which are not drawn
+              for label in axis.get_ticklabels(which="both")  # some are not drawn
               if not np.ptp([*axis.get_view_interval(), label.get_position()[i]]) <= np.ptp(
                   axis.get_view_interval())}
     texts = [text for text in figure.findobj(Text)
@@ -122,14 +123,14 @@ def overlaps(figure):
     [example()], [example(375, 1242, f"{'2011_09_26' * 20} 12 l")] * 3,
     [example(1920, 1080), example(60, 200, "a/" * 60), example(50, 50, image=False)],
     [example(20, 400)] * 2])
-def test_no_text_covers_another_one(examples):
+def test_the_texts_of_the_examples_do_not_overlap(examples):
     assert overlaps(draw_examples(examples)) == []
 
 
 @pytest.mark.parametrize("counts", [
     [12_345_678, 9_876_543, 3_210_987, 1_000_000, 800_000, 500_000, 30_000, 7, 1],
     [12, 0, 3, 0, 0, 0, 0, 0, 0]])
-def test_the_bars_by_distance_have_their_numbers_beside_them(counts):
+def test_the_bars_by_distance_show_their_numbers(counts):
     counts = np.array(counts)
     abs_rel = np.where(counts > 0, np.linspace(0.05, 0.4, 9), np.nan)
     figure = draw_by_distance(abs_rel, counts)
@@ -142,7 +143,7 @@ def test_the_bars_by_distance_have_their_numbers_beside_them(counts):
 
 
 @pytest.mark.parametrize("epochs", [[0], [0, 1, 5], list(range(20))])
-def test_the_error_over_epochs_says_that_choosing_by_it_is_no_result(epochs):
+def test_the_figure_of_epochs_warns_of_choosing_by_test_error(epochs):
     figure = draw_epochs({epoch: {name: Interval(0.1 + epoch / 100, 0.1, 0.4, 9)
                                   for name in ("abs_rel", "a1")} for epoch in epochs})
     assert overlaps(figure) == []
@@ -162,7 +163,7 @@ def evaluate(script, drive, folder, *flags):
                   *flags)
 
 
-def test_both_figures_are_written_where_the_other_outputs_go(drive, tmp_path, script):
+def test_both_figures_go_to_the_folder_of_the_outputs(drive, tmp_path, script):
     export_gt_depths(drive, drive / "splits/tiny")
     out = tmp_path / "out"
     plain = evaluate(script, drive, tmp_path)
@@ -176,7 +177,7 @@ def test_both_figures_are_written_where_the_other_outputs_go(drive, tmp_path, sc
         assert min(cv2.imread(str(out / name)).shape[:2]) > 500
 
 
-def test_images_that_are_missing_are_named_in_one_line_and_the_rest_is_drawn(tmp_path, script):
+def test_missing_images_give_one_warning_and_the_rest_is_drawn(tmp_path, script):
     split = tmp_path / "split"
     split.mkdir()
     (split / "test_files.txt").write_text("drive l: 0-3\n")

@@ -1,5 +1,6 @@
 """evaluate_depth.py and export_gt_depth.py from the command line, on real and rendered frames."""
 import hashlib
+import inspect
 import json
 import re
 import shutil
@@ -21,14 +22,17 @@ from conftest import (
 )
 from PIL import Image
 
+import evaluate_depth
+import export_gt_depth
 from checkpoints.architecture import load_model
 from checkpoints.training_camera import read_training_camera, write_training_camera
 from checkpoints.weights import InputFormat, save_weights
 from datasets import KITTIRAWDataset
 from datasets.splits import eigen_to_benchmark_ids, read_split
 from evaluate_depth import STEREO_SCALE_FACTOR, batch_post_process_disparity, compute_errors
-from evaluate_depth import evaluate as evaluate_disparities
+from evaluation.depth import measure_errors
 from layers import disp_to_depth
+from metrics import DEPTH_METRICS
 from networks import Monodepth2
 
 
@@ -41,7 +45,7 @@ def table(out):
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory):
-    """Weights of the published figures, and a split of the 12 true Eigen frames."""
+    """Write the weights of the published figures and a split of the 12 real Eigen frames."""
     folder = tmp_path_factory.mktemp("filled")
     model = Monodepth2(frame_ids=[0])
     for tag, network in (("encoder18", model.encoder), ("depth18", model.depth)):
@@ -78,7 +82,7 @@ def test_real_eigen_frames_give_the_published_figures(filled, script, flags):
 
 
 def write_gt(folder, key, lines):
-    """Write the figures' ground truths as the ground truth of a split of four images."""
+    """Write a split of four images with the ground truth of the published figures."""
     folder.mkdir()
     (folder / "test_files.txt").write_text(lines)
     inputs = figures("eval_depth_inputs.npz")
@@ -119,7 +123,7 @@ def evaluate(script, drive, weights, *flags):
                   "--load_weights_folder", weights, "--num_workers", 0, "--no_cuda", *flags)
 
 
-def test_ground_truth_is_made_when_it_is_missing(drive, weights, script):
+def test_missing_ground_truth_is_made(drive, weights, script):
     exported = drive / "splits" / "tiny"
     (exported / "gt_depths.npz").unlink(missing_ok=True)
     outcome = evaluate(script, drive, weights, "--eval_stereo")
@@ -128,7 +132,7 @@ def test_ground_truth_is_made_when_it_is_missing(drive, weights, script):
     assert (exported / "gt_depths.npz").is_file()
 
 
-def test_no_eval_only_saves(drive, weights, tmp_path, script):
+def test_no_eval_only_saves_disparities(drive, weights, tmp_path, script):
     outcome = evaluate(script, drive, weights, "--eval_mono", "--no_eval", "--save_pred_disps",
                        "--eval_out_dir", tmp_path)
     assert outcome.status == 0
@@ -220,7 +224,7 @@ def test_another_depth_range_and_dataset_are_used(drive, weights, tmp_path, scri
         outcome, status=2)
 
 
-def test_metres_of_a_monocular_model_are_warned_of(drive, filled, script):
+def test_stereo_evaluation_of_a_monocular_model_warns(drive, filled, script):
     outcome = evaluate(script, drive, filled / "weights", "--eval_stereo")
     assert "was trained without stereo, so its depth has no known scale" in outcome.out
 
@@ -238,18 +242,22 @@ def test_weights_that_miss_keys_stop_an_evaluation(drive, weights, tmp_path, scr
 def test_images_are_evaluated_as_their_split_is(key):
     inputs, expected = figures("eval_depth_inputs.npz"), figures("eval_depth.json")[key]
     stereo = key.endswith("stereo")
-    errors, ratios = evaluate_disparities(
+    columns = measure_errors(
         inputs["disps"], [inputs[f"gt_{i}"] for i in range(4)], eigen=key.startswith("eigen/"),
         scale_factor=5.4 if stereo else 1, median_scaling=not stereo)
+    errors = np.stack([columns[name] for name in DEPTH_METRICS], 1)
     np.testing.assert_allclose(errors, expected["per_image"], rtol=1e-5, atol=1e-5)
     if not stereo:
-        assert np.median(ratios) == pytest.approx(expected["scaling_ratio"][0], abs=5.1e-4)
+        assert np.median(columns["scaling_ratio"]) == pytest.approx(
+            expected["scaling_ratio"][0], abs=5.1e-4)
 
 
 def test_public_names_are_where_monodepth2_has_them():
     assert STEREO_SCALE_FACTOR == 5.4
     assert callable(batch_post_process_disparity)
     assert len(compute_errors(np.ones(3), np.ones(3))) == 7
+    assert list(inspect.signature(evaluate_depth.evaluate).parameters) == ["opts"]
+    assert callable(export_gt_depth.export_gt_depths_kitti)
 
 
 def png_drive(drive, folder):
@@ -262,7 +270,7 @@ def png_drive(drive, folder):
     return folder
 
 
-def test_png_images_are_found_without_a_flag_and_said(drive, weights, tmp_path, script):
+def test_png_images_are_found_and_reported_without_a_flag(drive, weights, tmp_path, script):
     pngs = png_drive(drive, tmp_path / "pngs")
     script("export_gt_depth", "--data_path", drive, "--split", drive / "splits/tiny")
     asked, found = (evaluate(script, drive, weights, "--data_path", pngs, "--eval_mono",
@@ -297,7 +305,7 @@ def test_each_weights_folder_of_a_run_is_evaluated(drive, weights, tmp_path, scr
     assert cv2.imread(str(run / "figure_error_by_epoch.png")).shape[0] > 500
 
 
-def test_the_results_of_a_run_go_to_a_folder_each(drive, weights, tmp_path, script):
+def test_each_epoch_of_a_run_has_its_own_output_folder(drive, weights, tmp_path, script):
     run, out = epochs(weights, tmp_path / "run", 3), tmp_path / "out"
     outcome = script("evaluate_depth", "--data_path", drive, "--eval_split", drive / "splits/tiny",
                      "--eval_all", run / "models", "--eval_mono", "--num_workers", 0, "--no_cuda",
@@ -340,7 +348,7 @@ def test_edges_are_evaluated_where_ground_truth_is_dense(tmp_path, script):
     assert found["edge_abs_rel"] == [pytest.approx(0.25), None]
 
 
-def test_edges_in_scans_are_refused_before_anything_is_predicted(drive, weights, script):
+def test_edges_in_scans_are_refused_before_prediction(drive, weights, script):
     outcome = evaluate(script, drive, weights, "--eval_mono", "--edges")
     assert "--edges needs dense ground truth" in one_line(outcome, status=1)
     assert "predicting" not in outcome.err
@@ -387,7 +395,7 @@ def test_a_negative_number_of_export_workers_is_refused(drive, script):
     assert "--num_workers is -1; it must be 0 or more" in one_line(outcome, status=2)
 
 
-def test_a_scan_that_is_missing_stops_the_export_and_nothing_is_written(tmp_path, script):
+def test_a_missing_scan_stops_the_export_without_a_file(tmp_path, script):
     (tmp_path / "test_files.txt").write_text("day/drive 3 l\n")
     (tmp_path / "day").mkdir()
     (tmp_path / "day" / "calib_cam_to_cam.txt").write_text(
@@ -399,7 +407,7 @@ def test_a_scan_that_is_missing_stops_the_export_and_nothing_is_written(tmp_path
     assert not (tmp_path / "gt_depths.npz").exists()
 
 
-def test_stereo_depth_is_scaled_by_the_baseline_that_the_weights_were_trained_with(
+def test_stereo_depth_is_scaled_by_the_baseline_of_training(
         drive, weights, tmp_path, script):
     copied = shutil.copytree(weights, tmp_path / "weights")
     camera = read_training_camera(copied, True)

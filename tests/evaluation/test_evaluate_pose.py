@@ -1,4 +1,5 @@
-"""evaluate_pose.py from its command line: the 5-frame error, motions on disk, bad input."""
+"""evaluate_pose.py from the command line: the 5-frame error, files, wrong input."""
+import inspect
 import json
 import re
 import shutil
@@ -15,8 +16,9 @@ from checkpoints.architecture import load_model
 from checkpoints.weights import InputFormat, save_weights
 from datasets import KITTIOdomDataset, as_float
 from evaluate_pose import compute_ate, dump_xyz, evaluate
+from evaluation.odometry import five_frame_error
 from kitti_utils import read_poses
-from metrics.trajectory import chain
+from metrics.trajectory import chain_motions
 from networks import Monodepth2
 from options import MonodepthOptions
 from trainer import Trainer
@@ -34,13 +36,13 @@ def test_a_sequence_gives_the_error_and_its_motions(drive, weights, script):
         r"\n   Trajectory error: (\d\.\d{3}), std: (\d\.\d{3})\n", outcome.out).groups())
     motions = np.load(weights / "poses.npy")
     assert motions.shape == (11, 4, 4)
-    expected = evaluate(read_poses(drive / "poses/09.txt"), motions)
+    expected = five_frame_error(read_poses(drive / "poses/09.txt"), motions)
     assert (mean, std) == pytest.approx(expected, abs=5.1e-4)
 
 
 def test_true_motions_have_no_error(drive):
     poses = read_poses(drive / "poses/09.txt")
-    mean, std = evaluate(poses, np.linalg.inv(poses[1:]) @ poses[:-1])
+    mean, std = five_frame_error(poses, np.linalg.inv(poses[1:]) @ poses[:-1])
     assert mean == pytest.approx(0, abs=1e-6)
     assert std == pytest.approx(0, abs=1e-6)
 
@@ -52,7 +54,7 @@ def test_a_part_of_a_real_sequence_is_evaluated(weights, tmp_path, script):
                    "--eval_out_dir", tmp_path)
     assert outcome.status == 0, outcome.err
     gt = read_poses(SHARED / "real/kitti_odom/poses/06.txt")[3:21]
-    mean, _ = evaluate(gt, np.load(tmp_path / "poses.npy"))
+    mean, _ = five_frame_error(gt, np.load(tmp_path / "poses.npy"))
     assert f"Trajectory error: {mean:.3f}" in outcome.out
 
 
@@ -94,7 +96,7 @@ def test_networks_of_all_frames_are_evaluated(drive, tmp_path, script, frames, k
         np.testing.assert_allclose(motions[i], motion, atol=1e-5)
 
 
-def test_networks_of_frames_that_cannot_tell_a_motion_are_refused(drive, tmp_path, script):
+def test_networks_that_cannot_see_a_motion_are_refused(drive, tmp_path, script):
     folder = tmp_path / "run/weights_0"
     model = Monodepth2(frame_ids=[0, -2, 2], pose_model_type="posecnn", pose_model_input="all")
     save_weights(folder, model, torch.optim.Adam(model.parameters()),
@@ -102,7 +104,7 @@ def test_networks_of_frames_that_cannot_tell_a_motion_are_refused(drive, tmp_pat
     split = drive / "splits/odom/test_files_09.txt"
     (folder.parent / "opt.json").write_text(
         '{"pose_model_input": "all", "frame_ids": [0, -2, 2]}')
-    assert "of which none follows another" in one_line(call(script, drive, folder, split), status=1)
+    assert "no two are consecutive" in one_line(call(script, drive, folder, split), status=1)
     (tmp_path / "short.txt").write_text("9 l: 0-1\n")
     (folder.parent / "opt.json").write_text(
         '{"pose_model_input": "all", "frame_ids": [0, 1, 5]}')
@@ -150,11 +152,12 @@ def test_the_published_lists_are_found_by_name(drive, weights, script):
 def test_public_names_are_where_monodepth2_has_them():
     assert compute_ate(np.eye(3), np.eye(3)) == 0
     assert dump_xyz([np.eye(4)]).shape == (2, 3)
+    assert list(inspect.signature(evaluate).parameters) == ["opts"]
 
 
 @pytest.fixture(scope="module")
 def evaluated(drive, weights, tmp_path_factory):
-    """Evaluate sequence 09 of the drive once; returns the folder, and what was printed."""
+    """Evaluate sequence 09 of the drive once; return the folder and the printed text."""
     out = tmp_path_factory.mktemp("evaluated")
     done = subprocess.run([sys.executable, "evaluate_pose.py", "--data_path", drive,
                            "--load_weights_folder", weights, "--sequences", "09", "--num_workers",
@@ -164,7 +167,7 @@ def evaluated(drive, weights, tmp_path_factory):
     return out, done.stdout
 
 
-def test_a_whole_sequence_leaves_motions_trajectories_and_a_picture(evaluated):
+def test_a_sequence_gives_motions_trajectories_and_a_picture(evaluated):
     out, printed = evaluated
     assert sorted(path.name for path in out.iterdir()) == [
         "poses_09.npy", "trajectory_09.json", "trajectory_09.png", "trajectory_09_kitti.txt",
@@ -172,7 +175,7 @@ def test_a_whole_sequence_leaves_motions_trajectories_and_a_picture(evaluated):
     motions = np.load(out / "poses_09.npy")
     assert motions.shape == (11, 4, 4)
     # the weights were trained with stereo: the trajectory is in metres, motions are not
-    expected = chain(motions, 5.4)
+    expected = chain_motions(motions, 5.4)
     np.testing.assert_allclose(read_poses(out / "trajectory_09_kitti.txt"), expected, atol=1e-6)
     tum = np.loadtxt(out / "trajectory_09_tum.txt")
     np.testing.assert_allclose(tum[:, 0], np.arange(12) / 10)
@@ -183,7 +186,7 @@ def test_a_whole_sequence_leaves_motions_trajectories_and_a_picture(evaluated):
         assert len(np.unique(np.array(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 100
 
 
-def test_the_trajectory_that_was_written_has_the_same_errors(evaluated, drive, script):
+def test_the_written_trajectory_has_the_same_errors(evaluated, drive, script):
     out, printed = evaluated
     outcome = script("evaluate_pose", "--data_path", drive, "--sequences", 9,
                      "--ext_poses_to_eval", out / "trajectory_09_kitti.txt")
@@ -196,7 +199,7 @@ def test_the_trajectory_that_was_written_has_the_same_errors(evaluated, drive, s
         assert found[0] == pytest.approx(found[1], abs=1e-5)
 
 
-def test_the_errors_that_are_printed_are_in_the_json(evaluated):
+def test_the_printed_errors_are_in_the_json(evaluated):
     out, printed = evaluated
     found = json.loads((out / "trajectory_09.json").read_text())
     assert found["alignment"] == "7dof"
@@ -229,7 +232,7 @@ def test_each_of_several_sequences_is_evaluated(drive, weights, tmp_path, script
                                   np.load(tmp_path / "poses_09.npy"))
 
 
-def test_images_of_the_other_kind_are_found_and_said(drive, weights, tmp_path, script):
+def test_images_of_the_other_extension_are_found_and_reported(drive, weights, tmp_path, script):
     is_png = any((drive / "sequences/09/image_2").glob("*.png"))
     found, other = (".png", []) if is_png else (".jpg", ["--png"])
     outcome = call(script, drive, weights, drive / "splits/odom/test_files_09.txt", *other,
@@ -266,19 +269,19 @@ def test_a_trajectory_that_does_not_fit_is_named(drive, tmp_path, script, text, 
     assert found in one_line(outcome, status=1)
 
 
-def test_no_sequence_and_no_poses_are_named(drive, weights, script):
+def test_a_wrong_sequence_and_missing_poses_are_named(drive, weights, script):
     assert "odom_x is no sequence of KITTI odometry" in one_line(
         call(script, drive, weights, "odom_x"), status=1)
     assert "poses/10.txt is missing; extract data_odometry_poses.zip" in one_line(
         call(script, drive, weights, "odom_10"), status=1)
-    assert "poses/12.txt is missing; KITTI keeps those to itself" in one_line(
+    assert "12.txt is missing; KITTI publishes the poses of sequences 00 to 10" in one_line(
         call(script, drive, weights, "odom_12"), status=1)
 
 
 @pytest.mark.parametrize(("pose", "found"), [
-    ("1 0 0 1e300 0 1 0 0 0 0 1 0", "has positions of 1e+08 m and more"),
+    ("1 0 0 1e300 0 1 0 0 0 0 1 0", "has a position of 1e+08 m or more"),
     ("1 0 0 0 0 0 0 0 0 0 1 0", "pose 2 is no rotation")])
-def test_true_poses_that_are_none_are_named(tmp_path, script, pose, found):
+def test_invalid_true_poses_are_named(tmp_path, script, pose, found):
     (tmp_path / "poses").mkdir()
     (tmp_path / "poses/09.txt").write_text(f"1 0 0 0 0 1 0 0 0 0 1 0\n{pose}\n")
     outcome = script("evaluate_pose", "--data_path", tmp_path, "--sequences", 9,

@@ -1,4 +1,4 @@
-"""results.json, results.csv, their intervals, and what --compare says of two of them."""
+"""results.json, results.csv, their intervals, and --compare."""
 import csv
 import hashlib
 import json
@@ -14,7 +14,7 @@ from metrics.intervals import bootstrap
 
 
 def evaluate(script, folder, disps, *flags):
-    """Evaluate one disparity for each image against ground truth that is 10 m everywhere."""
+    """Evaluate images of one disparity each; the ground truth is 10 m at every pixel."""
     folder.mkdir(exist_ok=True)
     (folder / "test_files.txt").write_text(f"drive l: 0-{len(disps) - 1}\n")
     np.savez(folder / "gt_depths.npz", **{
@@ -25,7 +25,7 @@ def evaluate(script, folder, disps, *flags):
                   "--disable_median_scaling", "--ext_disp_to_eval", folder / "disps.npy", *flags)
 
 
-def test_results_say_what_was_evaluated_with_what_and_how_well(tmp_path, script):
+def test_results_hold_flags_weights_errors_and_intervals(tmp_path, script):
     outcome = evaluate(script, tmp_path, [1 / 10, 1 / 12])
     assert outcome.status == 0, outcome.err
     found = json.loads((tmp_path / "results.json").read_text())
@@ -45,7 +45,7 @@ def test_results_say_what_was_evaluated_with_what_and_how_well(tmp_path, script)
     assert [name for name in found["metrics"] if name in DEPTH_METRICS] == list(DEPTH_METRICS)
 
 
-def test_a_result_names_the_commit_and_whether_files_differ_from_it(tmp_path, script):
+def test_results_name_the_commit_and_whether_files_differ(tmp_path, script):
     evaluate(script, tmp_path, [1 / 10, 1 / 12])
     found = json.loads((tmp_path / "results.json").read_text())["commit"]
     if not (ROOT / ".git").exists():
@@ -56,7 +56,7 @@ def test_a_result_names_the_commit_and_whether_files_differ_from_it(tmp_path, sc
     assert found in (head, f"{head}-dirty")
 
 
-def test_the_csv_has_a_row_an_image_with_the_values_of_the_json(tmp_path, script):
+def test_the_csv_has_the_values_of_the_json_one_row_per_image(tmp_path, script):
     evaluate(script, tmp_path, [1 / 10, 1 / 12, 1 / 15])
     found = json.loads((tmp_path / "results.json").read_text())
     with (tmp_path / "results.csv").open(newline="") as file:
@@ -66,22 +66,21 @@ def test_the_csv_has_a_row_an_image_with_the_values_of_the_json(tmp_path, script
         assert [float(row[name]) if row[name] else None for row in rows] == values
 
 
-def test_the_papers_table_stays_the_last_that_is_printed(tmp_path, script):
+def test_the_papers_table_is_printed_last(tmp_path, script):
     out = evaluate(script, tmp_path, [1 / 10, 1 / 12]).out
     assert out.endswith(
         "\n\n   abs_rel |   sq_rel |     rmse | rmse_log |       a1 |       a2 |       a3 | \n"
         "&   0.100  &   0.200  &   1.000  &   0.091  &   1.000  &   1.000  &   1.000  \\\\\n")
 
 
-def test_results_that_cannot_be_written_leave_the_table_printed(tmp_path, script):
+def test_the_table_is_printed_if_results_cannot_be_written(tmp_path, script):
     (tmp_path / "file").write_text("")
     outcome = evaluate(script, tmp_path / "split", [1 / 10], "--eval_out_dir", tmp_path / "file")
     assert "results.json cannot be written" in one_line(outcome, status=1)
     assert "&   0.000  &" in outcome.out
 
 
-def test_results_of_another_evaluation_are_replaced_with_a_word_and_compared_with_one(
-        tmp_path, script):
+def test_changed_flags_are_reported_on_replacing_and_comparing(tmp_path, script):
     a, b = tmp_path / "a", tmp_path / "b"
     assert "replace" not in evaluate(script, a, [1 / 10, 1 / 12]).out
     evaluate(script, b, [1 / 10, 1 / 12])
@@ -94,23 +93,23 @@ def test_results_of_another_evaluation_are_replaced_with_a_word_and_compared_wit
     out = evaluate(script, a, [1 / 10, 1 / 12], "--pred_depth_scale_factor", 2,
                    "--ext_disp_to_eval", other).out
     assert f"(then / now: --ext_disp_to_eval {a / 'disps.npy'} / {other}); " in out
-    out = script("evaluate_depth", "--compare", b, a).out  # folders do, too
-    assert "--ext_disp_to_eval" not in out  # for it is what one compares
+    out = script("evaluate_depth", "--compare", b, a).out  # folders are accepted too
+    assert "--ext_disp_to_eval" not in out  # differs by intention
     assert "A / B differ in --pred_depth_scale_factor 1.0 / 2.0\n" in out
     (a / "results.json").write_text("[]")
     assert "wrote" in evaluate(script, a, [1 / 10, 1 / 12]).out
 
 
-def test_few_images_are_called_few(tmp_path, script):
+def test_intervals_of_few_images_have_a_warning(tmp_path, script):
     words = "of fewer than 20 images they are too narrow"
     assert words in evaluate(script, tmp_path, [1 / 10] * 19).out
     assert words not in evaluate(script, tmp_path, [1 / 10] * 20).out
 
 
-def test_an_interval_is_that_of_the_means_of_images_drawn_anew():
+def test_an_interval_agrees_with_the_normal_approximation():
     values = np.random.default_rng(1).normal(5, 2, 400)
     found = bootstrap({"x": values})["x"]
-    half = 1.96 * values.std() / 20  # what theory says of a mean of 400
+    half = 1.96 * values.std() / 20  # standard error of a mean of 400
     assert found.mean == pytest.approx(values.mean())
     assert [found.low, found.high] == pytest.approx(
         [found.mean - half, found.mean + half], abs=half / 10)
@@ -124,11 +123,11 @@ def test_images_without_a_value_are_left_out():
     assert found["x"][1:3] == (1, 3)
     assert np.isnan(found["none"][:3]).all()
     assert found["one"].mean == 2
-    assert np.isnan(found["one"][1:3]).all()  # of one image there is no interval
+    assert np.isnan(found["one"][1:3]).all()  # one image has no interval
 
 
 def compared(script, tmp_path, a, b):
-    """Evaluate two lists of depths, compare them; returns the rows by the name of the error."""
+    """Evaluate and compare two lists of depths; return the rows by the name of the error."""
     for name, depths in (("a", a), ("b", b)):
         assert evaluate(script, tmp_path / name, [1 / depth for depth in depths]).status == 0
     outcome = script("evaluate_depth", "--compare", tmp_path / "a/results.json",
@@ -137,7 +136,7 @@ def compared(script, tmp_path, a, b):
     return {line.split()[0]: line for line in outcome.out.splitlines()}
 
 
-def test_a_difference_that_every_image_has_is_no_noise(tmp_path, script):
+def test_a_difference_in_every_image_is_not_noise(tmp_path, script):
     # abs_rel of A is 0.1 to 0.28, that of B 0.05 less
     a = 11 + 0.2 * np.arange(10)
     rows = compared(script, tmp_path, a, a - 0.5)
@@ -147,7 +146,7 @@ def test_a_difference_that_every_image_has_is_no_noise(tmp_path, script):
     assert rows["abs_rel"].endswith("A is better")
 
 
-def test_of_accuracies_the_larger_one_is_better(tmp_path, script):
+def test_the_larger_accuracy_is_better(tmp_path, script):
     rows = compared(script, tmp_path, [13.0] * 8, [10.0] * 8)
     assert rows["a1"].endswith("B is better")
     assert rows["a1_0_20"].endswith("B is better")
@@ -190,12 +189,12 @@ def test_results_of_other_images_are_not_compared(tmp_path, script):
                                      b'{"lines":["a"],"images":{"abs_rel":[1],"pixels":[[1]]}}',
                                      b'{"lines":["a"],"images":{"abs_rel":[1],"pixels":["x"]}}',
                                      b"[" * 100_000])
-def test_what_is_no_result_is_refused(tmp_path, script, content):
+def test_a_broken_results_json_is_refused(tmp_path, script, content):
     (tmp_path / "results.json").write_bytes(content)
     outcome = script("evaluate_depth", "--compare", *[tmp_path / "results.json"] * 2)
     assert "is no results.json of a depth evaluation" in one_line(outcome, status=1)
 
 
-def test_a_result_that_is_missing_is_named(tmp_path, script):
+def test_a_missing_results_json_is_named(tmp_path, script):
     outcome = script("evaluate_depth", "--compare", *[tmp_path / "results.json"] * 2)
     assert "results.json cannot be read: No such file" in one_line(outcome, status=1)

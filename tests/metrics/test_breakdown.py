@@ -1,4 +1,4 @@
-"""breakdown.py against hand values."""
+"""metrics/breakdown.py against hand values."""
 import math
 
 import numpy as np
@@ -26,7 +26,7 @@ def test_no_scale_of_a_prediction_changes_its_scale_invariant_error():
     assert scale_invariant_log_error(gt, 7 * gt) == pytest.approx(0, abs=1e-9)
 
 
-def test_it_is_the_published_pairwise_form():
+def test_the_scale_invariant_error_is_the_published_pairwise_form():
     # Eigen et al. 2014: 1 / (2 n^2) times the sum over all pairs of (d_i - d_j)^2
     gt, pred = np.random.uniform(1, 80, (2, 40))
     d = np.log(pred) - np.log(gt)
@@ -53,20 +53,20 @@ def test_errors_by_distance_are_of_each_bands_own_pixels():
     assert found["a1_40_80"] == 0
 
 
-def test_a_band_without_pixels_says_nothing():
+def test_a_band_without_pixels_has_no_errors():
     found = breakdown(np.array([10.0]), np.array([10.0]))
     assert found["abs_rel_0_20"] == 0
     assert all(math.isnan(found[f"{name}_20_40"]) for name in ("abs_rel", "rmse", "a1"))
 
 
 def dense():
-    """A wall at 10 m beside one at 13 m, from column 5 on."""
+    """Return a wall at 10 m and, from column 5 on, a wall at 13 m."""
     gt = np.full((6, 10), 10.0)
     gt[:, 5:] = 13
     return gt
 
 
-def test_an_edge_is_where_dense_depth_changes_by_more_than_a_quarter():
+def test_an_edge_is_a_change_of_dense_depth_over_a_quarter():
     mask = edge_mask(dense())
     assert np.flatnonzero(mask.any(0)).tolist() == [4, 5]
     assert mask[:, 4:6].all()

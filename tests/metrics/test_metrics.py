@@ -1,11 +1,15 @@
-"""metrics.py against the published implementation's figures, and against hand values."""
+"""Errors of depth and of trajectories against the published figures and hand values."""
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
-from conftest import figures
+import torch
+from conftest import ROOT, figures
 
 from metrics import depth
-from metrics.trajectory import compute_ate, trajectory_errors
+from metrics.trajectory import compute_ate, five_frame_errors
 
 EXACT = {"rel": 1e-6, "abs": 1e-6}
 
@@ -32,7 +36,7 @@ def trajectory():
 def test_the_5_frame_error_of_a_trajectory_is_the_published_one():
     # Faithful 16: the last windows have 4, 3 and 2 frames, and count
     parity, gt = trajectory()
-    errors = trajectory_errors(gt, parity["traj_pred_rel"].astype(float))
+    errors = five_frame_errors(gt, parity["traj_pred_rel"].astype(float))
     np.testing.assert_allclose(errors, parity["traj_ates"], atol=1e-6)
     assert len(errors) == len(gt) - 1
     assert [errors.mean(), errors.std()] == pytest.approx(parity["traj_mean_std"].tolist(), **EXACT)
@@ -42,7 +46,7 @@ def test_a_perfect_trajectory_of_any_scale_has_no_error():
     _, gt = trajectory()
     motions = np.linalg.inv(gt[1:]) @ gt[:-1]
     motions[:, :3, 3] *= 7
-    np.testing.assert_allclose(trajectory_errors(gt, motions), 0, atol=1e-9)
+    np.testing.assert_allclose(five_frame_errors(gt, motions), 0, atol=1e-9)
 
 
 def test_the_error_of_a_window_is_divided_by_n_outside_the_root():
@@ -63,7 +67,7 @@ def test_depth_errors_are_the_published_ones(flags, scale_factor, median):
         assert errors.tolist() == pytest.approx(per_image, rel=1e-5, abs=1e-5)
 
 
-def test_eigens_crop_is_rows_153_to_371_and_columns_44_to_1197_of_kittis_size():
+def test_eigens_crop_of_kittis_size_is_the_published_one():
     # Faithful 14
     rows, columns = np.nonzero(depth.eigen_mask(np.full((375, 1242), 10.0)))
     assert (rows.min(), rows.max() + 1) == (153, 371)
@@ -112,3 +116,15 @@ def test_errors_by_distance_are_means_over_the_pixels_of_all_images():
     abs_rel, counts = depth.errors_by_distance([near, far])
     assert counts.tolist() == [3, 1, 0, 0, 0, 0, 0, 1, 2]
     np.testing.assert_allclose(abs_rel, [(0.2 + 0 + 0.5) / 3, 0.1, *[np.nan] * 5, 0, 0.55])
+
+
+def test_tensors_have_the_errors_of_arrays():
+    gt, pred = np.random.uniform(1, 80, (2, 500))
+    errors = depth.compute_errors(torch.from_numpy(gt), torch.from_numpy(pred))
+    assert all(isinstance(error, torch.Tensor) for error in errors)
+    assert [float(error) for error in errors] == pytest.approx(depth.compute_errors(gt, pred))
+
+
+def test_metrics_are_imported_without_torch():
+    code = "import sys, metrics, metrics.breakdown; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

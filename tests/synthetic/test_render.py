@@ -248,7 +248,7 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path, monkeypatch, capsys, fla
 
 def test_the_dense_split_has_a_depth_for_each_line_which_its_scan_samples(out):
     lines = read_split(out / "splits/dense/test_files.txt")
-    truth = load_ground_truth(out, str(out / "splits/dense"))
+    truth = load_ground_truth(out, str(out / "splits/dense"), lines)
     assert len(lines) == len(truth.depths) > 0
     for line, depth in zip(lines, truth.depths, strict=True):
         folder, frame, _ = parse_line(line)

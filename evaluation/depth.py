@@ -1,0 +1,307 @@
+"""Evaluate depth: predict the test images, measure the errors, write results and the table."""
+from __future__ import annotations
+
+from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from checkpoints.weights import weights_folders
+from datasets.ground_truth import LIST_NAME, GroundTruth
+from datasets.splits import eigen_to_benchmark_ids, read_split, split_path
+from evaluation.results import (
+    PIXELS,
+    RATIO,
+    describe_evaluation,
+    error_columns,
+    print_intervals,
+    write_results,
+)
+from evaluation.test_set import (
+    TestSet,
+    asked_extension,
+    is_benchmark,
+    load_batches,
+    read_test_set,
+)
+from kitti_utils import DEPTH_PNG_SCALE
+from metrics.breakdown import breakdown, edge_errors, edge_mask
+from metrics.depth import (
+    DEPTH_METRICS,
+    MAX_DEPTH,
+    STEREO_SCALE_FACTOR,
+    compute_errors,
+    depths_at,
+    evaluated_mask,
+)
+from metrics.intervals import Interval, bootstrap
+from prediction.predictor import Predictor
+from runtime.distributed import World, init_distributed, shut_down_distributed
+from runtime.errors import DataError
+from runtime.files import check_data_path, read_array, save_array, write_atomically
+
+BENCHMARK_SIZE = (1216, 352)  # width, height of KITTI's depth prediction test images
+
+
+class Predicted(NamedTuple):
+    """Hold the disparities of the test images, as one weights folder or a .npy predicts them.
+
+    Attributes:
+        disps: (N, h, w) scaled disparities.
+        metres: per unit of the predicted depth after stereo training.
+    """
+
+    disps: np.ndarray
+    metres: float
+
+
+def evaluate_depth(opts: Namespace) -> None:
+    """Evaluate a weights folder, all weights folders of a run, or disparities of a .npy.
+
+    Args:
+        opts: flags of evaluate_depth.py.
+
+    Raises:
+        DataError: a file is missing or broken, or cannot be written.
+    """
+    world = init_distributed(opts.no_cuda)
+    runs = options_by_epoch(opts)
+    # ground truth first: a missing file is reported before an hour of prediction
+    test_set = read_test_set(
+        opts, with_truth=world.is_main and not opts.no_eval and not is_benchmark(opts))
+    if opts.edges and test_set.truth is not None:
+        check_edges(test_set.truth)
+    errors = {}
+    for epoch, own in runs.items():
+        if opts.eval_all:
+            world.print(f"\n{own.load_weights_folder}")
+        predicted = predict(own, test_set, world)
+        if epoch == max(runs):
+            shut_down_distributed()  # only the main process goes on
+        if world.is_main:
+            errors[epoch] = measure_and_write(own, test_set, predicted)
+    if opts.eval_all and world.is_main:
+        write_epochs(Path(opts.eval_out_dir or opts.eval_all), errors)
+
+
+def options_by_epoch(opts: Namespace) -> dict[int | None, Namespace]:
+    """Return the options for each weights folder of --eval_all by epoch; else {None: opts}."""
+    if opts.eval_all is None:
+        return {None: opts}
+    return {epoch: Namespace(**vars(opts) | {
+        "load_weights_folder": str(folder),
+        "eval_out_dir": opts.eval_out_dir and str(Path(opts.eval_out_dir, folder.name))})
+        for epoch, folder in weights_folders(opts.eval_all).items()}
+
+
+def check_edges(truth: GroundTruth) -> None:
+    """Raise a DataError if no image has dense ground truth with an edge."""
+    if not any((edge_mask(gt) & evaluated_mask(gt, truth.eigen)).any() for gt in truth.depths):
+        raise DataError("--edges needs dense ground truth, and no image has 3 x 3 pixels of depth "
+                        "with an edge among them; scans have gaps: leave --edges out")
+
+
+def predict(opts: Namespace, test_set: TestSet, world: World) -> Predicted | None:
+    """Predict the disparities of the test images, or read --ext_disp_to_eval.
+
+    Every process predicts its share of the images.
+
+    Returns:
+        All disparities in the main process, None in the others.
+
+    Raises:
+        DataError: the weights, an image or the .npy is missing or broken.
+    """
+    if opts.ext_disp_to_eval:
+        return Predicted(read_disparities(opts, test_set), STEREO_SCALE_FACTOR)
+    check_data_path(opts.data_path)
+    predictor = Predictor(opts.load_weights_folder, world.device, opts.min_depth, opts.max_depth)
+    if opts.eval_stereo and not predictor.use_stereo:
+        world.print(f"warning: {opts.load_weights_folder} was trained without stereo, so its depth "
+                    "has no known scale; --eval_mono finds one for each image")
+    dataset = test_set.dataset(predictor.height, predictor.width)
+    if dataset.img_ext != asked_extension(opts):
+        world.print(f"the images of {opts.data_path} are {dataset.img_ext}, and are read as such")
+    predictor.keep_freed_memory()
+    disps = [np.empty((0, predictor.height, predictor.width), np.float32)]
+    for batch in load_batches(dataset, opts, world):
+        disps.append(predictor.scaled_disparity(batch["color", 0, 0], opts.post_process))
+    disps = world.gather_on_main(np.concatenate(disps))
+    # Faithful: stereo depth is metric, x 5.4 on KITTI, and is not scaled by the median
+    metres = predictor.training_camera.metres or STEREO_SCALE_FACTOR
+    return Predicted(disps, metres) if world.is_main else None
+
+
+def read_disparities(opts: Namespace, test_set: TestSet) -> np.ndarray:
+    """Read --ext_disp_to_eval: (N, h, w) scaled disparities, one for each test image.
+
+    Raises:
+        DataError: the file is missing, is no .npy, or has another shape.
+    """
+    path, split, count = opts.ext_disp_to_eval, opts.eval_split, len(test_set.lines)
+    if opts.eval_eigen_to_benchmark:
+        split, count = "eigen", len(read_split(split_path("eigen", LIST_NAME)))
+    try:
+        disps = read_array(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"--ext_disp_to_eval {path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a .npy array ({error}); expected floats written "
+                        "by np.save") from None
+    shape = getattr(disps, "shape", ())
+    if len(shape) != 3 or 0 in shape or shape[0] != count or disps.dtype.kind != "f":
+        raise DataError(f"{path} is {getattr(disps, 'dtype', 'no array')} of shape {shape}; "
+                        f"expected floats of shape ({count}, height, width), a map for each image "
+                        f"of the {split} split")
+    disps = disps.astype(np.float32)
+    return disps[eigen_to_benchmark_ids()] if opts.eval_eigen_to_benchmark else disps
+
+
+def measure_and_write(opts: Namespace, test_set: TestSet,
+                      predicted: Predicted) -> dict[str, Interval] | None:
+    """Measure the errors of predicted disparities and write every output that the flags ask for.
+
+    Returns:
+        The mean of each error with its interval; None without ground truth.
+
+    Raises:
+        DataError: an output cannot be written, or an image has no evaluated pixel.
+    """
+    folder = Path(opts.eval_out_dir or opts.load_weights_folder
+                  or Path(opts.ext_disp_to_eval).parent)
+    if opts.save_pred_disps:
+        path = folder / f"disps_{Path(opts.eval_split).name}_split.npy"
+        save_array(path, predicted.disps)
+        print(f"saved scaled disparities {predicted.disps.shape} to {path}")
+    if opts.no_eval:
+        return None
+    if test_set.truth is None:
+        if opts.eval_mono:
+            print("warning: KITTI's server wants metres, and monocular depth has no known scale")
+        write_benchmark(folder / "benchmark_predictions", predicted.disps,
+                        predicted.metres * opts.pred_depth_scale_factor)
+        return None
+    factor = opts.pred_depth_scale_factor * (predicted.metres if opts.eval_stereo else 1)
+    columns = measure_errors(
+        predicted.disps, test_set.truth.depths, eigen=test_set.truth.eigen, scale_factor=factor,
+        median_scaling=opts.eval_mono and not opts.disable_median_scaling, edges=opts.edges)
+    intervals = write_errors(opts, folder, test_set, columns, factor)
+    if opts.save_figures:
+        from evaluation.depth_figures import save_figures  # matplotlib takes a second to import
+        unit = (factor * columns[RATIO]).astype(np.float32)[:, None, None]    # metres
+        save_figures(folder, test_set, predicted.disps / unit, columns["abs_rel"])
+    return intervals
+
+
+def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: bool = True,
+                   scale_factor: float = 1.0, median_scaling: bool = True,
+                   edges: bool = False) -> dict[str, np.ndarray]:
+    """Measure the paper's errors and the errors of `breakdown` for each image.
+
+    Args:
+        disps: (N, h, w) scaled disparities.
+        gt_depths: N maps (H, W), metres, 0 = no ground truth.
+        eigen: evaluate only Eigen's crop and 1e-3 to 80 m, as on the eigen split.
+        scale_factor: multiplies the predicted depth.
+        median_scaling: scale the predicted depth to the median of each image afterwards.
+        edges: also measure the errors at depth edges.
+
+    Returns:
+        (N,) values by name, NaN if an image has no value; the paper's seven errors, the ratio of
+        the medians and the number of pixels always have a value.
+
+    Raises:
+        DataError: the numbers of maps differ, or an image has no evaluated pixel.
+    """
+    if len(disps) != len(gt_depths):
+        raise DataError(f"{len(disps)} predictions for {len(gt_depths)} ground truths; run "
+                        "export_gt_depth.py for the same split")
+    rows = []
+    for i, (disp, gt_map) in enumerate(zip(disps, gt_depths, strict=True)):
+        mask = evaluated_mask(gt_map, eigen)
+        if not mask.any():
+            raise DataError(f"ground truth {i} has no depth where it is evaluated; export it again")
+        gt, pred, ratio = depths_at(gt_map, disp, mask, scale_factor, median_scaling)
+        row = dict(zip(DEPTH_METRICS, compute_errors(gt, pred), strict=True)) | breakdown(gt, pred)
+        if edges:
+            row |= edge_errors(edge_mask(gt_map)[mask], gt, pred)
+        rows.append(row | {RATIO: ratio, PIXELS: len(gt)})
+    return {name: np.array([row[name] for row in rows], int if name == PIXELS else float)
+            for name in rows[0]}
+
+
+def write_errors(opts: Namespace, folder: Path, test_set: TestSet, columns: dict[str, np.ndarray],
+                 factor: float) -> dict[str, Interval]:
+    """Write results.json and results.csv; print the intervals and, last, the paper's table.
+
+    Args:
+        opts: flags of the evaluation.
+        folder: where the two files go.
+        test_set: the test images.
+        columns: (N,) values by name, as `measure_errors` returns them.
+        factor: that multiplied the predicted depth.
+
+    Returns:
+        The mean of each error with its interval.
+    """
+    intervals = bootstrap(error_columns(columns))
+    truth = test_set.truth
+    ground_truth = {"source": str(truth.source.resolve()),
+                    "pixels": "Eigen's crop" if truth.eigen else "all that have depth"}
+    origin = describe_evaluation(opts) | {"ground_truth": ground_truth, "scale_factor": factor}
+    try:
+        write_results(folder, test_set.lines, columns, intervals, origin)
+    finally:  # a full disk must not hide the errors of an hour of prediction
+        print_intervals(intervals)
+        if opts.eval_mono and not opts.disable_median_scaling:
+            ratios = columns[RATIO]
+            med = np.median(ratios)
+            print(f" Scaling ratios | med: {med:0.3f} | std: {np.std(ratios / med):0.3f}")
+        print("\n  " + ("{:>8} | " * 7).format(*DEPTH_METRICS))
+        print(_table_row([columns[name].mean() for name in DEPTH_METRICS]) + "\\\\")
+    return intervals
+
+
+def _table_row(errors: list[float]) -> str:
+    """Format the seven errors as a row of a LaTeX table."""
+    return ("&{: 8.3f}  " * 7).format(*errors)
+
+
+def write_benchmark(folder: Path, disps: np.ndarray, scale_factor: float) -> None:
+    """Write predictions in the format of KITTI's server: 16-bit PNGs of metres x 256.
+
+    Args:
+        folder: where 0000000000.png, 0000000001.png, ... go.
+        disps: (N, h, w) scaled disparities.
+        scale_factor: metres per unit of the predicted depth.
+    """
+    def write(i: int) -> None:
+        depth = (scale_factor / cv2.resize(disps[i], BENCHMARK_SIZE)).clip(0, MAX_DEPTH)
+        png = cv2.imencode(".png", (depth * DEPTH_PNG_SCALE).astype(np.uint16))[1]
+        write_atomically(folder / f"{i:010d}.png", png.tobytes())
+
+    with ThreadPoolExecutor() as pool:
+        written = pool.map(write, range(len(disps)))
+        for _ in tqdm(written, desc="writing PNGs", total=len(disps), dynamic_ncols=True):
+            pass
+    print(f"wrote {len(disps)} PNGs to {folder}; zip them and upload to KITTI's depth prediction "
+          "benchmark, which alone has the ground truth")
+
+
+def write_epochs(folder: Path, errors: dict[int, dict[str, Interval]]) -> None:
+    """Print a table of the epochs of a run and draw their errors.
+
+    Args:
+        folder: where the figure goes.
+        errors: for each epoch, the mean of each error with its interval.
+    """
+    from evaluation.depth_figures import EPOCHS, draw_epochs, save_figure  # imports matplotlib
+    print(f"\n  {'epoch':>8} | " + ("{:>8} | " * 7).format(*DEPTH_METRICS))
+    for epoch, found in errors.items():
+        print(f"  {epoch:>8}  " + _table_row([found[name].mean for name in DEPTH_METRICS]))
+    print("the epoch with the least error here is not a result: it was chosen by the test images")
+    save_figure(draw_epochs(errors), folder / EPOCHS)
