@@ -189,13 +189,13 @@ def check_edges(truth: GroundTruth) -> None:
 
 def runs_of(opts: Namespace) -> dict[int | None, Namespace]:
     """Return the options of each weights folder to evaluate, by epoch; by None if there is one."""
-    from checkpoints.weights import weights_folders
+    from checkpoints.weights import find_weights_folders
     if opts.eval_all is None:
         return {None: opts}
     return {epoch: Namespace(**vars(opts) | {
         "load_weights_folder": str(folder),
         "eval_out_dir": opts.eval_out_dir and str(Path(opts.eval_out_dir, folder.name))})
-        for epoch, folder in weights_folders(opts.eval_all).items()}
+        for epoch, folder in find_weights_folders(opts.eval_all).items()}
 
 
 def report_epochs(opts: Namespace, found: dict[int, dict[str, Interval]]) -> None:

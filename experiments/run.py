@@ -36,7 +36,7 @@ from options import (
     TRAIN,
     MonodepthOptions,
     OneLineParser,
-    natural,
+    non_negative_int,
     positive,
 )
 from runtime.errors import DataError, run
@@ -268,7 +268,7 @@ def parse() -> argparse.Namespace:
                         help="$DATA of its lines (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path.home() / "tmp",
                         help="$OUT: weights, results and output of each run (%(default)s)")
-    parser.add_argument("--seeds", nargs="+", type=natural, default=[1],
+    parser.add_argument("--seeds", nargs="+", type=non_negative_int, default=[1],
                         help="$SEED; the table has their mean and standard deviation (1)")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="run these rows (default: all)")
     parser.add_argument("--jobs", type=positive(int), default=1,
