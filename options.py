@@ -1,4 +1,4 @@
-"""Flags of training and evaluation: Monodepth2's names and defaults, and checks of their values."""
+"""Define the flags of training and evaluation, with Monodepth2's names and defaults."""
 from __future__ import annotations
 
 import argparse
@@ -8,15 +8,15 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent
 SIZE_STEP = 32  # the encoder halves the image five times
-MIN_SIZE = 64   # the coarsest map is padded by reflection, for which it needs two pixels
-MIN_DEPTH, MAX_DEPTH = 0.1, 100.0  # what disparity 1 and 0 mean, in the network's unit of length
-WORKERS = min(12, os.cpu_count() or 1)  # 12 are the original's, on any machine
+MIN_SIZE = 64   # reflection padding of the coarsest map needs two pixels
+MIN_DEPTH, MAX_DEPTH = 0.1, 100.0  # depth at disparity 1 and 0, in the network's unit of length
+WORKERS = min(12, os.cpu_count() or 1)  # the original uses 12 on every machine
 RESUME_ALWAYS, RESUME_AUTO = "always", "auto"
 TRAIN, DEPTH, POSE = "train", "evaluate_depth", "evaluate_pose"
 
 
 def positive(kind: type) -> Callable[[str], int | float]:
-    """Return an argparse type: a number of `kind` that is larger than 0, and no infinity."""
+    """Return an argparse type that reads a finite number of `kind` above 0."""
     def parse(text: str) -> int | float:
         value = kind(text)
         if not 0 < value < float("inf"):
@@ -26,24 +26,24 @@ def positive(kind: type) -> Callable[[str], int | float]:
     return parse
 
 
-def network_size(size: float) -> int:
-    """Return the width or height nearest to `size` that the networks take."""
-    return max(MIN_SIZE, round(size / SIZE_STEP) * SIZE_STEP)
-
-
-def natural(text: str) -> int:
-    """Return the whole number, 0 or more, that `text` is: an argparse type."""
+def non_negative_int(text: str) -> int:
+    """Read a whole number that is 0 or more; an argparse type."""
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0, which it must not be")
     return value
 
 
-natural.__name__ = "whole number"  # so argparse says what it expected
+non_negative_int.__name__ = "whole number"  # argparse prints it: "invalid whole number value"
+
+
+def nearest_input_size(size: float) -> int:
+    """Return the width or height nearest to `size` that the networks accept."""
+    return max(MIN_SIZE, round(size / SIZE_STEP) * SIZE_STEP)
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, without the list of all flags."""
+    """Parse a command line, and print an error as one line without the list of flags."""
 
     def error(self, message: str):
         """End the program with status 2 and the message."""
@@ -51,9 +51,9 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 class MonodepthOptions:
-    """The command line of `script`: "train", "evaluate_depth" or "evaluate_pose".
+    """Parse the flags of a script: "train", "evaluate_depth" or "evaluate_pose".
 
-    Every script accepts every flag, as Monodepth2 does; its -h shows the groups it uses.
+    Every script accepts every flag, as in Monodepth2; -h shows only the flags that it uses.
     """
 
     def __init__(self, script: str = TRAIN):
@@ -61,33 +61,32 @@ class MonodepthOptions:
         self.parser = OneLineParser(
             description={TRAIN: "Train depth from video or stereo pairs.",
                          DEPTH: "Evaluate depth against ground truth.",
-                         POSE: "Evaluate odometry: the 5-frame error, trajectories."}[script])
-        for add_group in (self._data, self._layout, self._model, self._training, self._safety,
-                          self._depth_range,
-                          self._ablations, self._system, self._speed, self._loading,
-                          self._fine_tuning, self._logging, self._split, self._evaluation,
-                          self._odometry):
+                         POSE: "Evaluate odometry: 5-frame errors and trajectories."}[script])
+        for add_group in (self._data, self._layout, self._model, self._training,
+                          self._checkpointing, self._depth_range, self._ablations, self._system,
+                          self._speed, self._loading, self._fine_tuning, self._logging, self._split,
+                          self._evaluation, self._odometry):
             add_group()
 
-    def parse(self, args: list[str] | None = None) -> argparse.Namespace:
-        """Return the options; a wrong one ends the program with status 2 and a line that says why.
+    def parse(self, argv: list[str] | None = None) -> argparse.Namespace:
+        """Return the flags; a wrong flag ends the program with status 2 and a line that says why.
 
         Args:
-            args: the words of a command line (default: this program's own).
+            argv: words of a command line (default: this program's own).
         """
-        opts = self.parser.parse_args(args)
+        opts = self.parser.parse_args(argv)
         {TRAIN: self._check_training, DEPTH: self._check_depth, POSE: self._check_pose}[
             self.script](opts)
         return opts
 
     def used(self, opts: argparse.Namespace) -> dict:
-        """Return those of the options that the script uses: the flags that its -h shows."""
+        """Return the flags that the script uses, which its -h shows, and their values."""
         shown = {action.dest for action in self.parser._actions
                  if action.help is not argparse.SUPPRESS}
         return {name: value for name, value in vars(opts).items() if name in shown}
 
-    def _group(self, title: str, description: str, *scripts: str):
-        """Return an `add_argument` whose flags only these scripts show."""
+    def _group(self, title: str, description: str, *scripts: str) -> Callable:
+        """Return an `add_argument` for a group of flags that only `scripts` show in -h."""
         if self.script in scripts:
             return self.parser.add_argument_group(title, description).add_argument
 
@@ -96,176 +95,185 @@ class MonodepthOptions:
         return add
 
     def _data(self):
-        add = self._group("data", "where the images are", TRAIN, DEPTH, POSE)
-        add("--data_path", default=str(PROJECT / "kitti_data"), help="KITTI's folder (%(default)s)")
-        add("--png", action="store_true", help="read .png, as KITTI ships (default: .jpg)")
+        add = self._group("data", "location of the images", TRAIN, DEPTH, POSE)
+        add("--data_path", default=str(PROJECT / "kitti_data"),
+            help="folder of the dataset (%(default)s)")
+        add("--png", action="store_true", help="read .png files, as KITTI ships (default: .jpg)")
 
     def _layout(self):
-        add = self._group("layout", "how the images lie there", TRAIN, DEPTH)
+        add = self._group("layout", "arrangement of the files", TRAIN, DEPTH)
         add("--dataset", default="kitti",
-            help="kitti, kitti_odom, kitti_depth, kitti_test, kitti_2015, folder (footage of your "
-                 "own), or one you added (%(default)s)")
+            help="kitti, kitti_odom, kitti_depth, kitti_test, kitti_2015, folder (your own "
+                 "images), or a dataset that you added (%(default)s)")
 
     def _model(self):
-        add = self._group("model", "what is trained, and on which images", TRAIN)
-        add("--model_name", default="mdp", help="folder below --log_dir (%(default)s)")
-        add("--log_dir", default=str(Path.home() / "tmp"), help="weights and logs (%(default)s)")
+        add = self._group("model", "networks, input and loss", TRAIN)
+        add("--model_name", default="mdp",
+            help="name of the run: its folder below --log_dir (%(default)s)")
+        add("--log_dir", default=str(Path.home() / "tmp"),
+            help="folder for weights and logs (%(default)s)")
         add("--split", default="eigen_zhou",
-            help="a folder of splits/, or a path to one: its train_files.txt and val_files.txt "
+            help="folder with train_files.txt and val_files.txt: a name in splits/, or a path "
                  "(%(default)s)")
         add("--num_layers", type=int, default=18,
-            help="of the ResNets: 18, 34, 50, 101 or 152 (%(default)s)")
-        add("--height", type=int, default=192, help="of the input (%(default)s)")
-        add("--width", type=int, default=640, help="of the input (%(default)s)")
+            help="layers of the ResNet encoders: 18, 34, 50, 101 or 152 (%(default)s)")
+        add("--height", type=int, default=192, help="height of the input images (%(default)s)")
+        add("--width", type=int, default=640, help="width of the input images (%(default)s)")
         add("--scales", nargs="+", type=int, default=[0, 1, 2, 3],
-            help="scales in the loss (0 1 2 3)")
+            help="scales of the disparities in the loss (0 1 2 3)")
         add("--frame_ids", nargs="+", type=int, default=[0, -1, 1],
-            help="target frame 0, then its source frames (0 -1 1)")
-        add("--use_stereo", action="store_true", help="the other view is a source frame too")
+            help="target frame 0, then the source frames (0 -1 1)")
+        add("--use_stereo", action="store_true",
+            help="add the other view of the stereo pair to the source frames")
         add("--disparity_smoothness", type=float, default=1e-3,
-            help="weight of the smoothness (%(default)s)")
+            help="weight of the smoothness loss (%(default)s)")
 
     def _training(self):
-        add = self._group("optimization", "how long and how fast", TRAIN)
-        add("--learning_rate", type=positive(float), default=1e-4, help="of Adam (%(default)s)")
-        add("--num_epochs", type=positive(int), default=20, help="(%(default)s)")
+        add = self._group("optimization", "epochs, learning rate, random seed", TRAIN)
+        add("--learning_rate", type=positive(float), default=1e-4,
+            help="learning rate of Adam (%(default)s)")
+        add("--num_epochs", type=positive(int), default=20, help="epochs to train (%(default)s)")
         add("--scheduler_step_size", type=positive(int), default=15,
-            help="epochs until the rate drops to a tenth (%(default)s)")
+            help="epochs before the learning rate drops to a tenth (%(default)s)")
         add("--accumulate", type=positive(int), default=1,
-            help="batches whose gradients make one step (%(default)s)")
+            help="batches whose gradients are added up for one step (%(default)s)")
         add("--sync_batchnorm", action="store_true",
-            help="with torchrun: batch norm over the batches of all GPUs, not of each")
-        add("--seed", type=natural, help="of every random draw (default: drawn, and printed)")
+            help="compute batch norm over the batches of all GPUs together")
+        add("--seed", type=non_negative_int,
+            help="seed of all random numbers (default: drawn, and printed)")
         add("--deterministic", action="store_true",
-            help="two runs of one seed are equal bit for bit on a CPU; on a GPU PyTorch comes as "
-                 "near as it can, and warns of the rest")
+            help="give the same bits for the same seed on a CPU; on a GPU, avoid operations that "
+                 "depend on thread order where PyTorch can, and warn about the others")
 
-    def _safety(self):
-        add = self._group("safety", "what outlives a killed run, and what ends one", TRAIN)
+    def _checkpointing(self):
+        add = self._group("checkpointing and bad data",
+                          "saving, resuming, and samples that cannot be read", TRAIN)
         add("--resume", nargs="?", const=RESUME_ALWAYS, choices=[RESUME_ALWAYS, RESUME_AUTO],
-            help="go on from the last training state of --model_name; auto: begin where there is "
-                 "none")
+            help="continue from the last training state of --model_name; auto: start a new run if "
+                 "there is no state")
         add("--overwrite", action="store_true",
-            help="delete an earlier run of the same --model_name when this one begins")
+            help="delete the earlier run with the same --model_name, and start a new one")
         add("--save_every", type=positive(int), metavar="STEPS",
-            help="save the training state so often, besides after each epoch")
+            help="save the training state every so many steps, and after each epoch")
         add("--keep", type=positive(int), default=2, metavar="LAST",
-            help="training states to keep, the last ones; weights are always kept (%(default)s)")
-        add("--max_bad_samples", type=natural, default=0, metavar="N",
-            help="replace samples that cannot be read by one of their N nearest neighbours, until "
-                 "more than N different faults were found (%(default)s)")
+            help="number of training states to keep; all weights are kept (%(default)s)")
+        add("--max_bad_samples", type=non_negative_int, default=0, metavar="N",
+            help="replace a sample that cannot be read by one of its N nearest neighbours; stop "
+                 "after more than N different bad samples (%(default)s)")
 
     def _depth_range(self):
-        add = self._group("depth range", "what disparity 1 and 0 mean", TRAIN, DEPTH)
+        add = self._group("depth range", "depth at disparity 1 and at disparity 0", TRAIN, DEPTH)
         for name, usual in (("min", MIN_DEPTH), ("max", MAX_DEPTH)):
-            from_weights = self.script == DEPTH  # which say what they were trained with
+            from_weights = self.script == DEPTH  # the weights folder stores the range of training
             add(f"--{name}_depth", type=positive(float), default=None if from_weights else usual,
-                help="(that of training)" if from_weights else "(%(default)s)")
+                help="(the value used in training)" if from_weights else "(%(default)s)")
 
     def _ablations(self):
-        add = self._group("ablations", "each switches off one contribution of the paper", TRAIN)
+        add = self._group("ablations", "each flag replaces one contribution of the paper", TRAIN)
         add("--v1_multiscale", action="store_true",
-            help="compare images at each disparity's own size (default: at full size)")
+            help="compare images at the size of each disparity (default: at full size)")
         add("--avg_reprojection", action="store_true",
-            help="average the error over source frames (default: per-pixel minimum)")
+            help="average the error over the source frames (default: minimum of each pixel)")
         add("--disable_automasking", action="store_true",
-            help="count pixels that do not move between frames")
+            help="keep pixels that do not move between frames in the loss")
         add("--predictive_mask", action="store_true",
-            help="learn a mask, as SfMLearner does (needs --disable_automasking)")
-        add("--no_ssim", action="store_true", help="compare intensities only")
+            help="learn a mask as in SfMLearner (needs --disable_automasking)")
+        add("--no_ssim", action="store_true", help="use the L1 error alone, without SSIM")
         add("--weights_init", default="pretrained", choices=["pretrained", "scratch"],
-            help="encoders start from ImageNet's weights, or from nothing (%(default)s)")
+            help="start the encoders from ImageNet's weights or from random weights (%(default)s)")
         add("--pose_model_input", default="pairs", choices=["pairs", "all"],
-            help="frames that the pose network sees at once (%(default)s)")
+            help="frames that the pose network takes at once (%(default)s)")
         add("--pose_model_type", default="separate_resnet",
-            choices=["separate_resnet", "posecnn", "shared"], help="(%(default)s)")
+            choices=["separate_resnet", "posecnn", "shared"],
+            help="kind of pose network; shared uses the depth encoder (%(default)s)")
 
     def _system(self):
-        add = self._group("system", "what it runs on", TRAIN, DEPTH, POSE)
-        add("--batch_size", type=positive(int), default=12, help="(%(default)s)")
+        add = self._group("system", "batch size, processes and device", TRAIN, DEPTH, POSE)
+        add("--batch_size", type=positive(int), default=12, help="samples in a batch (%(default)s)")
         add("--num_workers", type=int, default=WORKERS,
-            help="processes that read images (%(default)s: 12, or as many as there are cores)")
-        add("--no_cuda", action="store_true", help="use the CPU even where there is a GPU")
+            help="processes that read images (%(default)s: 12, or the number of cores if smaller)")
+        add("--no_cuda", action="store_true", help="use the CPU even if there is a GPU")
 
     def _speed(self):
-        add = self._group("speed", "nothing here changes what is learned, but for rounding", TRAIN)
+        add = self._group("speed", "results stay the same up to rounding", TRAIN)
         add("--precision", default="fp32", choices=["fp32", "bf16", "fp16"],
-            help="of the networks; geometry and loss stay float32 (%(default)s)")
+            help="precision of the networks; geometry and loss stay in float32 (%(default)s)")
         add("--compile", action="store_true",
-            help="compile what the machine gains from: a minute or two at the start")
+            help="compile the parts that become faster; the first step takes a minute or two")
         add("--cache_dir",
-            help="keep frames there at training size, so that each file is decoded once")
+            help="folder for resized frames, so that each image file is decoded only once")
         add("--profile", type=int, default=0, metavar="STEPS",
-            help="record so many steps, print where their time went, write a Chrome trace")
+            help="record some steps, print the slowest operations, and write a Chrome trace")
 
     def _loading(self):
-        add = self._group("loading", "weights to begin with", TRAIN, DEPTH, POSE)
-        add("--load_weights_folder", help="a weights_<epoch> folder, or a published model's")
+        add = self._group("loading", "weights to start from", TRAIN, DEPTH, POSE)
+        add("--load_weights_folder", help="a weights_<epoch> folder, or that of a published model")
 
     def _fine_tuning(self):
-        add = self._group("fine-tuning", "which of those weights", TRAIN)
+        add = self._group("fine-tuning", "networks to load from --load_weights_folder", TRAIN)
         add("--models_to_load", nargs="+", default=["encoder", "depth", "pose_encoder", "pose"],
             choices=["encoder", "depth", "pose_encoder", "pose", "predictive_mask"],
             help="(encoder depth pose_encoder pose)")
 
     def _logging(self):
-        add = self._group("logging", "how often", TRAIN)
+        add = self._group("logging", "how often to log and to save weights", TRAIN)
         add("--log_frequency", type=positive(int), default=250,
             help="steps between logs (%(default)s)")
         add("--save_frequency", type=positive(int), default=1,
-            help="epochs between saves (%(default)s)")
+            help="epochs between weights folders (%(default)s)")
 
     def _split(self):
-        add = self._group("evaluation", "what to compare with", DEPTH, POSE)
+        add = self._group("evaluation", "test frames and output folder", DEPTH, POSE)
         add("--eval_split", default="eigen",
             help="odom_00 to odom_10, or a path to a list of frames" if self.script == POSE else
-            "eigen, eigen_benchmark, benchmark, or a path to a split folder, with test_files.txt "
-            "and ground truth: gt_depths.npz, or gt_depths/ of 16-bit PNGs (%(default)s)")
-        add("--eval_out_dir", help="folder for what is written (default: the weights folder)")
+            "eigen, eigen_benchmark, benchmark, or a path to a split folder with test_files.txt "
+            "and ground truth: gt_depths.npz, or gt_depths/ with 16-bit PNGs (%(default)s)")
+        add("--eval_out_dir", help="folder for the results (default: the weights folder)")
 
     def _evaluation(self):
-        add = self._group("depth evaluation", "how", DEPTH)
+        add = self._group("depth evaluation", "scaling, ground truth and output", DEPTH)
         add("--eval_mono", action="store_true", help="scale each prediction by the median")
         add("--eval_stereo", action="store_true",
-            help="scale all predictions by 5.4, or by the weights' own baseline / 0.1")
-        add("--disable_median_scaling", action="store_true", help="with --eval_mono: do not scale")
+            help="scale all predictions by 5.4, or by the stereo baseline of the weights / 0.1")
+        add("--disable_median_scaling", action="store_true",
+            help="with --eval_mono: leave predictions unscaled")
         add("--pred_depth_scale_factor", type=positive(float), default=1.0,
-            help="multiply predictions by this first (%(default)s)")
-        add("--ext_disp_to_eval", help="evaluate this .npy of scaled disparities instead")
+            help="factor for all predictions, before any other scaling (%(default)s)")
+        add("--ext_disp_to_eval", help="evaluate scaled disparities from this .npy file instead")
         add("--eval_eigen_to_benchmark", action="store_true",
-            help="--ext_disp_to_eval has the eigen split's images, evaluate on eigen_benchmark's")
+            help="pick the eigen_benchmark images from an --ext_disp_to_eval of the eigen split")
         add("--post_process", action="store_true",
-            help="average with the prediction for the flipped image")
+            help="average each prediction with the prediction of the mirrored image")
         add("--save_pred_disps", action="store_true", help="write disps_<split>_split.npy")
         add("--no_eval", action="store_true", help="predict only")
         add("--save_figures", action="store_true",
             help="write figure_images.png and figure_error_by_distance.png")
         add("--edges", action="store_true",
-            help="also the errors at depth edges, where ground truth is dense")
+            help="print errors at depth edges too (needs dense ground truth)")
         add("--gt_disparity", metavar="FOLDER",
-            help="ground truth is disparity: 16-bit PNGs, as KITTI 2015's disp_occ_0")
+            help="read ground truth disparity from 16-bit PNGs, such as KITTI 2015's disp_occ_0")
         add("--eval_all", metavar="RUN_FOLDER",
-            help="evaluate every weights_<epoch> of a run; draws the error over epochs")
+            help="evaluate every weights_<epoch> of a run, and plot the error over the epochs")
         add("--compare", nargs=2, metavar=("A.json", "B.json"),
-            help="print the differences of two results.json (or of the folders that they are in)")
+            help="print the differences of two results.json files (or of their folders)")
 
     def _odometry(self):
-        add = self._group("odometry", "which trajectory, and how it is compared", POSE)
-        add("--sequences", nargs="+", type=natural, metavar="N",
-            help="evaluate all of these, as in --sequences 09 10 (instead of --eval_split)")
+        add = self._group("odometry", "sequences and alignment", POSE)
+        add("--sequences", nargs="+", type=non_negative_int, metavar="N",
+            help="sequences to evaluate, as in --sequences 09 10 (instead of --eval_split)")
         add("--ext_poses_to_eval", metavar="FILE",
-            help="evaluate this trajectory instead: 12 numbers a line, or the frame and 12")
+            help="evaluate this trajectory instead: 12 numbers a line, or a frame number and 12")
         add("--alignment", choices=["none", "scale", "6dof", "7dof"], default="7dof",
-            help="what is fitted before the whole trajectory is compared: none (first poses meet), "
-                 "scale, 6dof (rotation, shift), 7dof (rotation, shift, scale) (%(default)s)")
+            help="fit to the true trajectory before comparing: none (first poses agree), scale, "
+                 "6dof (rotation, shift), 7dof (rotation, shift, scale) (%(default)s)")
 
     def _check_training(self, opts: argparse.Namespace):
         error = self.parser.error
         for name in ("height", "width"):
             size = getattr(opts, name)
-            if size != network_size(size):
+            if size != nearest_input_size(size):
                 error(f"--{name} is {size}; it must be a multiple of {SIZE_STEP}, from {MIN_SIZE} "
-                      f"on, for example --{name} {network_size(size)}")
+                      f"on, for example --{name} {nearest_input_size(size)}")
         if opts.frame_ids[0] != 0 or len(set(opts.frame_ids)) < len(opts.frame_ids):
             error(f"--frame_ids is {_words(opts.frame_ids)}; it must start with 0, the target, "
                   "and name each source frame once, for example --frame_ids 0 -1 1")

@@ -6,7 +6,14 @@ import os
 import sys
 from pathlib import Path
 
-from options import MIN_SIZE, SIZE_STEP, OneLineParser, natural, network_size, positive
+from options import (
+    MIN_SIZE,
+    SIZE_STEP,
+    OneLineParser,
+    nearest_input_size,
+    non_negative_int,
+    positive,
+)
 from runtime.errors import run
 
 
@@ -16,7 +23,7 @@ def image_size(text: str) -> tuple[int, int]:
     if not (width.isdigit() and height.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is no size; expected WxH, as in 640x192")
     sizes = int(width), int(height)
-    if sizes != (near := tuple(map(network_size, sizes))):
+    if sizes != (near := tuple(map(nearest_input_size, sizes))):
         raise argparse.ArgumentTypeError(f"{text} is not of multiples of {SIZE_STEP}, from "
                                          f"{MIN_SIZE} on; for example {near[0]}x{near[1]}")
     return sizes
@@ -81,7 +88,7 @@ def add_check(commands: argparse._SubParsersAction) -> None:
     add("--frame_ids", nargs="+", type=int, default=[0, -1, 1], help="(0 -1 1)")
     add("--use_stereo", action="store_true", help="read the other view too")
     add("--load_weights_folder", help="show what these weights make of the samples, too")
-    add("--num_workers", type=natural, default=os.cpu_count(),
+    add("--num_workers", type=non_negative_int, default=os.cpu_count(),
         help="processes that read (one a core)")
     add("--no_cuda", action="store_true", help="use the CPU")
     add("--out", default="check.png", help="the picture (%(default)s)")
@@ -95,9 +102,9 @@ def call_check(opts: argparse.Namespace) -> None:
                           "with 0, and name a source frame unless there is --use_stereo")
     for name in ("height", "width"):
         size = getattr(opts, name)
-        if size != network_size(size):
+        if size != nearest_input_size(size):
             opts.parser.error(f"--{name} is {size}; it must be a multiple of {SIZE_STEP}, for "
-                              f"example --{name} {network_size(size)}")
+                              f"example --{name} {nearest_input_size(size)}")
     from preparation.check import check
     if not check(opts):
         sys.exit(1)

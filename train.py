@@ -1,12 +1,11 @@
-"""Train Monodepth2: `python train.py --help` shows the flags."""
+"""Train depth from video or stereo pairs: `python train.py -h` shows the flags."""
 from options import TRAIN, MonodepthOptions
 from runtime.errors import run
 
 
-def main() -> None:
-    """Train as the command line says."""
-    opts = MonodepthOptions(TRAIN).parse()
-    # not before: it takes seconds (PyTorch), and -h and a wrong flag want their answer at once
+def main(argv: list[str] | None = None) -> None:
+    """Train with the flags of a command line (default: this program's own)."""
+    opts = MonodepthOptions(TRAIN).parse(argv)
     from trainer import Trainer
     Trainer(opts).train()
 

@@ -1,4 +1,4 @@
-"""The trainer: builds the parts from the options; the loop, validation and saving."""
+"""Train: the loop, validation, and saving of weights and training states."""
 from __future__ import annotations
 
 import json
@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from checkpoints.training_camera import write_training_camera
@@ -27,18 +26,18 @@ from metrics.depth import logged_depth_errors
 from runtime.distributed import init_distributed, shut_down_distributed
 from runtime.errors import DataError, UsageError
 from runtime.files import write_atomically
-from runtime.machine import prepare_for_steps, trains_channels_last
+from runtime.machine import prepare_for_steps
 from runtime.seeds import draw_seed, get_states, make_deterministic, seed_all, set_states
 from runtime.signals import StopRequest
 from training.build import (
     compile_parts,
-    make_loader,
+    make_loaders,
     make_model,
     make_objective,
     make_training_camera,
 )
-from training.divergence import Divergence, diverged
-from training.loader import BadSamples, digest, endless
+from training.divergence import Divergence, divergence_error
+from training.loader import hash_of_lists
 from training.logs import Logs
 from training.next_command import evaluation_command, resume_command
 from training.profiling import StepProfile
@@ -46,23 +45,22 @@ from training.progress import Progress
 from training.states import TrainingStates, state_to_resume
 from utils import sec_to_hm_str
 
-EARLY_STEPS = 2000    # until then logs come every --log_frequency steps, later every 2000
-DROP = 0.1            # of the learning rate, after --scheduler_step_size epochs
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+EARLY_STEPS = 2000  # logs come every --log_frequency steps before this step, then every 2000
+LR_DROP = 0.1       # factor of the learning rate after --scheduler_step_size epochs
 
 
 class Trainer:
-    """A training run: `Trainer(options).train()`.
+    """Train a model: `Trainer(options).train()`.
 
     Args:
-        options: as `MonodepthOptions().parse()` returns them; they are only read.
+        options: flags as `MonodepthOptions().parse()` returns them; they are only read.
 
     Attributes:
-        model, objective, augment, optimizer, scheduler, train_loader, val_loader: the parts;
-            `objective(inputs, model(inputs))` gives (losses, views).
-        network: the model, as the processes of the run share it.
-        epoch, batch, step, validated: how far the run is: whole epochs, batches within this one,
-            steps of the optimizer in all, batches of the validation.
+        model, objective, augment, optimizer, scheduler, train_loader, val_loader: parts of the
+            run; `objective(inputs, model(inputs))` returns (losses, views).
+        network: the model, wrapped for several processes.
+        epoch, batch, step, validated: position of the run: epochs completed, batches of this
+            epoch, optimizer steps in all, validation batches in all.
 
     Raises:
         DataError: a file that the run needs is missing or broken.
@@ -76,15 +74,15 @@ class Trainer:
         self.states = TrainingStates(self.log_path / "models", options.keep)
         state = self.world.broadcast_from_main(state_to_resume, options, self.states,
                                                self.world.size)
-        self._seed(state)
-        self.frames = options.frame_ids + ["s"] * options.use_stereo
-        self.train_loader = make_loader(options, "train", self.frames, self.seed, self.world)
-        self.val_loader = make_loader(options, "val", self.frames, self.seed, self.world)
-        self.camera = make_training_camera(options, self.train_loader)
+        self.frames = options.frame_ids + (["s"] if options.use_stereo else [])
+        self.seed = self._choose_seed(state)
+        self._prepare_process()
+
+        self.train_loader, self.val_loader = make_loaders(options, self.frames, self.seed,
+                                                          self.world)
         self.steps_per_epoch = len(self.train_loader) // options.accumulate
-        self.model = make_model(options, self.frames, state is not None, self.world).to(self.device)
-        if trains_channels_last(self.device):
-            self.model.to(memory_format=torch.channels_last)
+        self.camera = make_training_camera(options, self.train_loader.dataset)
+        self.model = make_model(options, self.frames, state is not None, self.world)
         self.objective = make_objective(options, self.frames)
         self.augment = Augment(self.device, self.model.frames_read, max(options.scales) + 1,
                                options.v1_multiscale)
@@ -94,87 +92,65 @@ class Trainer:
         if options.load_weights_folder is not None and state is None:
             self._load_weights()
         self.scheduler = torch.optim.lr_scheduler.StepLR(
-            self.optimizer, options.scheduler_step_size, DROP)
+            self.optimizer, options.scheduler_step_size, LR_DROP)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "fp16")
-        self._configure_speed()
         self.divergence = Divergence(self.world)
         self.stop = StopRequest()
+        if options.compile:
+            self.world.print(compile_parts(self.model, self.objective, self.augment, self.device))
+
+        seed_all(self.seed, self.world.rank + 1)  # each process draws other flips, jitter and noise
         self.epoch = self.batch = self.step = self.validated = 0
-        self.bad_samples = BadSamples(options.max_bad_samples)
-        seed_all(self.seed, self.world.rank + 1)  # flips, jitter and noise differ between processes
+        self.has_begun = False  # whether this process has trained on a batch
         if state is not None:
             self._restore(state)
+        self.network = DistributedDataParallel(self.model) if self.world.size > 1 else self.model
+        self.val_batches = self.val_loader.endless(self.validated)
+        self.logs = Logs(self.log_path, self.frames, options.scales, self.step)
         self.profile = StepProfile(options.profile if self.world.is_main else 0,
                                    self.steps_per_epoch * options.num_epochs - self.step,
                                    self.log_path / "models" / "trace.json")
-        self.network = DistributedDataParallel(self.model) if self.world.size > 1 else self.model
-        self.val_batches = endless(self.val_loader, self.validated)
-        self.logs = Logs(self.log_path, self.frames, options.scales, self.step)
 
-    def _seed(self, state: dict | None) -> None:
-        """Choose the run's seed, the same in all processes, and seed what makes the networks."""
-        chosen = self.opts.seed if state is None else state["seed"]
-        self.seed = self.world.broadcast_from_main(draw_seed) if chosen is None else chosen
+    def _choose_seed(self, state: dict | None) -> int:
+        """Return the seed of the resumed state or of --seed, or draw one for all processes."""
+        seed = self.opts.seed if state is None else state["seed"]
+        return self.world.broadcast_from_main(draw_seed) if seed is None else seed
+
+    def _prepare_process(self) -> None:
+        """Seed this process like all others, and set its device up for training."""
         if self.opts.deterministic:
             make_deterministic()
-        seed_all(self.seed)
-
-    def _restore(self, state: dict) -> None:
-        """Go on where a state was saved."""
-        self.epoch, self.batch = state["epoch"], state["batch"]
-        self.step, self.validated = state["step"], state["validated"]
-        if state["lists"] != digest(self.train_loader, self.val_loader):
-            raise UsageError(f"the lists of --split {self.opts.split} are not those that the run "
-                             "began with; restore them, or choose another --model_name")
-        try:
-            self.bad_samples.found[:] = state["bad_samples"][self.world.rank]
-            self.model.load_state_dict(state["model"])
-            restore_adam(self.optimizer, state["optimizer"])
-            self.scheduler.load_state_dict(state["scheduler"])
-            self.scaler.load_state_dict(state["scaler"])
-            set_states(state["random"][self.world.rank], self.device)
-        except LOAD_ERRORS as error:
-            raise DataError(f"{self.states.paths()[-1]} does not fit this run ({error}); delete "
-                            "it, and --resume goes on from the one before") from None
+        prepare_for_steps(self.device, self.opts.deterministic)
+        seed_all(self.seed)  # every process then starts from the same weights
 
     def _load_weights(self) -> None:
+        """Load the weights and Adam's state of --load_weights_folder."""
         folder = self.opts.load_weights_folder
         lines = load_weights(folder, self.model, self.opts.models_to_load)
         self.world.print(*lines, load_adam(folder, self.optimizer), sep="\n")
 
-    def _configure_speed(self) -> None:
-        """Do what --precision, --compile and --sync_batchnorm ask for."""
-        opts = self.opts
-        self.model.precision = PRECISIONS[opts.precision]
-        if opts.sync_batchnorm and self.device.type != "cuda":
-            raise UsageError("--sync_batchnorm needs GPUs; leave it out")
-        if opts.sync_batchnorm and self.world.size > 1:
-            nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
-        prepare_for_steps(self.device, opts.deterministic)
-        if opts.compile:
-            self.world.print(compile_parts(self.model, self.objective, self.augment, self.device))
-
     def train(self) -> None:
-        """Train up to --num_epochs, saving weights and training states on the way.
+        """Train up to --num_epochs, and save weights and training states on the way.
 
         Raises:
             DataError: a sample cannot be read, the loss is not finite, or the disk is full; the
-                last state is whole.
-            SystemExit: a signal asked to stop; the state is saved.
+                last training state is complete.
+            SystemExit: a signal asked the run to stop; its state is saved.
         """
-        opts, started = self.opts, time.monotonic()
+        started = time.monotonic()
         self._announce()
-        with self.stop, self.states.kept_if(
-                lambda: self.divergence.has_looked or not self.world.is_main):
-            if not self.step:  # a folder that cannot be written is better found now than in an hour
+        if self.opts.overwrite and self.world.is_main:
+            self.states.remove_run()
+            self.logs.remove()
+        with self.stop, self.states.first_state_kept_if(
+                lambda: self.has_begun or not self.world.is_main):
+            if not self.step:  # fail now, not in an hour, if the folder cannot be written
                 self.save_state(self.epoch)
-            for epoch in range(self.epoch, opts.num_epochs):
+            for epoch in range(self.epoch, self.opts.num_epochs):
                 self.epoch = epoch
-                self.train_loader.sampler.seek(self.epoch, self.batch * opts.batch_size)
+                self.train_loader.seek(epoch, self.batch)
                 self.run_epoch()
-                if (epoch + 1) % opts.save_frequency == 0 or epoch + 1 == opts.num_epochs:
-                    self.save_model()
-                self.save_state(epoch + 1)
+                self.save_epoch()
         self.logs.close()
         duration = sec_to_hm_str(time.monotonic() - started)
         self.world.print(f"trained {self.step} steps in {duration}; weights: "
@@ -182,7 +158,7 @@ class Trainer:
         shut_down_distributed()
 
     def _announce(self) -> None:
-        """Say what is about to happen, and make room for it."""
+        """Print what the run trains on, where it starts, and what its frame caches hold."""
         opts, world = self.opts, self.world
         world.print(f"training {opts.model_name} on {world.describe()}: "
                     f"{len(self.train_loader.dataset)} items of {opts.split}, "
@@ -193,94 +169,100 @@ class Trainer:
             world.print("nothing is left to do; a larger --num_epochs goes on")
         elif self.step:
             world.print(f"going on after step {self.step}, in epoch {self.epoch + 1}")
-        if opts.overwrite and world.is_main:
-            self.states.remove_run()
-            self.logs.remove()
-        for loader in (self.train_loader, self.val_loader):
-            dataset = loader.dataset.dataset
+        for dataset in (self.train_loader.dataset, self.val_loader.dataset):
             if dataset.cache is not None and world.is_main:
                 dataset.cache.remove_abandoned()
-                print(dataset.cache.describe(len(dataset.paths())), flush=True)
+                world.print(dataset.cache.describe(len(dataset.paths())))
 
     def run_epoch(self) -> None:
-        """Train on the batches that are left of an epoch; --accumulate of them make a step."""
+        """Train on the remaining batches of an epoch; --accumulate batches make one step."""
         self._set_training(True)
         accumulate = self.opts.accumulate
         progress = self._progress()
         for i, batch in enumerate(progress, start=self.batch + 1):
             is_step = i % accumulate == 0
             with nullcontext() if is_step else self._no_sync():
-                inputs = self.augment(self.bad_samples.pop(batch))
-                outputs = self.network(inputs)
+                inputs = self.augment(batch)            # float images on the device
+                outputs = self.network(inputs)          # disparities and poses
                 losses, views = self.objective(inputs, outputs)
                 self.scaler.scale(losses["loss"] / accumulate).backward()
-            self.divergence.look(losses["loss"], self.step)
+            self.has_begun = True
+            self.divergence.note(losses["loss"], self.step)
             if not is_step:
                 continue
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad()
             progress.show(losses["loss"])
-            self.profile.step()
             if self._logs_now(i // accumulate - 1):
-                self._check_finite(self.step)
                 self.log(inputs, outputs, losses, views)
-            self.step, self.batch = self.step + 1, i
-            self._save_or_stop()
+            self._end_step(i)
         self._check_finite(self.step - 1)
         # Faithful: stepped after the epoch, so the drop comes after 15 whole ones
         self.scheduler.step()
         self.batch = 0
 
     def _progress(self) -> Progress:
+        """Return the batches that are left of the epoch, under a progress bar."""
         return Progress(self.train_loader, self.steps_per_epoch * self.opts.accumulate,
                         self.opts.batch_size * self.world.size,
                         f"epoch {self.epoch + 1}/{self.opts.num_epochs}", self.world.is_main,
                         done=self.batch)
 
     def _no_sync(self) -> AbstractContextManager:
-        """While in it, gradients add up in each process and are not exchanged."""
+        """Return a context in which each process adds up gradients without exchanging them."""
         return self.network.no_sync() if self.world.size > 1 else nullcontext()
 
-    def _save_or_stop(self) -> None:
-        """Save the state if it is time, and end the run if a signal asked any process to."""
-        number = self.world.all_reduce_max(self.stop.number)
-        if not number and (not self.opts.save_every or self.step % self.opts.save_every):
-            return
+    def _end_step(self, batch: int) -> None:
+        """Count a step, save the state if it is time, and stop if a process received a signal."""
+        self.step, self.batch = self.step + 1, batch
+        self.profile.step()
+        signal = self.world.all_reduce_max(self.stop.number)
+        if signal:
+            self._save_and_exit(signal)
+        if self.opts.save_every and self.step % self.opts.save_every == 0:
+            self.save_state(self.epoch)
+
+    def _save_and_exit(self, signal: int) -> None:
+        """Save the state, print how to resume, and exit with the status of the signal."""
         path = self.save_state(self.epoch)
-        if number:
-            self.world.all_gather(None)  # or a launcher ends the one that is still writing
-            self.world.print(f"\nstopped after step {self.step}, which is in {path}; to go on: "
-                             f"{resume_command()}")
-            shut_down_distributed()
-            sys.exit(128 + number)
+        self.world.all_gather(None)  # wait: a launcher kills all processes once one has ended
+        self.world.print(f"\nstopped after step {self.step}, which is in {path}; to go on: "
+                         f"{resume_command()}")
+        shut_down_distributed()
+        sys.exit(128 + signal)
 
     def _check_finite(self, last_step: int) -> None:
-        """End the run if a loss of any process, or a weight after the last step, is not finite."""
-        self.divergence.look(sum(p.detach().sum() for p in self.model.parameters()), last_step)
-        found = self.divergence.first()
+        """Stop the run if a loss of any process, or a weight after the last step, is not finite.
+
+        This waits for the device, so it runs only before logging and saving.
+
+        Raises:
+            DataError: names the step and a file with its samples and flags.
+        """
+        found = self.divergence.find(self.model, last_step)
         if found is None:
             return
         step, rank = found
-        report = self.log_path / f"not_finite_at_step_{step}_process_{rank}.txt"
+        path = self.log_path / f"not_finite_at_step_{step}_process_{rank}.txt"
         if rank == self.world.rank:
-            write_atomically(report, self._report(step).encode())
-        raise diverged(step, report, self.states.paths())
+            write_atomically(path, self._describe_step(step).encode())
+        raise divergence_error(step, path, self.states.paths())
 
-    def _report(self, step: int) -> str:
+    def _describe_step(self, step: int) -> str:
         """Return the split lines of a step of this epoch, and the run's flags."""
-        batches = self.batch + (step - self.step) * self.opts.accumulate  # before that step
-        loader, size = self.train_loader, self.opts.batch_size
-        draws = loader.sampler.draws(self.epoch)[batches * size:][:size * self.opts.accumulate]
-        lines = map(loader.dataset.line, draws)
+        accumulate = self.opts.accumulate
+        first = self.batch + (step - self.step) * accumulate
+        lines = self.train_loader.split_lines(self.epoch, first, accumulate)
         return "\n".join([f"step {step}, epoch {self.epoch}", *lines, self._flags(), ""])
 
     def _flags(self) -> str:
-        """Return the options as JSON, with the seed that was drawn."""
+        """Return the flags of the run as JSON, with the seed that was drawn."""
         return json.dumps(vars(self.opts) | {"seed": self.seed}, indent=2)
 
     def log(self, inputs: dict, outputs: dict, losses: dict, views: dict) -> None:
-        """Log a training batch and a validation batch, in one of the processes."""
+        """Check that the run is finite, then log a training batch and a validation batch."""
+        self._check_finite(self.step)
         if self.world.is_main:
             self.logs.write("train", self.step, self.epoch, inputs, outputs, losses, views)
             self.val()
@@ -289,9 +271,9 @@ class Trainer:
     def val(self) -> None:
         """Log losses, pictures and, where there is ground truth, depth errors of one batch."""
         self._set_training(False)
-        inputs = self.augment(self.bad_samples.pop(next(self.val_batches)))
+        inputs = self.augment(next(self.val_batches))
         self.validated += 1
-        # not what --compile made: it would compile all once more, for a batch now and then
+        # `forward` is not compiled: compiling it for one batch now and then would not pay
         outputs = self.model.forward(inputs)
         losses, views = self.objective.forward(inputs, outputs)
         if "depth_gt" in inputs:
@@ -301,8 +283,15 @@ class Trainer:
         self.logs.write("val", self.step, self.epoch, inputs, outputs, losses, views)
         self._set_training(True)
 
+    def save_epoch(self) -> None:
+        """Save the weights after every --save_frequency epochs and the last, and the state."""
+        done = self.epoch + 1
+        if done % self.opts.save_frequency == 0 or done == self.opts.num_epochs:
+            self.save_model()
+        self.save_state(done)
+
     def save_model(self) -> None:
-        """Write the epoch's weights folder, and the options beside it."""
+        """Write the weights folder of the epoch, and the run's flags beside it."""
         if not self.world.is_main:
             return
         write_atomically(self.log_path / "models" / "opt.json", self._flags().encode())
@@ -311,38 +300,61 @@ class Trainer:
         save_weights(self.weights_folder(), self.model, self.optimizer, form)
 
     def save_state(self, epoch: int) -> Path | None:
-        """Write all that going on takes, from the next batch of `epoch`; return where it is.
+        """Write the training state from which a run resumes at the next batch of `epoch`.
+
+        Returns:
+            The path of the state, in the main process.
 
         Raises:
-            DataError: the disk is full, or the loss is not finite; the states before are there.
+            DataError: the disk is full, or the run is not finite; earlier states are still there.
         """
         if self.step:
             self._check_finite(self.step - 1)
         random = self.world.all_gather(get_states(self.device))
-        bad_samples = self.world.all_gather(self.bad_samples.found)
+        bad_samples = self.world.all_gather(self.train_loader.bad_samples.found)
         if not self.world.is_main:
             return None
         return self.states.save({
             "options": vars(self.opts), "seed": self.seed, "processes": self.world.size,
             "epoch": epoch, "batch": self.batch, "step": self.step, "validated": self.validated,
-            "lists": digest(self.train_loader, self.val_loader), "bad_samples": bad_samples,
+            "lists": hash_of_lists(self.train_loader, self.val_loader), "bad_samples": bad_samples,
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(), "scaler": self.scaler.state_dict(),
             "random": random})
 
+    def _restore(self, state: dict) -> None:
+        """Continue from a training state that `save_state` wrote."""
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.step, self.validated = state["step"], state["validated"]
+        if state["lists"] != hash_of_lists(self.train_loader, self.val_loader):
+            raise UsageError(f"the lists of --split {self.opts.split} are not those that the run "
+                             "began with; restore them, or choose another --model_name")
+        try:
+            self.train_loader.bad_samples.found[:] = state["bad_samples"][self.world.rank]
+            self.model.load_state_dict(state["model"])
+            restore_adam(self.optimizer, state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            self.scaler.load_state_dict(state["scaler"])
+            set_states(state["random"][self.world.rank], self.device)
+        except LOAD_ERRORS as error:
+            raise DataError(f"{self.states.paths()[-1]} does not fit this run ({error}); delete "
+                            "it, and --resume goes on from the one before") from None
+
     def weights_folder(self) -> Path:
-        """Return the folder of the current epoch's weights, after the last one that of the last."""
+        """Return the weights folder of the current epoch, or of the last epoch after the run."""
         epoch = min(self.epoch, self.opts.num_epochs - 1)
         return self.log_path / "models" / f"weights_{epoch}"
 
     def next_command(self) -> str:
-        """Return the command line that evaluates what was trained."""
+        """Return the command line that evaluates the trained weights."""
         return evaluation_command(self.opts, self.weights_folder(), self.model.pose is not None)
 
     def _logs_now(self, step: int) -> bool:
+        """Return whether to log; `step` counts the steps of this epoch from 0."""
         early = self.step < EARLY_STEPS and step % self.opts.log_frequency == 0
         return early or self.step % EARLY_STEPS == 0
 
     def _set_training(self, training: bool) -> None:
+        """Switch the network and the augmentation between training and validation."""
         self.network.train(training)
         self.augment.train(training)

@@ -1,4 +1,4 @@
-"""Weights folders: their files, the architecture they hold, and the unit of their depth."""
+"""Read and write weights folders: networks, their architecture, and the unit of their depth."""
 from checkpoints.architecture import load_model
 from checkpoints.training_camera import TrainingCamera
 from checkpoints.weights import InputFormat, load_weights, save_weights

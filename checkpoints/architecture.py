@@ -1,4 +1,4 @@
-"""Read a model's architecture off its weights, and build it."""
+"""Infer a model's architecture from its weights, and build the model."""
 from __future__ import annotations
 
 import json
@@ -20,20 +20,21 @@ RESNETS = {(False, 2): 18, (False, 6): 34, (True, 6): 50, (True, 23): 101, (True
 
 def load_model(folder: str | Path, *, with_pose: bool = False,
                device: torch.device | str = "cpu") -> tuple[Monodepth2, InputFormat]:
-    """Build the model whose weights a folder holds, for prediction.
+    """Build the model of a weights folder, for prediction.
 
-    The architecture is read off the weights themselves, so a published folder loads as it is.
+    The architecture is inferred from the weights, so published folders load without other files.
 
     Args:
-        folder: with encoder.pth and depth.pth; pose.pth (and pose_encoder.pth) if `with_pose`.
+        folder: folder with encoder.pth and depth.pth; for `with_pose` also pose.pth and, if the
+            pose network has an encoder of its own, pose_encoder.pth.
         with_pose: load the pose network too.
-        device: where the model goes.
+        device: device of the model.
 
     Returns:
-        The model, in evaluation mode, and the input's format.
+        The model, in evaluation mode, and the input format.
 
     Raises:
-        DataError: a file is missing or broken, or its keys are not the model's.
+        DataError: a file is missing or broken, or has other keys than the model.
     """
     folder = Path(folder)
     states = {name: read_weights(folder / f"{name}.pth") for name in ("encoder", "depth")}
@@ -45,11 +46,12 @@ def load_model(folder: str | Path, *, with_pose: bool = False,
     for name, network in model.named_children():
         load_strictly(network, states[name], folder / f"{name}.pth")
     input_format = _input_format(states["encoder"], folder / "encoder.pth")
-    # prediction is a quarter faster with the channels last, on CPUs too
+    # channels_last makes prediction a quarter faster, on CPUs too
     return model.to(device, memory_format=torch.channels_last).eval(), input_format
 
 
 def _input_format(encoder: dict, path: Path) -> InputFormat:
+    """Return the input format stored in an encoder's state dict."""
     if missing := [key for key in ("height", "width") if key not in encoder]:
         raise DataError(f"{path} does not say its {' and '.join(missing)}; weights of train.py and "
                         "the published ones do")
@@ -62,7 +64,7 @@ def _input_format(encoder: dict, path: Path) -> InputFormat:
 
 
 def _architecture(states: dict[str, dict], folder: Path) -> dict:
-    """Return the arguments of `Monodepth2` that give networks of these states' shapes."""
+    """Return the arguments of `Monodepth2` for networks with the shapes of these state dicts."""
     heads = [value.shape[1] for key, value in states["depth"].items()
              if re.fullmatch(r"decoder\.\d+\.conv\.weight", key) and value.ndim == 4]
     architecture = {"num_layers": _num_layers(states["encoder"], folder),
@@ -77,7 +79,7 @@ def _architecture(states: dict[str, dict], folder: Path) -> dict:
 
 
 def _pose_network(states: dict[str, dict], folder: Path) -> tuple[str, int]:
-    """Return the type of a pose network, and how many frames it takes."""
+    """Return the type of a pose network, and the number of frames that it takes."""
     convs = {name: [value for value in state.values() if getattr(value, "ndim", 0) == 4]
              for name, state in states.items()}
     if len(convs["pose"]) < 2 or not convs.get("pose_encoder", [...]):
@@ -91,7 +93,7 @@ def _pose_network(states: dict[str, dict], folder: Path) -> tuple[str, int]:
 
 
 def _num_layers(encoder: dict, folder: Path) -> int:
-    """Return the key of `ENCODERS`: a ResNet's is counted, another's stands in opt.json."""
+    """Return the encoder's key in `ENCODERS`: from a ResNet's blocks, or else from opt.json."""
     bottleneck = "encoder.layer1.0.conv3.weight" in encoder
     blocks = {key.split(".")[2] for key in encoder if key.startswith("encoder.layer3.")}
     if (bottleneck, len(blocks)) in RESNETS:
@@ -108,28 +110,28 @@ def _num_layers(encoder: dict, folder: Path) -> int:
 
 
 def pose_frames(folder: str | Path, frames: int) -> list[int] | None:
-    """Return which frames a pose network takes at once, in their order, 0 first; None: pairs.
+    """Return the frames that a pose network takes at once, 0 first; None if it takes pairs.
 
-    They stand in training's opt.json; without it, three are taken for 0 -1 1, the default.
+    opt.json of the training names the frames. Without it, three frames mean 0 -1 1, the default.
 
     Args:
-        folder: of the weights.
-        frames: how many the network takes.
+        folder: weights folder.
+        frames: number of frames that the network takes.
 
     Raises:
-        DataError: nothing tells.
+        DataError: the frames are unknown.
     """
     try:
         flags = json.loads((Path(folder).parent / "opt.json").read_text())
         kind, found = flags["pose_model_input"], flags["frame_ids"]
-        is_whole = (all(type(f) is int and abs(f) < 1000 for f in found) and found[:1] == [0]
+        is_valid = (all(type(f) is int and abs(f) < 1000 for f in found) and found[:1] == [0]
                     and len(set(found)) == len(found) == frames)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        kind, is_whole = "pairs", False
-    if frames == 2 and not (kind == "all" and is_whole):
+        kind, is_valid = "pairs", False
+    if frames == 2 and not (kind == "all" and is_valid):
         return None
-    if is_whole or frames == 3:
-        return found if is_whole else [0, -1, 1]
+    if is_valid or frames == 3:
+        return found if is_valid else [0, -1, 1]
     raise DataError(f"the pose network in {folder} takes {frames} frames at once, and no opt.json "
                     "of its training says which; put it beside the weights folder, as train.py "
                     "does")

@@ -1,4 +1,4 @@
-"""Weights folders: weights_<epoch>/{encoder,depth,pose_encoder,pose}.pth and adam.pth."""
+"""Read and write weights_<epoch>/{encoder,depth,pose_encoder,pose}.pth and adam.pth."""
 from __future__ import annotations
 
 import pickle
@@ -15,14 +15,14 @@ from networks import Monodepth2
 from runtime.errors import DataError
 from runtime.files import write_atomically
 
-# What torch.load raises on files that are broken or are no weights.
+# Exceptions of torch.load for files that are broken or hold something other than weights
 LOAD_ERRORS = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError,
                IndexError, AttributeError, AssertionError, OverflowError, MemoryError, struct.error,
                OSError)
 
 
 class InputFormat(NamedTuple):
-    """What encoder.pth says of the images it was trained on."""
+    """The input that a depth network was trained on, as stored in encoder.pth."""
 
     height: int
     width: int
@@ -31,12 +31,12 @@ class InputFormat(NamedTuple):
 
 def save_weights(folder: str | Path, model: Monodepth2, optimizer: torch.optim.Optimizer,
                  input_format: InputFormat) -> None:
-    """Write a model's children and its optimizer's state, each file whole or not at all.
+    """Write a model's networks and its optimizer's state; each file appears complete or not at all.
 
     Raises:
         DataError: a file cannot be written.
     """
-    # Faithful: one state dict per network, of the published keys; encoder.pth has the input's size
+    # Faithful: one state dict per network, published keys; encoder.pth also has the input's size
     for name, network in model.named_children():
         extra = input_format._asdict() if name == "encoder" else {}
         save_state_dict(Path(folder, f"{name}.pth"), {**network.state_dict(), **extra})
@@ -44,25 +44,25 @@ def save_weights(folder: str | Path, model: Monodepth2, optimizer: torch.optim.O
 
 
 def save_state_dict(path: Path, state: dict) -> None:
-    """Write a state dict, whole or not at all.
+    """Write a state dict; the file appears complete or not at all.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: the file cannot be written.
     """
     def write(file: BinaryIO) -> None:
         try:
             torch.save(state, file)
-        except RuntimeError as error:  # which hides what the disk said
-            disk = error.__context__
-            raise (disk if isinstance(disk, OSError) else error) from None
+        except RuntimeError as error:  # its context may be the error of the disk
+            disk_error = error.__context__
+            raise (disk_error if isinstance(disk_error, OSError) else error) from None
 
-    for abandoned in path.parent.glob(f"{path.name}.*.tmp"):  # by a killed run
+    for abandoned in path.parent.glob(f"{path.name}.*.tmp"):  # left by a killed run
         abandoned.unlink(missing_ok=True)
     write_atomically(path, write)
 
 
 def read_state(path: str | Path) -> dict:
-    """Read a state dict onto the CPU; no code in the file is run.
+    """Read a state dict onto the CPU, without running code that the file may contain.
 
     Raises:
         DataError: the file is missing, broken, or holds something else.
@@ -83,38 +83,38 @@ def read_state(path: str | Path) -> dict:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read a network's state dict: tensors by name and, of an encoder, its `InputFormat`.
+    """Read a network's state dict: tensors by name and, for an encoder, its `InputFormat`.
 
     Raises:
         DataError: the file is missing, broken, or holds something else.
     """
     state = read_state(path)
     wrong = [key for key, value in state.items() if not isinstance(key, str) or not (
-        isinstance(value, int) if key in InputFormat._fields else _is_whole(value))]
+        isinstance(value, int) if key in InputFormat._fields else _is_complete_tensor(value))]
     if wrong:
         raise DataError(f"{path} holds other things than weights ({str(wrong[0])[:60]!r}); copy or "
                         "download it again")
     return state
 
 
-def _is_whole(value: object) -> bool:
-    """Whether a value is a tensor with as many numbers as it says: its storage is in the file."""
+def _is_complete_tensor(value: object) -> bool:
+    """Return whether a value is a CPU tensor whose storage has all numbers of its shape."""
     return (isinstance(value, Tensor) and value.layout == torch.strided
             and value.device.type == "cpu" and not value.is_quantized
             and value.untyped_storage().nbytes() >= value.numel() * value.element_size())
 
 
-def weights_folders(run: str | Path) -> dict[int, Path]:
-    """Return the weights folders of a run by their epochs, in order.
+def find_weights_folders(run: str | Path) -> dict[int, Path]:
+    """Return the weights folders of a run by epoch, in order.
 
     Args:
-        run: <log_dir>/<model_name>, or its models/.
+        run: <log_dir>/<model_name>, or the folder models/ in it.
 
     Raises:
-        DataError: it has none.
+        DataError: the run has no weights folders.
     """
     found = {int(path.name.removeprefix("weights_")): path
-             for place in (Path(run), Path(run, "models")) for path in place.glob("weights_*")
+             for parent in (Path(run), Path(run, "models")) for path in parent.glob("weights_*")
              if re.fullmatch("weights_[0-9]+", path.name)}
     if not found:
         raise DataError(f"{run} has no weights_<epoch> folders; give the folder of a run, "
@@ -126,7 +126,7 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], path: Path) -> N
     """Load a state dict that must have exactly the network's keys and shapes.
 
     Raises:
-        DataError: it does not; names the file and the first keys.
+        DataError: keys or shapes differ; names the file and the first keys.
     """
     own = network.state_dict()
     given = {key: value for key, value in state.items() if key not in InputFormat._fields}
@@ -142,13 +142,18 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], path: Path) -> N
 
 
 def load_weights(folder: str | Path, model: Monodepth2, names: Iterable[str]) -> list[str]:
-    """Load those of a model's children that a folder has, to train on.
+    """Load the named networks of a model from a folder, for fine-tuning.
+
+    Args:
+        folder: weights folder; it may lack some of the networks.
+        model: model to load into.
+        names: names of the networks.
 
     Returns:
-        One line per name: what was loaded, and what was skipped and why.
+        One line per name: whether it was loaded, or why it was skipped.
 
     Raises:
-        DataError: the folder is missing or has none of them, or a file does not fit the model.
+        DataError: the folder is missing or has none of the networks, or a file does not fit.
     """
     folder, lines = Path(folder), []
     if not folder.is_dir():
@@ -174,7 +179,10 @@ def load_adam(folder: str | Path, optimizer: torch.optim.Optimizer) -> str:
     """Load Adam's moments if they fit; the optimizer keeps its own learning rate and settings.
 
     Returns:
-        A line that says what was done.
+        A line that says whether the state was loaded, or why it was skipped.
+
+    Raises:
+        DataError: adam.pth is broken.
     """
     path = Path(folder, "adam.pth")
     if not path.is_file():
@@ -194,7 +202,7 @@ def load_adam(folder: str | Path, optimizer: torch.optim.Optimizer) -> str:
 
 
 def restore_adam(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Load a state as it is, but for the moments' layouts: fused Adam needs the parameters' own."""
+    """Load a state, and lay the moments out in memory like the parameters, as fused Adam needs."""
     optimizer.load_state_dict(state)
     for parameter, moments in optimizer.state.items():
         for name in ("exp_avg", "exp_avg_sq"):
@@ -202,7 +210,7 @@ def restore_adam(optimizer: torch.optim.Optimizer, state: dict) -> None:
 
 
 def _fits(state: dict, optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a stored state has a moment of the right shape for each parameter it speaks of."""
+    """Return whether a stored state has moments of the shapes of the optimizer's parameters."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     try:
         count = sum(len(group["params"]) for group in state["param_groups"])

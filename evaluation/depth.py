@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from checkpoints.weights import weights_folders
+from checkpoints.weights import find_weights_folders
 from datasets.ground_truth import LIST_NAME, GroundTruth
 from datasets.splits import eigen_to_benchmark_ids, read_split, split_path
 from evaluation.results import (
@@ -95,7 +95,7 @@ def options_by_epoch(opts: Namespace) -> dict[int | None, Namespace]:
     return {epoch: Namespace(**vars(opts) | {
         "load_weights_folder": str(folder),
         "eval_out_dir": opts.eval_out_dir and str(Path(opts.eval_out_dir, folder.name))})
-        for epoch, folder in weights_folders(opts.eval_all).items()}
+        for epoch, folder in find_weights_folders(opts.eval_all).items()}
 
 
 def check_edges(truth: GroundTruth) -> None:

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from experiments.table import markdown_table
 from metrics import DEPTH_METRICS
-from options import PROJECT, MonodepthOptions, OneLineParser, natural
+from options import PROJECT, MonodepthOptions, OneLineParser, non_negative_int
 from runtime.errors import DataError, run
 from runtime.files import check_data_path, readlines
 from runtime.signals import StopRequest
@@ -102,7 +102,7 @@ def parse() -> Namespace:
     add("list", help="such as experiments/table_1.sh")
     add("--data_path", type=Path, default=PROJECT / "kitti_data", help="$DATA (%(default)s)")
     add("--out", type=Path, default=Path.home() / "tmp", help="$OUT, and logs (%(default)s)")
-    add("--seeds", nargs="+", type=natural, default=[1], help="values of $SEED (1)")
+    add("--seeds", nargs="+", type=non_negative_int, default=[1], help="values of $SEED (1)")
     add("--only", nargs="+", metavar="ROW", help="run these rows (default: all)")
     add("--metrics", nargs="+", default=["abs_rel", "a1"], choices=DEPTH_METRICS, help="to show")
     add("--table", action="store_true", help="run nothing, print the table of what has run")

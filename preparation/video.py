@@ -16,7 +16,7 @@ from datasets.intrinsics import (
     from_numbers,
     read_intrinsics,
 )
-from options import network_size
+from options import nearest_input_size
 from preparation.optical_flow import MIN_FLOW, WIDTH
 from preparation.sequences import LISTS, folder_name, new_folder, write_lists, write_sequence
 from runtime.errors import DataError
@@ -87,8 +87,8 @@ def prepare_video(opts: Namespace) -> None:
 
 def _propose(opts: Namespace, camera: Intrinsics, counts: dict[str, int]) -> None:
     """Print the commands that go on from here."""
-    width = min(TRAIN_WIDTH, network_size(camera.width))
-    size = ["--height", network_size(width * camera.height / camera.width), "--width", width]
+    width = min(TRAIN_WIDTH, nearest_input_size(camera.width))
+    size = ["--height", nearest_input_size(width * camera.height / camera.width), "--width", width]
     words = ["--dataset", "folder", "--data_path", opts.out, "--split", opts.out / LISTS, *size,
              *["--use_stereo"] * bool(opts.left)]
     name = shlex.quote(os.path.basename(os.path.abspath(opts.out)))

@@ -1,4 +1,4 @@
-"""options.py: Monodepth2's flags and defaults, -h by script, usage errors with status 2."""
+"""Test options.py: Monodepth2's flags and defaults, -h of each script, usage errors."""
 import os
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ DEFAULTS = {
     "disable_median_scaling": False, "pred_depth_scale_factor": 1.0, "ext_disp_to_eval": None,
     "eval_split": "eigen", "save_pred_disps": False, "no_eval": False,
     "eval_eigen_to_benchmark": False, "eval_out_dir": None, "post_process": False,
-    # and those that Monodepth2 has not
+    # flags that Monodepth2 does not have
     "precision": "fp32", "compile": False, "cache_dir": None, "accumulate": 1,
     "sync_batchnorm": False, "profile": 0, "seed": None, "deterministic": False, "resume": None,
     "overwrite": False, "save_every": None, "keep": 2, "max_bad_samples": 0, "save_figures": False,
@@ -31,13 +31,13 @@ DEFAULTS = {
 }
 
 
-def test_flags_and_defaults_are_monodepth2s():
+def test_flags_and_defaults_are_those_of_monodepth2():
     assert vars(MonodepthOptions().parse([])) == DEFAULTS
 
 
 GROUPS = {
-    TRAIN: {"options", "data", "layout", "model", "optimization", "safety", "depth range",
-            "ablations", "system", "speed", "loading", "fine-tuning", "logging"},
+    TRAIN: {"options", "data", "layout", "model", "optimization", "checkpointing and bad data",
+            "depth range", "ablations", "system", "speed", "loading", "fine-tuning", "logging"},
     DEPTH: {"options", "data", "layout", "depth range", "system", "loading", "evaluation",
             "depth evaluation"},
     POSE: {"options", "data", "system", "loading", "evaluation", "odometry"},

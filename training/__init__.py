@@ -1,1 +1,1 @@
-"""What a training run has besides its loop: building, loading, states, logs, progress."""
+"""Parts of a training run besides its loop: building, loading, states, logs, progress."""

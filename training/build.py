@@ -1,123 +1,153 @@
-"""The parts of a training run, as its options ask for them: loaders, model, objective."""
+"""Build the parts of a training run from its options: loaders, model, objective, optimizer."""
 from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import suppress
-from functools import partial
+from contextlib import nullcontext, suppress
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from filelock import FileLock
+from torch import nn
 from torchvision.models import get_model_weights, list_models
 
 from checkpoints.training_camera import TrainingCamera
-from checkpoints.weights import read_state
-from datasets import Augment, FrameCache, dataset_class
+from checkpoints.weights import LOAD_ERRORS
+from datasets import Augment, FrameCache, MonoDataset, dataset_class
 from datasets.images import IMAGE_ERRORS, open_image
 from datasets.splits import parse_line, read_split, split_path
 from losses import ReprojectionObjective
 from networks import ENCODERS, Monodepth2
 from runtime.distributed import World
-from runtime.downloads import Checksum, Refused, alone_in, download
 from runtime.errors import DataError, UsageError
 from runtime.files import check_data_path
-from runtime.machine import compiler_fault
-from training.loader import Draws, EpochSampler, loader_of
+from runtime.machine import compiler_fault, trains_channels_last
+from training.loader import BadSamples, TrainingLoader
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def make_loader(opts: Namespace, name: str, frames: Sequence[int | str], seed: int,
-                world: World) -> DataLoader:
-    """Return the loader of a list of the split.
+def make_loaders(opts: Namespace, frames: Sequence[int | str], seed: int,
+                 world: World) -> tuple[TrainingLoader, TrainingLoader]:
+    """Return the loaders of the training and the validation list.
+
+    The processes share the training samples between them; the main process validates on all
+    validation samples.
 
     Args:
-        opts: of the run.
-        name: "train" or "val".
-        frames: of an item.
-        seed: of the order.
-        world: its processes train on a share each; one of them validates, on all.
+        opts: flags of the run.
+        frames: frames of a sample: 0, then the source frames.
+        seed: seed of the order.
+        world: processes of the run.
 
     Raises:
-        DataError: the list or the data is missing, or there is too little of it.
+        DataError: a list or the data is missing, or the training list is too short for one step.
+    """
+    bad_samples = BadSamples(opts.max_bad_samples)
+    train, val = (make_dataset(opts, name, frames) for name in ("train", "val"))
+    batches = opts.accumulate * world.size  # in a step
+    if len(train) < opts.batch_size * batches:
+        list_path = split_path(opts.split, "train_files.txt")
+        raise DataError(f"{list_path} has {len(train)} lines, fewer than the "
+                        f"{opts.batch_size * batches} of a step; choose --batch_size "
+                        f"{max(1, len(train) // batches)} or less")
+    on_gpu = world.device.type == "cuda"
+    return (TrainingLoader(train, opts.batch_size, opts.num_workers, seed, bad_samples, world.rank,
+                           world.size, drop_last=True, pin_memory=on_gpu),
+            TrainingLoader(val, opts.batch_size, opts.num_workers, seed, bad_samples,
+                           pin_memory=on_gpu))
+
+
+def make_dataset(opts: Namespace, name: str, frames: Sequence[int | str]) -> MonoDataset:
+    """Return the dataset of the "train" or the "val" list of the split.
+
+    Raises:
+        DataError: the list or the data is missing.
     """
     is_train = name == "train"
-    list_path = split_path(opts.split, f"{name}_files.txt")
-    lines = read_split(list_path)
+    lines = read_split(split_path(opts.split, f"{name}_files.txt"))
     check_data_path(opts.data_path)
-    batches = opts.accumulate * world.size  # of a step
-    if is_train and len(lines) < opts.batch_size * batches:
-        raise DataError(f"{list_path} has {len(lines)} lines, fewer than the "
-                        f"{opts.batch_size * batches} of a step; choose --batch_size "
-                        f"{max(1, len(lines) // batches)} or less")
-    cache = FrameCache(opts.cache_dir, opts.height, opts.width,
-                       exact=not is_train) if opts.cache_dir else None
-    dataset = dataset_class(opts.dataset)(
+    cache = None
+    if opts.cache_dir:
+        cache = FrameCache(opts.cache_dir, opts.height, opts.width, exact=not is_train)
+    return dataset_class(opts.dataset)(
         opts.data_path, lines, opts.height, opts.width, frames, max(opts.scales) + 1,
         is_train=is_train, img_ext=".png" if opts.png else ".jpg", cache=cache)
-    share = (world.rank, world.size) if is_train else (0, 1)
-    return loader_of(Draws(dataset, seed, opts.max_bad_samples), opts.batch_size,
-                     opts.num_workers, EpochSampler(len(dataset), seed, *share),
-                     drop_last=is_train, pin_memory=world.device.type == "cuda")
 
 
 def make_model(opts: Namespace, frames: Sequence[int | str], is_resumed: bool,
                world: World) -> Monodepth2:
-    """Return the networks, with ImageNet's weights if they are wanted and no others will follow.
+    """Return the networks on their device, with ImageNet's weights if nothing replaces them.
 
     Args:
-        opts: of the run.
-        frames: that it reads.
-        is_resumed: whether a training state will follow.
-        world: its processes download one after the other: what one has brought, the next finds.
+        opts: flags of the run.
+        frames: frames of a sample: 0, then the source frames.
+        is_resumed: whether a training state will be loaded into the model.
+        world: processes of the run.
 
     Raises:
-        UsageError: there is no such architecture.
-        DataError: ImageNet's weights are not to be had.
+        UsageError: a flag asks for an architecture or a device that does not exist.
+        DataError: ImageNet's weights cannot be downloaded or read.
     """
     if opts.num_layers not in ENCODERS:
         raise UsageError(f"--num_layers {opts.num_layers} does not exist; choose one of "
                          f"{', '.join(map(str, ENCODERS))}")
+    if opts.sync_batchnorm and world.device.type != "cuda":
+        raise UsageError("--sync_batchnorm needs GPUs; leave it out")
     pretrained = not is_resumed and opts.weights_init == "pretrained" and (
         not _encoders_are_loaded(opts))
     if pretrained:
-        world.call_in_rank_order(partial(_fetch_imagenet_weights, opts.num_layers))
-    return Monodepth2(opts.num_layers, pretrained, frames, opts.scales, opts.pose_model_type,
-                      opts.pose_model_input, opts.predictive_mask)
+        download_imagenet_weights(opts.num_layers)
+    model = Monodepth2(opts.num_layers, pretrained, frames, opts.scales, opts.pose_model_type,
+                       opts.pose_model_input, opts.predictive_mask)
+    model.precision = PRECISIONS[opts.precision]
+    if trains_channels_last(world.device):
+        model.to(memory_format=torch.channels_last)
+    if opts.sync_batchnorm and world.size > 1:
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return model.to(world.device)
 
 
-def _fetch_imagenet_weights(num_layers: int) -> None:
-    """Download a ResNet's weights to where torchvision looks for them, if they are not there.
+def download_imagenet_weights(num_layers: int) -> None:
+    """Let torchvision download a ResNet's ImageNet weights, once on this machine, and read them.
+
+    Backbones that torchvision does not know are skipped.
 
     Raises:
-        DataError: they are not to be had, or broken.
+        DataError: the weights cannot be downloaded, have a wrong hash, or are broken.
     """
     name = f"resnet{num_layers}"
-    if name not in list_models():  # a backbone of one's own fetches its own
+    if name not in list_models():
         return
-    url = get_model_weights(name).IMAGENET1K_V1.url
-    path = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
+    weights = get_model_weights(name).IMAGENET1K_V1
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
     try:
-        with alone_in(path.parent):
-            if not path.is_file():
-                sha256 = path.stem.rpartition("-")[2]  # its start, which torchvision names files by
-                download(url, path, Checksum("sha256", sha256))
-        read_state(path)
-    except (DataError, Refused, OSError) as error:
-        raise DataError(f"ImageNet's weights cannot be loaded ({error}); put {url} at {path}, or "
-                        "pass --weights_init scratch") from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # other processes of this machine wait for the one that downloads
+        with nullcontext() if path.is_file() else FileLock(f"{path}.lock"):
+            state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"{path} holds a {type(state).__name__}, expected a state dict")
+    except (*LOAD_ERRORS, HTTPException) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"ImageNet's weights cannot be loaded ({reason}); put {weights.url} at "
+                        f"{path}, or pass --weights_init scratch") from None
 
 
 def _encoders_are_loaded(opts: Namespace) -> bool:
-    """Whether --load_weights_folder has every encoder, so that ImageNet's is not needed."""
-    has_pose_encoder = opts.pose_model_type == "separate_resnet" and len(opts.frame_ids) > 1
+    """Return whether --load_weights_folder has every encoder, which replaces ImageNet's weights."""
+    encoders = ["encoder"]
+    if opts.pose_model_type == "separate_resnet" and len(opts.frame_ids) > 1:
+        encoders.append("pose_encoder")
     return opts.load_weights_folder is not None and all(
         name in opts.models_to_load and Path(opts.load_weights_folder, f"{name}.pth").is_file()
-        for name in ["encoder"] + ["pose_encoder"] * has_pose_encoder)
+        for name in encoders)
 
 
 def make_objective(opts: Namespace, frames: Sequence[int | str]) -> ReprojectionObjective:
-    """Return the objective with every flag that changes it."""
+    """Return the objective, with every flag that changes it."""
     return ReprojectionObjective(
         frames, opts.scales, opts.min_depth, opts.max_depth, opts.disparity_smoothness,
         v1_multiscale=opts.v1_multiscale, avg_reprojection=opts.avg_reprojection,
@@ -125,21 +155,29 @@ def make_objective(opts: Namespace, frames: Sequence[int | str]) -> Reprojection
         ssim=not opts.no_ssim, scale_translation=opts.pose_model_type == "posecnn")
 
 
-def make_training_camera(opts: Namespace, loader: DataLoader) -> TrainingCamera:
-    """Return what a run's weights say of their depth; `loader` is of its training list."""
-    dataset = loader.dataset.dataset
+def make_training_camera(opts: Namespace, dataset: MonoDataset) -> TrainingCamera:
+    """Return the camera that the run's weights are trained with.
+
+    Args:
+        opts: flags of the run.
+        dataset: dataset of the training list.
+    """
     folder, frame, side = parse_line(dataset.filenames[0])
     K = dataset.get_intrinsics(folder)
     folders = {parse_line(line)[0] for line in dataset.filenames}
     is_one = all(np.array_equal(K, dataset.get_intrinsics(other)) for other in folders)
     size = None
-    # a dataset's images need not be files; what else is wrong, loading says with its line
+    # images of a dataset need not be files; other errors are raised by loading, with their line
     with (suppress(DataError, *IMAGE_ERRORS),
           open_image(dataset.get_image_path(folder, frame, side)) as image):
         size = list(image.size)
-    training = "+".join(["mono"] * (len(opts.frame_ids) > 1) + ["stereo"] * opts.use_stereo)
-    return TrainingCamera(training, opts.min_depth, opts.max_depth, dataset.baseline,
-                  K[:3, :3].tolist() if is_one else None, size)
+    sources = []
+    if len(opts.frame_ids) > 1:
+        sources.append("mono")
+    if opts.use_stereo:
+        sources.append("stereo")
+    return TrainingCamera("+".join(sources), opts.min_depth, opts.max_depth, dataset.baseline,
+                          K[:3, :3].tolist() if is_one else None, size)
 
 
 def compile_parts(model: Monodepth2, objective: ReprojectionObjective, augment: Augment,

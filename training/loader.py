@@ -1,4 +1,4 @@
-"""Loading for a training run: in an order that a seed decides, from any position on."""
+"""Load batches for training in an order set by a seed, from any position on."""
 from __future__ import annotations
 
 import hashlib
@@ -19,27 +19,123 @@ from runtime.errors import DataError
 from runtime.seeds import mix, seeded
 from runtime.signals import leave_interrupts_to_parent
 
-FAULTS = "faults"  # of a batch: a line for each sample that was replaced
+FAULTS = "faults"  # key of the messages of samples that were replaced, only inside this module
 
 
-class EpochSampler(Sampler[int]):
-    """What one process draws in an epoch: its share of a permutation of seed and epoch.
-
-    A draw is `epoch * len(dataset) + index`, so that a worker knows what to seed the item with.
+class BadSamples:
+    """Count samples that could not be read and were replaced by a neighbour.
 
     Args:
-        length: of the dataset.
-        seed: of the permutations.
-        rank: of this process.
-        size: of the world; what cannot be shared evenly is left out, in each epoch other samples.
+        limit: largest number of different bad samples in one process.
+
+    Attributes:
+        found: one message for each bad sample so far; part of the training state.
     """
 
-    def __init__(self, length: int, seed: int, rank: int = 0, size: int = 1):
+    def __init__(self, limit: int):
+        self.limit, self.found = limit, []
+
+    def add(self, faults: Sequence[str]) -> None:
+        """Count and print each message that is new.
+
+        Raises:
+            DataError: there are more bad samples than the limit.
+        """
+        for fault in faults:
+            if fault in self.found:
+                continue
+            self.found.append(fault)
+            number = len(self.found)
+            if number > self.limit:
+                raise DataError(f"{fault}; this is bad sample number {number}, and "
+                                f"--max_bad_samples is {self.limit}")
+            tqdm.write(f"bad sample {number}, of {self.limit} allowed: {fault}", file=sys.stderr)
+
+
+class TrainingLoader:
+    """Load batches of a dataset in an order that depends on the seed and the epoch alone.
+
+    Iterating yields the batches of one epoch, from the position that `seek` has set. Worker
+    processes live as long as the loader.
+
+    Args:
+        dataset: source of the samples.
+        batch_size: samples in a batch.
+        num_workers: processes that load; 0 loads in this process.
+        seed: seed of the order and of everything that the dataset draws at random.
+        bad_samples: counter of samples that cannot be read; loaders may share it.
+        rank: rank of this process.
+        size: number of processes; each loads a different part of an epoch.
+        drop_last: leave out a last batch that is smaller than the others.
+        pin_memory: put batches into pinned memory, for fast copies to a GPU.
+    """
+
+    def __init__(self, dataset: MonoDataset, batch_size: int, num_workers: int, seed: int,
+                 bad_samples: BadSamples, rank: int = 0, size: int = 1, drop_last: bool = False,
+                 pin_memory: bool = False):
+        self.dataset, self.batch_size, self.bad_samples = dataset, batch_size, bad_samples
+        self._order = _EpochOrder(len(dataset), seed, rank, size)
+        parent_is_done = torch.zeros(1, dtype=torch.bool).share_memory_()
+        self._batches = DataLoader(
+            _SeededSamples(dataset, seed, bad_samples.limit), batch_size, sampler=self._order,
+            num_workers=num_workers, collate_fn=_collate, pin_memory=pin_memory,
+            drop_last=drop_last, persistent_workers=num_workers > 0,
+            worker_init_fn=partial(_leave_signals_to_parent, parent_is_done),
+            generator=torch.Generator())  # so that loading draws nothing from the global generator
+        # called when the loader is deleted, and when the program ends
+        weakref.finalize(self, parent_is_done.fill_, True)
+
+    def __len__(self) -> int:
+        """Return the number of batches in a whole epoch."""
+        return len(self._batches)
+
+    def seek(self, epoch: int, batch: int = 0) -> None:
+        """Let the next iteration start at batch number `batch` of `epoch`."""
+        self._order.seek(epoch, batch * self.batch_size)
+
+    def __iter__(self) -> Iterator[dict]:
+        """Yield the batches from the current position to the end of the epoch.
+
+        Raises:
+            DataError: a sample cannot be read, or there are more bad samples than allowed.
+        """
+        for batch in self._batches:
+            self.bad_samples.add(batch.pop(FAULTS, ()))
+            yield batch
+
+    def endless(self, first: int) -> Iterator[dict]:
+        """Yield batch number `first` and all batches after it, epoch after epoch."""
+        epoch, batch = divmod(first, len(self))
+        for later in count(epoch):
+            self.seek(later, batch)
+            yield from self
+            batch = 0
+
+    def split_lines(self, epoch: int, batch: int, batches: int) -> list[str]:
+        """Return the split lines of a number of batches of `epoch`, from number `batch` on."""
+        draws = self._order.draws(epoch)[batch * self.batch_size:][:batches * self.batch_size]
+        return [str(self.dataset.filenames[draw % len(self.dataset)]) for draw in draws]
+
+
+def hash_of_lists(*loaders: TrainingLoader) -> str:
+    """Return a hash of the split lists of the loaders, which must not change when a run resumes."""
+    lists = ("\n".join(loader.dataset.filenames) for loader in loaders)
+    return hashlib.sha256("\n\n".join(lists).encode()).hexdigest()
+
+
+class _EpochOrder(Sampler[int]):
+    """Sample one process's part of a permutation that depends on the seed and the epoch.
+
+    A draw is `epoch * length + index`: a worker seeds the sample with it. Samples that cannot be
+    shared evenly between the processes are left out, different ones in each epoch.
+    """
+
+    def __init__(self, length: int, seed: int, rank: int, size: int):
         self.length, self.seed, self.rank, self.size = length, seed, rank, size
         self.seek(0, 0)
 
     def seek(self, epoch: int, start: int) -> None:
-        """Have the next iteration be that of `epoch`, without its first `start` draws."""
+        """Let the next iteration start at draw number `start` of `epoch`."""
         self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
@@ -57,137 +153,68 @@ class EpochSampler(Sampler[int]):
         return (epoch * self.length + own).tolist()
 
 
-class Draws(Dataset):
-    """A dataset as a run draws from it: each item has a seed, and a few may be bad.
+class _SeededSamples(Dataset):
+    """Seed each sample with the run's seed and its draw, and replace samples that cannot be read.
+
+    Random numbers of a sample then depend neither on the number of workers nor on where a run was
+    resumed.
 
     Args:
-        dataset: what is drawn from.
-        seed: of the run. What the dataset draws at random depends on it and on the draw alone,
-            however many workers there are and wherever a run goes on.
-        max_bad: how many neighbours to try in the place of an item that cannot be read.
+        dataset: source of the samples.
+        seed: seed of the run.
+        max_bad: number of neighbours to try instead of a sample that cannot be read.
     """
 
-    def __init__(self, dataset: MonoDataset, seed: int, max_bad: int = 0):
+    def __init__(self, dataset: MonoDataset, seed: int, max_bad: int):
         self.dataset, self.seed, self.max_bad = dataset, seed, max_bad
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, draw: int) -> dict:
-        """Return the item of a draw, with a `FAULTS` list if it had to be replaced.
+        """Return the sample of a draw, with a list `FAULTS` if it is a replacement.
 
         Raises:
-            DataError: neither it nor as many neighbours as are allowed can be read.
+            DataError: neither the sample nor the allowed number of neighbours can be read.
         """
         with seeded(self.seed, draw):
-            return self._item(draw % len(self))
+            return self._load(draw % len(self))
 
-    def _item(self, index: int) -> dict:
+    def _load(self, index: int) -> dict:
         faults = []
-        for candidate in islice(_neighbours(index, len(self)), self.max_bad + 1):
+        for candidate in islice(_nearest_first(index, len(self)), self.max_bad + 1):
             try:
-                item = self.dataset[candidate]
+                sample = self.dataset[candidate]
             except DataError as error:
                 faults.append(str(error))
             else:
-                return item | {FAULTS: faults} if faults else item
-        excess = f" (so are its neighbours, up to --max_bad_samples {self.max_bad})"
-        raise DataError(faults[0] + excess * bool(self.max_bad))
-
-    def line(self, draw: int) -> str:
-        """Return the split line of a draw."""
-        return str(self.dataset.filenames[draw % len(self)])
+                return sample | {FAULTS: faults} if faults else sample
+        message = faults[0]
+        if self.max_bad:
+            message += f" (so are its neighbours, up to --max_bad_samples {self.max_bad})"
+        raise DataError(message)
 
 
-def _neighbours(index: int, length: int) -> Iterator[int]:
-    """Yield all indices, the nearest to `index` first."""
+def _nearest_first(index: int, length: int) -> Iterator[int]:
+    """Yield all indices below `length`, the nearest to `index` first."""
     yield index
-    for distance in count(1):
+    for distance in range(1, length):
         for other in (index + distance, index - distance):
             if 0 <= other < length:
                 yield other
-        if distance >= length:
-            return
 
 
-class BadSamples:
-    """The samples of a run that could not be read, and of which a neighbour took the place.
-
-    Args:
-        limit: how many different ones may be (of each process, where there are several).
-        found: those of the run so far, one line each.
-    """
-
-    def __init__(self, limit: int, found: Sequence[str] = ()):
-        self.limit, self.found = limit, list(found)
-
-    def pop(self, batch: dict) -> dict:
-        """Return a batch without its faults; each is counted and shown once.
-
-        Raises:
-            DataError: that makes more than the limit.
-        """
-        for fault in batch.get(FAULTS, ()):
-            if fault in self.found:
-                continue
-            self.found.append(fault)
-            number = len(self.found)
-            if number > self.limit:
-                raise DataError(f"{fault}; this is bad sample number {number}, and "
-                                f"--max_bad_samples is {self.limit}")
-            tqdm.write(f"bad sample {number}, of {self.limit} allowed: {fault}", file=sys.stderr)
-        return {key: value for key, value in batch.items() if key != FAULTS}
-
-
-def loader_of(draws: Draws, batch_size: int, num_workers: int, sampler: EpochSampler,
-              drop_last: bool, pin_memory: bool) -> DataLoader:
-    """Return the loader of a run, whose workers live as long as it does.
-
-    Args:
-        draws: what to load.
-        batch_size: items of a batch.
-        num_workers: processes that load; 0 loads in this one.
-        sampler: the order; `sampler.seek` says where to begin.
-        drop_last: leave a smaller last batch out.
-        pin_memory: for a fast copy to a GPU.
-    """
-    is_gone = torch.zeros(1, dtype=torch.bool).share_memory_()
-    loader = DataLoader(draws, batch_size, sampler=sampler, num_workers=num_workers,
-                        collate_fn=_collate, pin_memory=pin_memory, drop_last=drop_last,
-                        persistent_workers=num_workers > 0,
-                        worker_init_fn=partial(_leave_signals_to_parent, is_gone),
-                        generator=torch.Generator())  # the run's own stays where it is
-    # when nobody holds the loader any more, and when the program ends
-    weakref.finalize(loader, is_gone.fill_, True)
-    return loader
-
-
-def digest(*loaders: DataLoader) -> str:
-    """Return a hash of the split lines of loaders of `loader_of`: a resumed run's must be the same.
-    """
-    lists = ("\n".join(loader.dataset.dataset.filenames) for loader in loaders)
-    return hashlib.sha256("\n\n".join(lists).encode()).hexdigest()
-
-
-def endless(loader: DataLoader, first: int) -> Iterator[dict]:
-    """Yield the batches of a loader of `loader_of`, epoch after epoch, from number `first` on."""
-    epoch, batch = divmod(first, len(loader))
-    for later in count(epoch):
-        loader.sampler.seek(later, batch * loader.batch_size)
-        yield from loader
-        batch = 0
-
-
-def _collate(items: Sequence[dict]) -> dict:
-    faults = [fault for item in items for fault in item.get(FAULTS, ())]
-    batch = collate([{key: item[key] for key in item if key != FAULTS} for item in items])
+def _collate(samples: Sequence[dict]) -> dict:
+    """Stack samples to a batch and join their `FAULTS`."""
+    faults = [fault for sample in samples for fault in sample.get(FAULTS, ())]
+    batch = collate([{key: sample[key] for key in sample if key != FAULTS} for sample in samples])
     return batch | {FAULTS: faults} if faults else batch
 
 
-def _leave_signals_to_parent(is_gone: torch.Tensor, _: int) -> None:
-    """Have a worker outlive a Ctrl-C or SIGTERM that goes to all processes: the run still saves.
+def _leave_signals_to_parent(parent_is_done: torch.Tensor, _: int) -> None:
+    """Make a worker ignore Ctrl-C and SIGTERM, which reach all processes, while the run saves.
 
-    Once its loader `is_gone`, a SIGTERM is its parent's own, which ends it.
+    Once `parent_is_done`, a SIGTERM comes from the parent itself and ends the worker.
     """
     leave_interrupts_to_parent()
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if is_gone else None)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if parent_is_done else None)

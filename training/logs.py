@@ -1,4 +1,4 @@
-"""What a training run shows of itself: TensorBoard's scalars and pictures, and metrics.jsonl."""
+"""Log scalars and pictures of a training run for TensorBoard, and scalars in metrics.jsonl."""
 from __future__ import annotations
 
 import json
@@ -23,17 +23,17 @@ IMAGES_PER_LOG = 4  # samples of a batch whose pictures are logged
 
 
 class Logs:
-    """TensorBoard's two runs, "train" and "val", in a folder, and their scalars in metrics.jsonl.
+    """Write TensorBoard's two runs "train" and "val" below a folder, and its metrics.jsonl.
 
-    Events are written as they come: tensorboardX's own SummaryWriter leaves that to a thread, which
-    a full disk ends, and the queue before it then blocks training for ever.
+    Each event is written at once. tensorboardX's SummaryWriter writes in a thread instead: a full
+    disk ends the thread, and its full queue then blocks training forever.
 
     Args:
-        folder: made when the first line is written.
+        folder: log folder; created by the first write.
         frames: 0, then the source frames.
         scales: scales of the disparities.
-        first_step: of a resumed run; what an earlier one logged from there on is dropped, by
-            TensorBoard when it reads, from metrics.jsonl when this run first writes.
+        first_step: first step of a resumed run. Logs of an earlier run from this step on are
+            dropped: by TensorBoard when it reads, from metrics.jsonl at the first write.
     """
 
     def __init__(self, folder: Path, frames: list[int | str], scales: list[int],
@@ -43,7 +43,7 @@ class Logs:
 
     @cached_property
     def writers(self) -> dict[str, EventsWriter]:
-        """The writer of each run."""
+        """Open the event file of each run."""
         return {mode: self._open(self.folder / mode) for mode in MODES}
 
     def _open(self, folder: Path) -> EventsWriter:
@@ -57,7 +57,7 @@ class Logs:
     @torch.no_grad()
     def write(self, mode: str, step: int, epoch: int, inputs: dict, outputs: dict, losses: dict,
               views: dict) -> None:
-        """Write scalars, and pictures of up to four samples, to the run `mode`.
+        """Write scalars, and pictures of up to four samples, to the run "train" or "val".
 
         Raises:
             DataError: the folder cannot be written.
@@ -78,7 +78,7 @@ class Logs:
                             "some space, or choose another folder") from None
 
     def _append(self, record: dict) -> None:
-        """Add a line to metrics.jsonl; a number that is not finite becomes null, as JSON asks."""
+        """Add a line to metrics.jsonl; JSON has no NaN or infinity, so they become null."""
         line = json.dumps({name: None if isinstance(value, float) and not math.isfinite(value)
                            else value for name, value in record.items()})
         with self.metrics.open("ab") as file:
@@ -86,7 +86,7 @@ class Logs:
 
     @cached_property
     def metrics(self) -> Path:
-        """The file metrics.jsonl, with the lines of steps before this run and no others."""
+        """Return the path of metrics.jsonl, after dropping its lines from `first_step` on."""
         path = self.folder / METRICS
         if path.exists():
             kept = [line for line in path.read_bytes().splitlines()
@@ -95,23 +95,24 @@ class Logs:
         return path
 
     def remove(self) -> None:
-        """Delete what an earlier run of the same name has logged."""
+        """Delete the logs of an earlier run in the folder."""
         for mode in MODES:
             for file in (self.folder / mode).glob("events*"):
                 file.unlink(missing_ok=True)
         (self.folder / METRICS).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close the event files that are open."""
         for writer in self.__dict__.get("writers", {}).values():
             writer.close()
 
     def _pictures(self, inputs: dict, outputs: dict, views: dict,
                   j: int) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield the (name, (C, H, W) tensor in [0, 1]) that show sample j."""
-        for key in inputs:
-            if key[0] == "color":
-                yield f"color_{key[1]}_{key[2]}", inputs[key][j]
+        """Yield names and (C, H, W) tensors in [0, 1] of the pictures of sample j."""
+        for key, images in inputs.items():
+            if isinstance(key, tuple) and key[0] == "color":
+                _, f, s = key
+                yield f"color_{f}_{s}", images[j]
         for s in self.scales:
             for i, f in enumerate(self.frames[1:]):
                 if s == 0:
@@ -124,7 +125,7 @@ class Logs:
 
 
 def _is_before(step: int, line: bytes) -> bool:
-    """Whether a line of metrics.jsonl is of an earlier step, and whole (a kill may halve one)."""
+    """Return whether a line of metrics.jsonl has an earlier step; False if a kill has cut it."""
     try:
         return json.loads(line)["step"] < step
     except (ValueError, KeyError, TypeError):

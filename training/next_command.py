@@ -1,4 +1,4 @@
-"""The command lines with which a user goes on after a run."""
+"""Write the command lines that continue or evaluate a training run."""
 from __future__ import annotations
 
 import os
@@ -9,29 +9,34 @@ from pathlib import Path
 
 from options import MAX_DEPTH, MIN_DEPTH
 
-KITTI_SPLITS = ("eigen_zhou", "eigen_full", "benchmark")  # trained on these, eigen is the test
+KITTI_SPLITS = ("eigen_zhou", "eigen_full", "benchmark")  # their test split is eigen
 
 
 def resume_command() -> str:
-    """Return the command line that goes on with the run of this process."""
+    """Return the command line that resumes the run of this process."""
     words = [word for word in sys.argv if word != "--overwrite"]
-    launcher = ["python"]
-    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun's
-        local, world = os.environ["LOCAL_WORLD_SIZE"], os.environ["WORLD_SIZE"]
-        nodes = int(world) // int(local)
-        launcher = ["torchrun", *["--nnodes", str(nodes)] * (nodes > 1), "--nproc_per_node", local]
-    return shlex.join([*launcher, *words] + ["--resume"] * ("--resume" not in words))
+    if "--resume" not in words:
+        words.append("--resume")
+    if "LOCAL_WORLD_SIZE" not in os.environ:  # torchrun sets it
+        return shlex.join(["python", *words])
+    processes, world = os.environ["LOCAL_WORLD_SIZE"], os.environ["WORLD_SIZE"]
+    launcher = ["torchrun"]
+    if (nodes := int(world) // int(processes)) > 1:
+        launcher += ["--nnodes", str(nodes)]
+    return shlex.join([*launcher, "--nproc_per_node", processes, *words])
 
 
 def evaluation_command(opts: Namespace, weights: Path, has_pose: bool) -> str:
-    """Return the command line that evaluates the `weights` folder of a run, whose flags are `opts`.
+    """Return the command line that evaluates a weights folder of a run.
 
     Args:
-        opts: of the run.
-        weights: its last folder.
-        has_pose: whether there is a pose network among them.
+        opts: flags of the run.
+        weights: weights folder.
+        has_pose: whether the run trains a pose network.
     """
-    words = ["--data_path", opts.data_path] + ["--png"] * opts.png
+    words = ["--data_path", opts.data_path]
+    if opts.png:
+        words.append("--png")
     if opts.split == "odom" and has_pose:
         words = ["evaluate_pose.py", *words, "--eval_split", "odom_9"]
     elif opts.split in KITTI_SPLITS or Path(opts.split, "test_files.txt").is_file():
@@ -41,7 +46,7 @@ def evaluation_command(opts: Namespace, weights: Path, has_pose: bool) -> str:
             words += ["--eval_split", opts.split]
         if opts.dataset != "kitti":
             words += ["--dataset", opts.dataset]
-    else:  # a list of one's own, without test frames
+    else:  # a split without test frames
         words = ["test_simple.py", "--image_path", "IMAGE"]
     if (opts.min_depth, opts.max_depth) != (MIN_DEPTH, MAX_DEPTH):
         words += ["--min_depth", opts.min_depth, "--max_depth", opts.max_depth]

@@ -1,4 +1,4 @@
-"""--profile: where the time of some training steps goes."""
+"""Profile some training steps (--profile)."""
 from __future__ import annotations
 
 import time
@@ -11,52 +11,53 @@ from torch.profiler import profile
 from runtime.errors import DataError, UsageError
 from training.progress import WAITING
 
-SETTLING = 3  # steps before the recording, which compile, choose kernels and fill the memory pool
-SHOWN = 10    # operations in the table
+WARM_UP = 3  # steps before the recording: they compile, choose kernels and fill the memory pool
+SHOWN = 10   # operations in the table
 
 
 class StepProfile:
-    """Record some steps of a run; then print where their time went and write a Chrome trace.
+    """Record some steps, print their slowest operations, and write a Chrome trace.
 
     Args:
-        steps: how many to record, after `SETTLING` others; 0 for none.
-        total: steps of the run.
-        path: of the trace, which chrome://tracing and ui.perfetto.dev show.
+        steps: number of steps to record after `WARM_UP` others; 0 records nothing.
+        total: number of steps left in the run.
+        path: file for the trace, which chrome://tracing and ui.perfetto.dev show.
 
     Raises:
-        UsageError: the run is shorter than that.
+        UsageError: the run is too short.
     """
 
     def __init__(self, steps: int, total: int, path: Path):
-        if steps and total < steps + SETTLING:
-            raise UsageError(f"--profile {steps} records after {SETTLING} steps, and this run has "
+        if steps and total < steps + WARM_UP:
+            raise UsageError(f"--profile {steps} records after {WARM_UP} steps, and this run has "
                              f"{total}; give a smaller number")
         self.steps, self.path = steps, path
         self._done, self._started, self._profiler = 0, 0.0, None
 
     def step(self) -> None:
-        """Note the end of a step.
+        """Count a step that has ended; start or end the recording.
 
         Raises:
             DataError: the trace cannot be written.
         """
-        if self._done > SETTLING + self.steps or self.steps == 0:
+        if self._done > WARM_UP + self.steps or self.steps == 0:
             return
         self._done += 1
-        if torch.cuda.is_available() and self._done in (SETTLING, SETTLING + self.steps):
+        if torch.cuda.is_available() and self._done in (WARM_UP, WARM_UP + self.steps):
             torch.cuda.synchronize()
-        if self._done == SETTLING:
+        if self._done == WARM_UP:
             self._profiler = profile()
             self._profiler.start()
             self._started = time.monotonic()
-        elif self._done == SETTLING + self.steps:
+        elif self._done == WARM_UP + self.steps:
             seconds = time.monotonic() - self._started
             self._profiler.stop()
-            self._report(seconds)
+            self._print(seconds)
             self._profiler = None
 
-    def _report(self, seconds: float) -> None:
-        # rows of the CPU's operations: on a GPU, those of its kernels would count all of it again
+    def _print(self, seconds: float) -> None:
+        """Print the table of the slowest operations, and write the trace."""
+        # only rows of operations: rows of GPU kernels would count the same time twice
         events = [e for e in self._profiler.key_averages() if e.device_type == DeviceType.CPU]
         waited = sum(e.cpu_time_total for e in events if e.key == WAITING) / 1e6
         on_gpu = any(e.self_device_time_total for e in events)
@@ -66,8 +67,8 @@ class StepProfile:
         print(f"\nprofile of {self.steps} steps: {1e3 * seconds / self.steps:.1f} ms a step, "
               f"{waited / seconds:.1%} waiting for data\n  ms a step   share  operation")
         for name in heaviest:
-            share = spent[name] / max(sum(spent.values()), 1)
-            print(f"{spent[name] / 1e3 / self.steps:11.2f}  {share:6.1%}  {name[:80]}")
+            fraction = spent[name] / max(sum(spent.values()), 1)
+            print(f"{spent[name] / 1e3 / self.steps:11.2f}  {fraction:6.1%}  {name[:80]}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._profiler.export_chrome_trace(str(self.path))

@@ -1,4 +1,4 @@
-"""How a run gets on: a bar with the loss, the pace, and the time spent waiting for data."""
+"""Show the progress of an epoch: a bar with loss, speed and time spent waiting for data."""
 from __future__ import annotations
 
 import sys
@@ -12,20 +12,20 @@ from torch.profiler import record_function
 from tqdm import tqdm
 
 BAR = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-BAR_SECONDS = 1.0  # between looks at the loss: each makes the device stop
+BAR_SECONDS = 1.0  # between updates of the loss; each waits for the device
 WAITING = "waiting for data"
 
 
 class Terminal:
-    """stderr, which ends no run when it is gone: its reader may have ended of the same Ctrl-C."""
+    """Write to stderr, and ignore errors: a closed terminal must not end a run."""
 
     def write(self, text: str) -> None:
-        """Write a text, if anybody is there."""
+        """Write a text, if stderr is open."""
         with suppress(OSError, ValueError):
             sys.stderr.write(text)
 
     def flush(self) -> None:
-        """Bring what was written on its way."""
+        """Flush stderr, if it is open."""
         with suppress(OSError, ValueError):
             sys.stderr.flush()
 
@@ -34,15 +34,15 @@ class Terminal:
 
 
 class Progress:
-    """Batches of an epoch, with a bar.
+    """Iterate over the batches of an epoch under a progress bar.
 
     Args:
-        loader: of the batches.
-        batches: how many of them are wanted.
-        examples: in a batch, those of all processes together.
-        description: what stands before the bar.
-        shown: whether there is a bar.
-        done: batches of the epoch that an earlier run has had.
+        loader: source of the batches.
+        batches: number of batches in the epoch.
+        examples: samples in a batch, of all processes together.
+        description: text before the bar.
+        shown: whether the bar is shown.
+        done: number of batches that an interrupted run has already trained on.
     """
 
     def __init__(self, loader: Iterable, batches: int, examples: int, description: str,
@@ -51,14 +51,14 @@ class Progress:
         self.bar = tqdm(total=batches, initial=done, desc=description, bar_format=BAR,
                         disable=not shown, file=Terminal())
         self._left = batches - done
-        self._looked, self._counted, self._waited = time.monotonic(), done, 0.0
+        self._updated, self._counted, self._waited = time.monotonic(), done, 0.0
 
     def __iter__(self) -> Iterator[dict]:
-        """Yield the batches; the time until each is there counts as waiting."""
+        """Yield the batches that are left, and measure how long each one takes to arrive."""
         batches = islice(self.loader, self._left)
         try:
             while (batch := self._next(batches)) is not None:
-                self.bar.leave = False  # who ends the run now speaks below the bar, which then goes
+                self.bar.leave = False  # if the run ends here, its message replaces the bar
                 yield batch
                 self.bar.leave = True
                 self.bar.update()
@@ -73,12 +73,12 @@ class Progress:
         return batch
 
     def show(self, loss: Tensor) -> None:
-        """Show a loss and the pace since the last look, about once a second and at the end."""
-        passed = time.monotonic() - self._looked
+        """Show the loss and the speed, about once a second and at the last batch."""
+        passed = time.monotonic() - self._updated
         is_last = self.bar.n + 1 >= self.batches
         if self.bar.disable or (passed < BAR_SECONDS and not is_last):
             return
         seen = (self.bar.n + 1 - self._counted) * self.examples
         self.bar.set_postfix_str(f"loss {loss.item():.4f}, {seen / passed:.1f} examples/s, "
                                  f"{self._waited / passed:.0%} waiting for data")
-        self._looked, self._counted, self._waited = time.monotonic(), self.bar.n + 1, 0.0
+        self._updated, self._counted, self._waited = time.monotonic(), self.bar.n + 1, 0.0

@@ -1,4 +1,4 @@
-"""The training states of a run: training_state_<step>.pth, which --resume goes on from."""
+"""Training states, `training_state_<step>.pth`, and the decision to resume from one."""
 from __future__ import annotations
 
 import shutil
@@ -12,13 +12,21 @@ from checkpoints.weights import read_state, save_state_dict
 from options import RESUME_ALWAYS
 from runtime.errors import DataError, UsageError
 
+# Flags that a resumed run may change, because they do not change what it learns. (The split lists
+# may move to another folder; their content is compared.)
+MAY_CHANGE = frozenset({
+    "data_path", "log_dir", "model_name", "num_epochs", "num_workers", "no_cuda", "compile",
+    "cache_dir", "profile", "log_frequency", "save_frequency", "save_every", "keep", "resume",
+    "overwrite", "max_bad_samples", "seed", "deterministic", "weights_init", "load_weights_folder",
+    "models_to_load", "split"})
+
 
 class TrainingStates:
-    """The training states of a run, `training_state_<step>.pth`, of which the last few are kept.
+    """Save and load the training states of a run, and keep only the last few.
 
     Args:
-        folder: where they are, beside the weights folders.
-        keep: how many.
+        folder: folder of the states and of the weights folders.
+        keep: number of states to keep.
     """
 
     FORM = MappingProxyType({
@@ -30,20 +38,20 @@ class TrainingStates:
         self.folder, self.keep = folder, keep
 
     def paths(self) -> list[Path]:
-        """Return the states that there are, the oldest first."""
+        """Return the paths of the saved states, the oldest first."""
         found = {int(path.stem.rpartition("_")[2]): path
                  for path in self.folder.glob("training_state_*.pth")
                  if path.stem.rpartition("_")[2].isdecimal()}
         return [found[step] for step in sorted(found)]
 
     def save(self, state: dict) -> Path:
-        """Write a state, as `FORM` has it, then remove all but the last `keep`.
+        """Write a state with the keys of `FORM`, then delete all but the last `keep` states.
 
         Raises:
-            DataError: it cannot be written; those before it are still there.
+            DataError: the state cannot be written; the earlier states are still there.
         """
         path = self.folder / f"training_state_{state['step']:08d}.pth"
-        for abandoned in self.folder.glob("training_state_*.tmp"):  # by a killed run
+        for abandoned in self.folder.glob("training_state_*.tmp"):  # left by a killed run
             abandoned.unlink(missing_ok=True)
         save_state_dict(path, state)
         for old in self.paths()[:-self.keep]:
@@ -52,10 +60,10 @@ class TrainingStates:
         return path
 
     def load(self) -> dict | None:
-        """Read the last state, if there is one, onto the CPU; no code in the file is run.
+        """Read the last state onto the CPU, without running code of the file; None without states.
 
         Raises:
-            DataError: it is broken.
+            DataError: the state is broken.
         """
         if not self.paths():
             return None
@@ -71,11 +79,15 @@ class TrainingStates:
                             "delete it, and --resume goes on from the one before")
         return state
 
+    def run_exists(self) -> bool:
+        """Return whether the folder has weights or states of a run."""
+        return any(self.folder.glob("weights_*")) or bool(self.paths())
+
     def remove_run(self) -> None:
-        """Delete the weights, states and options of the run in this folder.
+        """Delete the weights, states and options of the run in the folder.
 
         Raises:
-            DataError: that is not allowed.
+            DataError: a file cannot be deleted.
         """
         try:
             for weights in self.folder.glob("weights_*"):
@@ -87,10 +99,11 @@ class TrainingStates:
                             "choose another --model_name") from None
 
     @contextmanager
-    def kept_if(self, has_begun: Callable[[], bool]) -> Iterator[None]:
-        """Remove a new run's first state if wrong flags or data end it before it `has_begun`.
+    def first_state_kept_if(self, has_begun: Callable[[], bool]) -> Iterator[None]:
+        """Delete the first state of a new run if a DataError ends the run before it `has_begun`.
 
-        Otherwise it would be in the way of the same run with the right ones.
+        Wrong flags or data end a run that early. Its first state would make the same command with
+        the right flags ask for --resume or --overwrite.
         """
         is_new = not self.run_exists()
         try:
@@ -98,35 +111,26 @@ class TrainingStates:
         except DataError:
             if is_new and not has_begun():
                 for file in ("training_state_00000000.pth", "opt.json"):
-                    with suppress(OSError):  # it may not have been written
+                    with suppress(OSError):  # the file may not have been written
                         (self.folder / file).unlink()
             raise
 
-    def run_exists(self) -> bool:
-        """Return whether there are weights or states here."""
-        return any(self.folder.glob("weights_*")) or bool(self.paths())
-
-# They say how or for how long a run works; every other flag says what it learns. (Its lists are
-# compared by what they hold, wherever --split finds them.)
-MAY_CHANGE = frozenset({
-    "data_path", "log_dir", "model_name", "num_epochs", "num_workers", "no_cuda", "compile",
-    "cache_dir", "profile", "log_frequency", "save_frequency", "save_every", "keep", "resume",
-    "overwrite", "max_bad_samples", "seed", "deterministic", "weights_init", "load_weights_folder",
-    "models_to_load", "split"})
-
 
 def state_to_resume(opts: Namespace, states: TrainingStates, processes: int) -> dict | None:
-    """Return the training state that a run begins with, None where it begins anew.
+    """Decide whether a run starts fresh or resumes, and check that the flags match.
 
     Args:
-        opts: of the run.
-        states: of the runs of its name.
-        processes: of the run.
+        opts: flags of the run.
+        states: training states of the runs with the same name.
+        processes: number of processes of the run.
+
+    Returns:
+        The training state to resume, or None for a fresh start.
 
     Raises:
-        UsageError: there is a run of this name, and no flag says what shall become of it; or it is
-            another run than these flags ask for.
-        DataError: there is nothing to resume, or it is broken.
+        UsageError: a run of this name exists, and neither --resume nor --overwrite is given; or
+            its flags differ from these.
+        DataError: the state to resume is missing or broken.
     """
     if opts.resume is None:
         if states.run_exists() and not opts.overwrite:
@@ -137,12 +141,15 @@ def state_to_resume(opts: Namespace, states: TrainingStates, processes: int) -> 
     if state is None and (opts.resume == RESUME_ALWAYS or states.run_exists()):
         raise DataError(f"{states.folder} has no training_state_<step>.pth to go on from; leave "
                         "--resume out, or check --log_dir and --model_name")
-    if state is not None:
-        _check_same_run(opts, state, processes, states)
+    if state is not None and (changes := _changed_flags(opts, state, processes)):
+        raise UsageError(f"the run in {states.folder} is another one: {'; '.join(changes)}; give "
+                         "the same flags, choose another --model_name, or --overwrite that run, "
+                         "without --resume")
     return state
 
 
-def _check_same_run(opts: Namespace, state: dict, processes: int, states: TrainingStates) -> None:
+def _changed_flags(opts: Namespace, state: dict, processes: int) -> list[str]:
+    """Return a text for each flag that differs from a state's, and must not."""
     before, now = state["options"], vars(opts)
     changed = [f"--{name} was {before[name]}, is {now[name]}" for name in before
                if name in now and name not in MAY_CHANGE and before[name] != now[name]]
@@ -150,7 +157,4 @@ def _check_same_run(opts: Namespace, state: dict, processes: int, states: Traini
         changed.append(f"--seed was {state['seed']}, is {opts.seed}")
     if processes != state["processes"]:
         changed.append(f"processes were {state['processes']}, are {processes}")
-    if changed:
-        raise UsageError(f"the run in {states.folder} is another one: {'; '.join(changed)}; give "
-                         "the same flags, choose another --model_name, or --overwrite that run, "
-                         "without --resume")
+    return changed

@@ -33,15 +33,8 @@ batches = [[dataset[start + i] for i in range(size)]
            for start in range(0, trainer.world.size * trainer.opts.accumulate * size, size)]
 own = [batches[i] for i in trainer.world.shard(len(batches))]
 
-
-class Fixed(list):
-    """A loader of given batches."""
-
-    sampler = trainer.train_loader.sampler
-
-
 kept = {}
-trainer.train_loader = Fixed(collate(items) for items in own)
+trainer.train_loader = [collate(items) for items in own]
 trainer.augment.register_forward_hook(
     lambda _module, _batch, inputs: {key: value.double() for key, value in inputs.items()})
 trainer.augment.train = trainer.network.train = lambda mode: None

@@ -1,16 +1,12 @@
 """downloads.py: from a real https server on loopback, whose authority the tests bring along."""
 import hashlib
 import http.server
-import io
 import stat
 import threading
 import zipfile
 
 import pytest
-import torch
-from conftest import one_line, train_flags
 from https_server import Server, archive, serve
-from torchvision.models import get_model
 
 from runtime import downloads
 from runtime.downloads import Checksum, Refused, download, download_model_if_doesnt_exist, unpack
@@ -209,23 +205,3 @@ def test_a_server_that_does_not_answer_is_named(server, monkeypatch):
 def test_an_unknown_model_is_refused_with_the_names():
     with pytest.raises(DataError, match="'mono' is not a published model; choose one of mono_640"):
         download_model_if_doesnt_exist("mono")
-
-
-def test_imagenets_weights_come_the_same_way(server, drive, tmp_path, monkeypatch, script):
-    buffer = io.BytesIO()
-    state = get_model("resnet18").state_dict()
-    torch.save(state, buffer)
-    start = hashlib.sha256(buffer.getvalue()).hexdigest()[:8]
-    server.files[f"/resnet18-{start}.pth"] = buffer.getvalue()
-    from torchvision.models import ResNet18_Weights
-    monkeypatch.setattr(ResNet18_Weights.IMAGENET1K_V1.value, "url",
-                        f"{server.url}/resnet18-{start}.pth")
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    flags = train_flags(drive, "--weights_init", "pretrained", "--log_dir", tmp_path / "log",
-                        "--learning_rate", "1e-12")
-    assert script("train", *flags).status == 0
-    trained = torch.load(tmp_path / "log/mdp/models/weights_0/encoder.pth", weights_only=True)
-    torch.testing.assert_close(trained["encoder.conv1.weight"], state["conv1.weight"])
-    (tmp_path / f"hub/checkpoints/resnet18-{start}.pth").write_bytes(b"broken")
-    error = one_line(script("train", *flags, "--model_name", "second"), 1)
-    assert "ImageNet's weights cannot be loaded" in error
