@@ -20,7 +20,6 @@ from datasets.splits import parse_line, read_split, split_path
 from losses import ReprojectionObjective
 from networks import ENCODERS, Monodepth2
 from runtime.distributed import World
-from runtime.downloads import Checksum, Refused, alone_in, download
 from runtime.errors import DataError, UsageError
 from runtime.files import check_data_path
 from runtime.machine import compiler_fault
@@ -98,12 +97,12 @@ def _fetch_imagenet_weights(num_layers: int) -> None:
     url = get_model_weights(name).IMAGENET1K_V1.url
     path = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
     try:
-        with alone_in(path.parent):
-            if not path.is_file():
-                sha256 = path.stem.rpartition("-")[2]  # its start, which torchvision names files by
-                download(url, path, Checksum("sha256", sha256))
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sha256 = path.stem.rpartition("-")[2]  # its start, which torchvision names files by
+            torch.hub.download_url_to_file(url, str(path), sha256)
         read_state(path)
-    except (DataError, Refused, OSError) as error:
+    except (DataError, RuntimeError, OSError) as error:
         raise DataError(f"ImageNet's weights cannot be loaded ({error}); put {url} at {path}, or "
                         "pass --weights_init scratch") from None
 
