@@ -1,11 +1,12 @@
-# make demo   from a fresh clone to a picture: install, render a drive, train, evaluate, predict
-# make test   ruff and pytest
-# make faults  the long tests: 25 kills of a run, 20,000 hostile inputs for each parser
-# make oldest  pytest with the oldest packages supported, in .venv-oldest
+# make demo    install, render a street drive, train, evaluate and predict: a picture in demo/
+# make test    run ruff and pytest
+# make faults  run the long tests: kill a run 25 times, try 20,000 hostile inputs on each parser
+# make oldest  run pytest with the oldest supported packages, in .venv-oldest
+# make clean   delete both environments and the demo
 #
-# PYTHON       the interpreter that makes .venv (3.10 or newer)
-# TORCH_INDEX  the package index to take torch and torchvision from; PyTorch's own index of CPU
-#              wheels saves several GB on a machine without a GPU (the default brings CUDA)
+# PYTHON       the interpreter to create the environments with (3.10 or newer)
+# TORCH_INDEX  the package index for torch and torchvision; without a GPU, PyTorch's index of CPU
+#              wheels saves several GB (the default index installs CUDA)
 PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
@@ -20,7 +21,7 @@ test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 faults: .venv/installed
-	$(BIN)/python -m pytest tests/test_resume.py -k killed_at_random --kills 25
+	$(BIN)/python -m pytest tests/training/test_resume.py -k kill --kills 25
 	$(BIN)/python -m pytest tests/test_hostile.py --hypothesis-profile=thorough
 
 oldest: .venv-oldest/installed

@@ -1,4 +1,4 @@
-"""The original's small helpers under their old names."""
+"""Offer the original's small helpers under their old names."""
 from __future__ import annotations
 
 from torch import Tensor
@@ -11,7 +11,7 @@ __all__ = ["download_model_if_doesnt_exist", "normalize_image", "readlines", "se
 
 
 def normalize_image(x: Tensor) -> Tensor:
-    """Stretch a tensor of any shape to [0, 1], for showing; a constant one becomes 0."""
+    """Stretch a tensor of any shape to [0, 1] for display; a constant tensor becomes 0."""
     low, high = x.min(), x.max()
     return (x - low) / (high - low).clamp(min=1e-12)
 
@@ -24,6 +24,6 @@ def sec_to_hm(t: float) -> tuple[int, int, int]:
 
 
 def sec_to_hm_str(t: float) -> str:
-    """Write seconds as hours, minutes and seconds: 10239 -> 02h50m39s."""
+    """Format seconds as hours, minutes and seconds: 10239 -> 02h50m39s."""
     hours, minutes, seconds = sec_to_hm(t)
     return f"{hours:02d}h{minutes:02d}m{seconds:02d}s"

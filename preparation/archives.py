@@ -1,7 +1,7 @@
-"""KITTI's archives: fetched from its server, unpacked, deleted.
+"""Download KITTI's archives, unpack them and delete them.
 
-An archive that lies in the data folder is not unpacked yet, or not wholly: it is deleted after the
-last of its files. So nothing has to be remembered about what a killed run had done.
+An archive is deleted after its last file has been written, so an archive in the data folder still
+has files to unpack. A killed run therefore resumes from the folder alone.
 """
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from datasets.splits import SPLITS
-from runtime.downloads import Refused, download, size_of, unpack
+from runtime.downloads import download, remote_size, unpack
 from runtime.errors import DataError
 from runtime.files import readlines
 
-PUBLISHED = "https://s3.eu-central-1.amazonaws.com/avg-kitti/"  # how the list's URLs begin
-SERVER = PUBLISHED  # a test's own stands here
+PUBLISHED = "https://s3.eu-central-1.amazonaws.com/avg-kitti/"  # prefix of the URLs in RAW_LIST
+SERVER = PUBLISHED  # tests replace it
 RAW_LIST = SPLITS / "kitti_archives_to_download.txt"
 ODOMETRY = ("data_odometry_poses.zip", "data_odometry_calib.zip", "data_odometry_color.zip")
-ROOT = "dataset/"  # within odometry's archives, above sequences/ and poses/
-MAX_BYTES = 10**11  # of an archive, and of what is unpacked from it; odometry's images have 65 GB
-TRIES = 20  # in the hours that such an archive takes, a connection may break more than three times
-ASKED_AT_ONCE = 8  # archives for their size
-AGAIN = "run the same command again, it goes on where it was"
+ROOT = "dataset/"  # prefix of sequences/ and poses/ in the odometry archives
+MAX_BYTES = 10**11  # of an archive, zipped or unpacked; the odometry images have 65 GB
+TRIES = 20  # requests for one archive; a download of hours may break off many times
+PARALLEL_REQUESTS = 8  # for the sizes of archives
+AGAIN = "run the same command again, which resumes"
 
 
 class Archive(NamedTuple):
-    """An archive that is to be unpacked.
+    """An archive to download and unpack.
 
     Attributes:
-        url: where it is.
-        path: where it is kept until it is unpacked.
-        size: in bytes, 0 if all of it is here.
-        to_come: bytes of it that are not here yet.
+        url: its address on the server.
+        path: the downloaded file, until it is unpacked.
+        size: in bytes; 0 if the download is complete.
+        to_come: bytes still to download.
     """
 
     url: str
@@ -47,22 +47,22 @@ class Archive(NamedTuple):
 
 
 def archive_urls(odometry: bool) -> list[str]:
-    """Return the URLs of KITTI's archives: raw drives and their calibration, or odometry."""
+    """Return the URLs of KITTI's archives: the raw drives with calibration, or odometry."""
     if odometry:
         return [SERVER + name for name in ODOMETRY]
     return [SERVER + url.removeprefix(PUBLISHED) for url in readlines(RAW_LIST) if url]
 
 
 def fetch(data_path: Path, urls: Iterable[str], missing: Iterable[str]) -> list[str]:
-    """Fetch and unpack the archives that are missing, and unpack those that are here.
+    """Download and unpack archives; also unpack the archives that a former run downloaded.
 
     Args:
-        data_path: where they are unpacked; made.
-        urls: of all archives that may be fetched.
-        missing: names of archives of which files are missing.
+        data_path: the folder to unpack to.
+        urls: all archives of the dataset.
+        missing: names of the archives that have missing files.
 
     Returns:
-        Why archives are not unpacked, a line for each.
+        One line for each archive that failed.
 
     Raises:
         DataError: the server does not answer, or the disk is too small.
@@ -70,7 +70,7 @@ def fetch(data_path: Path, urls: Iterable[str], missing: Iterable[str]) -> list[
     missing = set(missing)
     paths = {url: data_path / url.rpartition("/")[2] for url in urls}
     pending = {url: path for url, path in paths.items() if path.name in missing or path.is_file()}
-    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+    with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
         archives = list(pool.map(_measure, pending.keys(), pending.values()))
     to_come = sum(archive.to_come for archive in archives)
     free = shutil.disk_usage(data_path).free
@@ -88,21 +88,23 @@ def fetch(data_path: Path, urls: Iterable[str], missing: Iterable[str]) -> list[
 
 
 def _measure(url: str, path: Path) -> Archive:
+    """Ask the server for the size of an archive, unless it is downloaded."""
     if path.is_file():
         return Archive(url, path, 0, 0)
     part = path.with_name(path.name + ".part")
     have = part.stat().st_size if part.is_file() else 0
     try:
-        size = size_of(url)
+        size = remote_size(url)
     except OSError as error:
         raise DataError(f"{url} cannot be fetched ({error}); {AGAIN}") from None
     return Archive(url, path, size, max(size - have, 0))
 
 
 def _check_room(data_path: Path, archives: list[Archive]) -> None:
-    """Raise a DataError where archives cannot fit: KITTI's have about the size of what they hold.
+    """Raise a DataError if the disk is too small for the archives and their files.
 
-    The largest of them and what is unpacked from it are there side by side.
+    KITTI's archives are about as large as their files. An archive is deleted once unpacked, so the
+    largest needs its size twice and the others need theirs once.
     """
     needed = sum(archive.to_come for archive in archives) + max(
         (archive.size for archive in archives), default=0)
@@ -114,26 +116,27 @@ def _check_room(data_path: Path, archives: list[Archive]) -> None:
 
 
 def _bring(archive: Archive, data_path: Path) -> list[str]:
-    """Fetch, unpack and delete an archive; returns why that failed, if it did."""
+    """Download, unpack and delete an archive; return the error as a list of at most one line."""
     url, path = archive.url, archive.path
     try:
         if not path.is_file():
-            download(url, path, None, MAX_BYTES, TRIES)
-    except (Refused, OSError) as error:
-        return _named(f"{url} cannot be fetched: {error}")
+            download(url, path, max_bytes=MAX_BYTES, tries=TRIES)
+    except (DataError, OSError) as error:
+        return _report(f"{url} cannot be fetched: {error}")
     try:
         unpack(path, data_path, MAX_BYTES, ROOT)
         if hasattr(os, "sync"):
-            os.sync()  # a crash of the machine must not leave neither archive nor files
+            os.sync()  # flush before deleting: a crash must never lose the archive and its files
         path.unlink()
-    except Refused as error:
-        return _named(f"{path} is refused: {error}; delete it to fetch it again")
+    except DataError as error:
+        return _report(f"{path} is refused: {error}; delete it to fetch it again")
     except OSError as error:
-        return _named(f"{path} cannot be unpacked: {error.strerror}")
+        return _report(f"{path} cannot be unpacked: {error.strerror}")
     return []
 
 
-def _named(fault: str) -> list[str]:
+def _report(fault: str) -> list[str]:
+    """Print an error when it happens, and return it for the summary."""
     print(fault, flush=True)
     return [fault]
 

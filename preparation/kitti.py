@@ -6,9 +6,8 @@ from pathlib import Path
 from preparation.archives import archive_urls, fetch
 from preparation.inventory import look, read_needs, report
 from preparation.jpeg import convert
-from runtime.downloads import alone_in
 from runtime.errors import DataError
-from runtime.files import check_data_path
+from runtime.files import check_data_path, lock_folder
 
 
 def prepare_kitti(data_path: str, wants_download: bool, wants_convert: bool, odometry: bool,
@@ -32,7 +31,7 @@ def prepare_kitti(data_path: str, wants_download: bool, wants_convert: bool, odo
         _make(data_path)
     check_data_path(data_path)
     if wants_download or wants_convert:
-        with alone_in(Path(data_path)):
+        with lock_folder(Path(data_path)):
             if wants_download:
                 missing = {name for found in look(data_path, needs) for name in found.missing}
                 faults += fetch(Path(data_path), archive_urls(odometry), missing)

@@ -1,1 +1,1 @@
-"""What any long run needs of its machine: errors, files, downloads, processes, signals, seeds."""
+"""Serve long runs: errors, files, downloads, processes, signals, seeds, and the machine."""

@@ -1,4 +1,4 @@
-"""The processes of one run: one, or as many as torchrun started, a GPU each."""
+"""Run in one process, or in the processes that torchrun started, one for each GPU."""
 from __future__ import annotations
 
 import os
@@ -13,39 +13,46 @@ import torch.distributed as dist
 
 from runtime.errors import DataError
 
-SETTLING = 0.1  # seconds
+SETTLING = 0.1  # seconds for gloo's threads to release the last tensors
 
 
 class World(NamedTuple):
-    """Where this process stands among those of the run."""
+    """The process group of a run, as one of its processes sees it.
+
+    Attributes:
+        rank: index of this process; 0 is the main process, which prints and writes.
+        size: number of processes.
+        device: device of this process.
+        host_group: gloo group that exchanges numbers without waiting for GPUs; None alone.
+    """
 
     rank: int
     size: int
     device: torch.device
-    host_group: dist.ProcessGroup | None = None  # to agree on numbers without waiting for GPUs
+    host_group: dist.ProcessGroup | None = None
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that prints and writes."""
+        """Whether this is the main process."""
         return self.rank == 0
 
     def print(self, *words: object, sep: str = " ") -> None:
-        """Print, in the main process."""
+        """Print in the main process only."""
         if self.is_main:
-            with suppress(OSError):  # a terminal that is gone ends no run
+            with suppress(OSError):  # a closed terminal must not end the run
                 print(*words, sep=sep, flush=True)
 
     def describe(self) -> str:
-        """Say what the run runs on."""
+        """Describe the devices of the run, such as "2 x NVIDIA H100"."""
         device = "the CPU" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
         return device if self.size == 1 else f"{self.size} x {device}"
 
     def shard(self, count: int) -> range:
-        """Return which of `count` things this process does: a run of neighbours, maybe empty."""
+        """Return the range of `count` items that this process handles; it may be empty."""
         return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def all_reduce_max(self, number: int) -> int:
-        """Return the largest of the numbers of all processes, in each of them."""
+        """Return the maximum of all processes' numbers, in every process."""
         if self.size == 1:
             return number
         numbers = torch.tensor(number)
@@ -53,38 +60,41 @@ class World(NamedTuple):
         return int(numbers)
 
     def all_reduce_min(self, number: int) -> int:
-        """Return the smallest of the numbers of all processes, in each of them."""
+        """Return the minimum of all processes' numbers, in every process."""
         return -self.all_reduce_max(-number)
 
-    def all_gather(self, thing: object) -> list:
-        """Return the things of all processes, in the order of their ranks, in each of them."""
-        things = [thing] * self.size
+    def all_gather(self, item: object) -> list:
+        """Return the items of all processes in the order of their ranks, in every process."""
+        items = [item] * self.size
         if self.size > 1:
-            dist.all_gather_object(things, thing, self.host_group)
-        return things
+            dist.all_gather_object(items, item, self.host_group)
+        return items
 
     def broadcast_from_main(self, work: Callable, *args) -> object:
-        """Return what `work` returns in the main process, whose files others may not see."""
-        things = [work(*args) if self.is_main else None]
+        """Call `work` in the main process; return its result in every process.
+
+        Other machines may not see the files of the main process, nor draw the same seed.
+        """
+        results = [work(*args) if self.is_main else None]
         if self.size > 1:
-            dist.broadcast_object_list(things, 0, self.host_group)
-        return things[0]
+            dist.broadcast_object_list(results, 0, self.host_group)
+        return results[0]
 
     def call_in_rank_order(self, work: Callable[[], None]) -> None:
-        """Call `work` in each process, one after the other."""
+        """Call `work` in every process, one process at a time."""
         for rank in range(self.size):
             if rank == self.rank:
                 work()
             self.all_gather(None)
 
     def gather_on_main(self, part: np.ndarray) -> np.ndarray | None:
-        """Join the arrays of all processes along their first axis, in the main one.
+        """Concatenate the arrays of all processes along their first axis, in the main process.
 
         Args:
-            part: (n, ...) array; n may differ between processes.
+            part: (n, ...) array of this process; n may differ between processes.
 
         Returns:
-            The (sum of n, ...) array in the main process, None in the others.
+            The (sum of n, ...) array in the main process, None in the other processes.
         """
         if self.size == 1:
             return part
@@ -94,15 +104,15 @@ class World(NamedTuple):
 
 
 def get_device(no_cuda: bool) -> torch.device:
-    """Return the GPU if there is one and it is wanted, else the CPU."""
+    """Return the GPU if there is one and `no_cuda` is False, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() and not no_cuda else "cpu")
 
 
 def init_distributed(no_cuda: bool) -> World:
-    """Join the processes that torchrun started; without torchrun there is one.
+    """Join the process group that torchrun started; without torchrun, return a world of one.
 
     Args:
-        no_cuda: use the CPU even where there is a GPU.
+        no_cuda: use the CPU even if there is a GPU.
 
     Raises:
         DataError: there are more processes than GPUs.
@@ -124,9 +134,9 @@ def init_distributed(no_cuda: bool) -> World:
 
 
 def shut_down_distributed() -> None:
-    """Part from the other processes, if there are any; the last thing that a run does."""
+    """Shut down the process group, as the last step of a run."""
     if dist.is_initialized():
-        # gloo's threads need the interpreter to let go of the last tensors; PyTorch 2.4 ends them
-        # while it holds it, and waits forever
+        # gloo's threads need Python's GIL to release the last tensors; PyTorch 2.4 holds the GIL
+        # while it joins these threads, and would wait forever
         time.sleep(SETTLING)
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What comes from the web: published models, ImageNet's weights; checked, and bounded in size."""
+"""Download files over https and unpack zips, bounded in size; list the published models."""
 from __future__ import annotations
 
 import errno
@@ -14,19 +14,12 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from tqdm import tqdm
 
 from runtime.errors import DataError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from runtime.files import lock_folder
 
 MODELS_URL = "https://storage.googleapis.com/niantic-lon-static/research/monodepth2"
 MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
@@ -46,25 +39,13 @@ PRETRAINED_MODELS = {  # name: md5 of its zip, where one is published
     "mono_resnet50_no_pt_640x192": None,
 }
 TRIES = 3
-PAUSE = 1.0   # seconds before the second try, twice that before the third
-TIMEOUT = 30  # seconds without an answer from a server
-CHUNK = 1 << 16  # bytes read at once
-MAX_BYTES = 10**9  # of a download, and of what is unpacked from it
-RANGE_NOT_SATISFIABLE = 416
-# What an archive that is broken, cut off or encrypted raises
+PAUSE = 1.0      # seconds before the second try, twice that before the third
+TIMEOUT = 30     # seconds to wait for a server's answer
+CHUNK = 1 << 16  # bytes of one read
+MAX_BYTES = 10**9  # of a published model, both zipped and unpacked
+# What zipfile raises for a broken, truncated or encrypted archive
 ARCHIVE_ERRORS = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError,
                   NotImplementedError)
-
-
-class Checksum(NamedTuple):
-    """What a download must hash to: an algorithm of hashlib, and the hex digest or its start."""
-
-    algorithm: str
-    start: str
-
-
-class Refused(Exception):
-    """A download is not what it should be; the message says what it is. Asking again won't help."""
 
 
 def download_model_if_doesnt_exist(model_name: str) -> Path:
@@ -80,174 +61,153 @@ def download_model_if_doesnt_exist(model_name: str) -> Path:
     if (folder / "encoder.pth").is_file():
         return folder
     url = f"{MODELS_URL}/{urllib.parse.quote(model_name)}.zip"
-    archive, unpacked = folder.with_name(model_name + ".zip"), folder.with_name(model_name + ".tmp")
-    md5 = PRETRAINED_MODELS[model_name]
     try:
-        with alone_in(MODELS_DIR):
-            if not (folder / "encoder.pth").is_file():  # nobody has brought it meanwhile
-                download(url, archive, Checksum("md5", md5) if md5 else None)
-                shutil.rmtree(unpacked, ignore_errors=True)
-                unpack(archive, unpacked)
-                if not (unpacked / "encoder.pth").is_file():
-                    raise Refused("it holds no encoder.pth, so it is no model of Monodepth2")
-                shutil.rmtree(folder, ignore_errors=True)
-                os.replace(unpacked, folder)
-                archive.unlink()
-    except (Refused, OSError) as error:
-        archive.unlink(missing_ok=True)
-        shutil.rmtree(unpacked, ignore_errors=True)
+        MODELS_DIR.mkdir(parents=True, exist_ok=True)
+        with lock_folder(MODELS_DIR):
+            if not (folder / "encoder.pth").is_file():  # another process may have downloaded it
+                _download_model(url, PRETRAINED_MODELS[model_name], folder)
+    except (DataError, OSError) as error:
         raise DataError(f"{url} cannot be downloaded ({error}); try again, or download it by hand "
                         f"and unpack it into {folder}, so that {folder / 'encoder.pth'} "
                         "exists") from None
     return folder
 
 
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process of this machine downloads to a folder, which is made.
-
-    Where the system has no such locks, there is no wait.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
+def _download_model(url: str, md5: str | None, folder: Path) -> None:
+    """Download and unpack a model; `folder` appears only when all of its files are there."""
+    archive, unpacked = (folder.with_name(folder.name + end) for end in (".zip", ".tmp"))
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        download(url, archive, md5)
+        shutil.rmtree(unpacked, ignore_errors=True)
+        unpack(archive, unpacked)
+        if not (unpacked / "encoder.pth").is_file():
+            raise DataError("the zip has no encoder.pth, so it is not a model of Monodepth2")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(unpacked, folder)
     finally:
-        os.close(handle)
+        archive.unlink(missing_ok=True)
+        shutil.rmtree(unpacked, ignore_errors=True)
 
 
-def download(url: str, path: Path, checksum: Checksum | None, max_bytes: int = MAX_BYTES,
+def download(url: str, path: Path, md5: str | None = None, max_bytes: int = MAX_BYTES,
              tries: int = TRIES) -> None:
-    """Bring a file from an https server whose certificate is valid.
-
-    What has come is kept as <path>.part, with which the next try, or the next call, goes on.
+    """Download a file; a download that breaks off resumes, in this call or the next.
 
     Args:
-        url: https only, also after redirections.
-        path: written when the whole file is there and has its checksum.
-        checksum: None where none is published.
-        max_bytes: a larger file is refused.
-        tries: how often it is asked for where asking again may help.
+        url: an https URL; redirections must be https too.
+        path: the file to write, once it is complete and its checksum agrees; until then the
+            received bytes are in <path>.part.
+        md5: the expected checksum; None skips the check.
+        max_bytes: the largest size that is accepted.
+        tries: the number of requests after connection errors and 5xx answers.
 
     Raises:
-        Refused: it has another checksum, is too large, or is not served by https.
-        OSError: it is not to be had, or cannot be written.
+        DataError: the file has another checksum or is too large; the received bytes are deleted.
+        OSError: the server cannot be reached or has no such file, or the disk is full.
     """
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    for attempt in range(1, tries + 1):
-        try:
-            _fetch(url, part, max_bytes)
-            break
-        except (OSError, http.client.HTTPException) as error:
-            if getattr(error, "code", None) == RANGE_NOT_SATISFIABLE:
-                part.unlink(missing_ok=True)
-            if attempt == tries or not _may_pass(error):
-                raise OSError(_reason(error)) from None
-            time.sleep(PAUSE * attempt)
-        except Refused:
-            part.unlink(missing_ok=True)
-            raise
-    found = _digest(part, checksum.algorithm) if checksum else ""
-    if checksum and not found.startswith(checksum.start):
-        part.unlink()
-        raise Refused(f"its {checksum.algorithm} is {found}, expected {checksum.start}")
+    try:
+        _complete(part, url, max_bytes, tries)
+        if md5:
+            found = hashlib.md5(part.read_bytes(), usedforsecurity=False).hexdigest()
+            if found != md5:
+                raise DataError(f"its md5 is {found}, expected {md5}")
+    except DataError:
+        part.unlink(missing_ok=True)
+        raise
     os.replace(part, path)
 
 
-def size_of(url: str) -> int:
-    """Return how many bytes a file has, by what its https server says.
+def remote_size(url: str) -> int:
+    """Return the size of a file on an https server, in bytes.
 
     Raises:
-        OSError: it does not say.
+        OSError: the server cannot be reached, or does not give the size.
     """
     try:
-        request = urllib.request.Request(url, method="HEAD")
-        with _opener().open(request, timeout=TIMEOUT) as answer:
+        with _open(url, method="HEAD") as answer:
             length = answer.headers.get("Content-Length", "")
     except (OSError, http.client.HTTPException) as error:
         raise OSError(_reason(error)) from None
     if not length.isdecimal():
-        raise OSError("the server does not say how large it is")
+        raise OSError("the server does not give its size")
     return int(length)
 
 
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "reason", error)) or repr(error)
+def _complete(part: Path, url: str, max_bytes: int, tries: int) -> None:
+    """Request a file until `part` has all of it."""
+    for attempt in range(1, tries + 1):
+        try:
+            return _append_rest(part, url, max_bytes)
+        except (OSError, http.client.HTTPException) as error:
+            if getattr(error, "code", None) == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                part.unlink(missing_ok=True)  # `part` is longer than the file on the server
+            if attempt == tries or not _is_temporary(error):
+                raise OSError(_reason(error)) from None
+            time.sleep(PAUSE * attempt)
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether asking again may help: not where a certificate, the disk or the URL is at fault."""
-    if isinstance(error, urllib.error.HTTPError):
-        return error.code == RANGE_NOT_SATISFIABLE or error.code >= 500
-    cause = getattr(error, "reason", error)
-    return isinstance(cause, (TimeoutError, ConnectionError, http.client.HTTPException)) or (
-        isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLCertVerificationError))
-
-
-def _fetch(url: str, part: Path, max_bytes: int) -> None:
-    """Append to `part` what it lacks.
+def _append_rest(part: Path, url: str, max_bytes: int) -> None:
+    """Append the bytes that `part` lacks.
 
     Raises:
-        Refused: it would become too large.
-        ConnectionError: it broke off.
+        DataError: the file is larger than `max_bytes`.
+        ConnectionError: the connection broke off.
     """
     have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with _opener().open(request, timeout=TIMEOUT) as answer:
+    with _open(url, headers={"Range": f"bytes={have}-"} if have else {}) as answer:
         if not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            have = 0  # the whole file once more
+            have = 0  # the server ignored the range and sends the whole file
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length and length.isdecimal() else None
-        if total is not None and total > max_bytes:
-            raise Refused(f"it has {total} bytes, more than the {max_bytes} it may have")
         with part.open("ab" if have else "wb") as file, tqdm(
                 initial=have, total=total, unit="B", unit_scale=True, desc=part.stem) as bar:
-            while chunk := answer.read(CHUNK):
-                have += len(chunk)
-                if have > max_bytes:
-                    raise Refused(f"it has more than the {max_bytes} bytes it may have")
-                file.write(chunk)
+            while (total or have) <= max_bytes and (chunk := answer.read(CHUNK)):
+                have += file.write(chunk)
                 bar.update(len(chunk))
+    if (total or have) > max_bytes:
+        raise DataError(f"it has more than the {max_bytes} bytes allowed")
     if total is not None and have < total:
         raise ConnectionError(f"it broke off after {have} of {total} bytes")
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    """Return what opens https and nothing else, not even after a redirection."""
+def _open(url: str, **request) -> http.client.HTTPResponse:
+    """Send a request over https only, redirections included, and check the server's certificate."""
     opener = urllib.request.OpenerDirector()
     for handler in (urllib.request.ProxyHandler(), urllib.request.UnknownHandler(),
                     urllib.request.HTTPDefaultErrorHandler(), urllib.request.HTTPRedirectHandler(),
                     urllib.request.HTTPErrorProcessor(),
                     urllib.request.HTTPSHandler(context=ssl.create_default_context())):
         opener.add_handler(handler)
-    return opener
+    return opener.open(urllib.request.Request(url, **request), timeout=TIMEOUT)
 
 
-def _digest(path: Path, algorithm: str) -> str:
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "reason", error)) or repr(error)
+
+
+def _is_temporary(error: Exception) -> bool:
+    """Whether another request may succeed: never after a bad certificate, a full disk or a 404."""
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or error.code >= 500
+    cause = getattr(error, "reason", error)
+    return isinstance(cause, (TimeoutError, ConnectionError, http.client.HTTPException)) or (
+        isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLCertVerificationError))
 
 
 def unpack(archive: Path, folder: Path, max_bytes: int = MAX_BYTES, root: str = "") -> None:
-    """Extract a zip whose entries all stay inside `folder`, are no links, and are not too large.
+    """Extract a zip after checking its entries: inside `folder`, not links, bounded in size.
 
     Args:
-        archive: the zip.
-        folder: where to; made.
-        max_bytes: of all that is unpacked.
-        root: what is cut off the names that begin with it, such as "dataset/".
+        archive: the zip file.
+        folder: the folder to extract to; created if missing.
+        max_bytes: the largest total size of the extracted files.
+        root: a prefix to remove from the names of the entries, such as "dataset/".
 
     Raises:
-        Refused: one of them does not, or the archive is broken.
-        OSError: the disk has no room for them, or they cannot be written.
+        DataError: an entry fails the check, or the archive is broken.
+        OSError: the disk is too small, or the files cannot be written.
     """
     try:
         with zipfile.ZipFile(archive) as content:
@@ -258,28 +218,28 @@ def unpack(archive: Path, folder: Path, max_bytes: int = MAX_BYTES, root: str = 
             folder.mkdir(parents=True, exist_ok=True)
             _check_room(entries, folder)
             for entry in tqdm(entries, desc=f"unpacking {archive.stem}", unit=" files"):
-                if entry.filename:  # `root` itself has none left
+                if entry.filename:  # empty for the entry of `root` itself
                     content.extract(entry, folder)
     except ARCHIVE_ERRORS as error:
-        # a broken archive sends zipfile to places before its start, which are an invalid argument
+        # a broken archive makes zipfile seek before the start of the file: EINVAL
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
-        raise Refused(f"it cannot be unpacked: {error}") from None
+        raise DataError(f"it cannot be unpacked: {error}") from None
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], folder: Path, max_bytes: int) -> None:
-    """Raise Refused where unpacking would leave `folder`, or be too large."""
+    """Raise a DataError if an entry would be extracted outside `folder`, or all are too large."""
     for entry in entries:
         is_link = stat.S_ISLNK(entry.external_attr >> 16)
         if is_link or not (folder / entry.filename).resolve().is_relative_to(folder):
-            raise Refused(f"its entry {entry.filename!r} would leave the folder")
-    # what an entry says it has is all that zipfile reads of it
+            raise DataError(f"its entry {entry.filename!r} would leave the folder")
+    # zipfile never extracts more of an entry than the size in its header
     if (size := sum(entry.file_size for entry in entries)) > max_bytes:
-        raise Refused(f"unpacked, it has {size} bytes, more than the {max_bytes} it may have")
+        raise DataError(f"unpacked, it has {size} bytes, more than the {max_bytes} allowed")
 
 
 def _check_room(entries: list[zipfile.ZipInfo], folder: Path) -> None:
-    """Raise an OSError where the disk of `folder` is too small for what is not there yet."""
+    """Raise an OSError if the disk has too little space for the entries not yet extracted."""
     needed = 0
     for entry in entries:
         path = folder / entry.filename

@@ -1,4 +1,4 @@
-"""What a user can cause becomes one line and an exit status."""
+"""Turn every error that a user can cause into one line and an exit status."""
 from __future__ import annotations
 
 import os
@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 
 class DataError(Exception):
-    """A file or value of the user's is not what it must be.
+    """A file or value of the user is not as expected.
 
-    The message is for a person: what was found, what was expected, what to type. It is one line,
-    also after a loader's worker has wrapped it in its own traceback.
+    The message is for a person: what was found, what was expected, what to type. It is printed as
+    one line, even after a worker of a loader has wrapped it in a traceback.
     """
 
-    status = 1  # of the script that ends with it
+    status = 1  # exit status of a script that ends with this error
 
     def __str__(self) -> str:
         own_words = super().__str__().rpartition("DataError: ")[2]
@@ -22,13 +22,17 @@ class DataError(Exception):
 
 
 class UsageError(DataError):
-    """A flag has a value that does not exist, which only the part that reads it can know."""
+    """The value of a flag does not exist, which the option parser cannot know."""
 
     status = 2
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a script's `main`; what a user can cause becomes one line on stderr and a status."""
+    """Call a script's `main`; end with one line on stderr and an exit status if the user erred.
+
+    Scripts import PyTorch inside `main`, after parsing: importing it takes seconds, and -h and a
+    wrong flag should answer at once.
+    """
     try:
         main()
     except DataError as error:
@@ -37,10 +41,10 @@ def run(main: Callable[[], None]) -> None:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        print(f"error: a process that reads images has died: {' '.join(str(error).split())} Where "
+        print(f"error: a process that reads images has died: {' '.join(str(error).split())} If "
               "memory is short, lower --num_workers or --batch_size", file=sys.stderr)
         sys.exit(1)
-    except BrokenPipeError:  # whoever read what is printed has ended, as `| head` does
+    except BrokenPipeError:  # the reader of our output has ended, for example `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Read text, and write files whole or not at all."""
+"""Read text and arrays safely, write files atomically, and lock folders."""
 from __future__ import annotations
 
 import io
@@ -10,17 +10,19 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 import numpy as np
+from filelock import AcquireReturnProxy, FileLock
 
 from runtime.errors import DataError
 
-MAX_PIXELS = 64_000_000  # a larger image is no frame of a video, but may be a decompression bomb
+MAX_PIXELS = 64_000_000  # of an image; a larger image may be a decompression bomb
+LOCK_NAME = ".lock"      # hidden, so that listings of the folder do not show it
 
 
 def readlines(filename: str | Path) -> list[str]:
-    """Return the lines of a text file, without their line ends.
+    """Return the lines of a text file, without line ends.
 
     Raises:
         DataError: the file is missing or is not text.
@@ -34,24 +36,24 @@ def readlines(filename: str | Path) -> list[str]:
 
 
 def check_data_path(path: str | Path) -> None:
-    """Raise a DataError where --data_path is no folder."""
+    """Raise a DataError if --data_path is not a folder."""
     if not Path(path).is_dir():
-        raise DataError(f"--data_path {path} does not exist; give the folder of the data (README, "
-                        "'KITTI data')")
+        raise DataError(f"--data_path {path} does not exist; give the folder of the data "
+                        "(docs/kitti.md)")
 
 
 def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """Write a file as a whole or not at all, whatever ends the program or the machine.
+    """Write a complete file or leave the former file, even after a kill or a power cut.
 
     Args:
-        path: of the file; its folder is made.
-        content: of the file, or what writes it into an open one.
+        path: the file; its folder is created if missing.
+        content: bytes, or a function that writes them to an open file.
 
     Raises:
-        DataError: it cannot be written; what was there before is still there.
+        DataError: the file cannot be written; the former file is unchanged.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # others may write it
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # unique among processes
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -64,30 +66,25 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
         raise DataError(f"{path} cannot be written: {error.strerror}; free some space, or "
                         "choose another folder") from None
     finally:
-        with suppress(OSError):  # it is there no more if it has its name, and else is no use
+        with suppress(OSError):  # it is missing after a successful replace
             temporary.unlink()
 
 
-def lock(file: TextIO) -> bool:
-    """Lock an open file for this process and those it starts with it; False if others have it.
+def lock_folder(folder: Path) -> AcquireReturnProxy:
+    """Wait until no other process has locked a folder, then lock it: `with lock_folder(folder):`.
 
-    The lock ends with the last of these processes. Where there are no locks, as on Windows, this
-    is True.
+    Raises:
+        DataError: the folder cannot be written, or its file system has no locks.
     """
-    if os.name != "posix":
-        return True
-    import fcntl
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # there are file systems without locks
-        return True
-    return True
+        return FileLock(folder / LOCK_NAME).acquire()
+    except (OSError, NotImplementedError) as error:
+        raise DataError(f"{folder} cannot be locked: {error}; use a folder that you may write to, "
+                        "on a file system with locks") from None
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring a rename to the disk (on Windows, folders cannot be opened, and need not be)."""
+    """Flush a rename to the disk (Windows cannot open folders, and does not need this)."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -98,35 +95,36 @@ def _sync_folder(folder: Path) -> None:
 
 
 def npy(array: np.ndarray) -> memoryview:
-    """Return the content of a .npy file."""
+    """Encode an array as a .npy file."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getbuffer()
 
 
 def save_array(path: str | Path, array: np.ndarray) -> None:
-    """Write a .npy file, as a whole or not at all."""
+    """Write an array to a .npy file, atomically."""
     write_atomically(path, npy(array))
 
-# What a header or a pickle that is broken raises, in numpy, tokenize and pickle
+
+# What numpy, tokenize and pickle raise for a broken header or pickle
 BROKEN = (ValueError, EOFError, KeyError, TypeError, IndexError, AttributeError, RuntimeError,
           SyntaxError, ImportError, MemoryError, OverflowError, tokenize.TokenError,
           pickle.UnpicklingError)
 
 
 def read_array(content: bytes, objects: bool = False) -> np.ndarray:
-    """Read a .npy of plain values.
+    """Decode a .npy file without running code from it.
 
     Args:
-        content: of the file.
-        objects: also read, as the original's ground truth has it, an array of float arrays.
+        content: the bytes of the file.
+        objects: also accept an object array of float arrays, as in the original's ground truth.
 
     Returns:
-        An array that cannot be written to.
+        A read-only array.
 
     Raises:
-        ValueError: it is broken, says that it has more or fewer values than it has, or its pickle
-            asks for more than float arrays.
+        ValueError: the file is broken, its size differs from its header's, or its pickle asks for
+            anything but float arrays.
     """
     try:
         return _read(content, objects)
@@ -152,13 +150,13 @@ def _read(content: bytes, objects: bool) -> np.ndarray:
 
 
 class _FloatArrayUnpickler(pickle.Unpickler):
-    """Builds numpy arrays and refuses everything else that a pickle can call."""
+    """Build NumPy arrays from a pickle, and refuse every other function that a pickle can call."""
 
     ALLOWED = frozenset({("multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"),
-                         ("_codecs", "encode")})  # the last as numpy's oldest pickles write bytes
+                         ("_codecs", "encode")})  # _codecs: bytes in NumPy's oldest pickles
 
     def find_class(self, module: str, name: str):
-        """Return what a pickle names, if an array needs it."""
+        """Return the function or class that a pickle names, if arrays need it."""
         package, last = module.partition(".")[0], module.rpartition(".")[2]
         if package in ("numpy", "_codecs") and (last, name) in self.ALLOWED:
             return super().find_class(module, name)

@@ -1,4 +1,4 @@
-"""The machine that a run finds: whether it can compile, how its C library treats memory."""
+"""Adapt a process to its machine: compiler, memory layout of tensors, memory of the C library."""
 from __future__ import annotations
 
 import ctypes
@@ -13,25 +13,25 @@ TOP_PAD = 256 * 2**20  # bytes by which the heap grows at once
 
 
 def compiler_fault(device: torch.device) -> str | None:
-    """Compile a trifle; return why that does not work here, or None if it does."""
+    """Compile a tiny function; return why torch.compile fails on this machine, or None."""
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
-    except (RuntimeError, OSError, ImportError) as error:  # the compiler's own are RuntimeErrors
+    except (RuntimeError, OSError, ImportError) as error:  # the compiler raises RuntimeErrors
         return f"nothing can be compiled here ({' '.join(str(error).split())[:200]})"
     return None
 
 
 def trains_channels_last(device: torch.device) -> bool:
-    """Whether convolutions and their gradients are faster with the channels last.
+    """Whether training is faster in the memory format channels_last.
 
-    On a CPU with AVX-512 a step of the networks takes three quarters of the time so, with AVX2 more
-    than with the channels first. (Prediction is faster on all of them.)
+    On a CPU with AVX-512, channels_last takes three quarters of a step's time; with AVX2 it is
+    slower than channels first. (Prediction is faster with channels_last on every CPU.)
     """
     return device.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def prepare_for_steps(device: torch.device, deterministic: bool) -> None:
-    """Set this process up for many steps of the same shapes."""
+    """Configure PyTorch and the C library for many steps with the same tensor shapes."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = not deterministic
         torch.set_float32_matmul_precision("highest")  # no TF32 in geometry and pyramid
@@ -40,17 +40,17 @@ def prepare_for_steps(device: torch.device, deterministic: bool) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed: half a CPU step's time in the loss is page faults.
+    """Make the C library keep freed memory: page faults take half of the loss's time on a CPU.
 
-    Tensors of a step are freed and asked for again, step after step. glibc gives blocks of
-    more than 32 MB back to the system each time, and new ones come page by page, zeroed. Elsewhere
-    than on Linux this does nothing.
+    A step frees its tensors and the next step allocates them again. By default, glibc returns
+    blocks of more than 32 MB to the system each time, and the system hands out new blocks page by
+    page, zeroed. On other systems than Linux this does nothing.
     """
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(M_ARENA_MAX, 1)  # what the backward pass frees, the forward pass takes
+        mallopt(M_ARENA_MAX, 1)  # one arena: the forward pass reuses what the backward pass frees
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, NEVER)
         mallopt(M_TOP_PAD, TOP_PAD)

@@ -1,4 +1,4 @@
-"""Every random generator of a process: seeded, saved, restored; and runs equal bit for bit."""
+"""Seed, save and restore the random generators of a process, and make runs equal bit for bit."""
 from __future__ import annotations
 
 import os
@@ -11,17 +11,17 @@ import torch
 
 
 def draw_seed() -> int:
-    """Return a seed that nobody has chosen."""
+    """Draw a seed from the operating system's randomness."""
     return random.SystemRandom().randrange(2**31)
 
 
 def mix(*numbers: int) -> int:
-    """Return a seed of 63 bits that differs wherever one of the `numbers`, all >= 0, does."""
+    """Hash integers >= 0 to a seed of 63 bits; different integers give different seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def seed_all(*numbers: int) -> None:
-    """Seed the generators of python, numpy and torch, on all devices."""
+    """Seed the generators of Python, NumPy and PyTorch, on all devices."""
     seed = mix(*numbers)
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -30,7 +30,7 @@ def seed_all(*numbers: int) -> None:
 
 @contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """Seed the generators of the CPU; leave them as they were found."""
+    """Seed the generators of the CPU inside this context, and restore their states after it."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     seed = mix(*numbers)
     random.seed(seed)
@@ -45,7 +45,7 @@ def seeded(*numbers: int) -> Iterator[None]:
 
 
 def get_states(device: torch.device) -> dict[str, object]:
-    """Return the states of all generators, as `torch.load` reads them without running code."""
+    """Return the states of all generators, in types that `torch.load(weights_only=True)` reads."""
     kind, key, *rest = np.random.get_state()
     states = {"python": random.getstate(), "numpy": (kind, key.tolist(), *rest),
               "torch": torch.get_rng_state()}
@@ -55,7 +55,7 @@ def get_states(device: torch.device) -> dict[str, object]:
 
 
 def set_states(states: dict[str, object], device: torch.device) -> None:
-    """Set all generators to what `get_states` returned, perhaps on another kind of device."""
+    """Restore what `get_states` returned, perhaps on another kind of device."""
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
@@ -64,13 +64,13 @@ def set_states(states: dict[str, object], device: torch.device) -> None:
 
 
 def make_deterministic() -> None:
-    """Have PyTorch choose operations that give the same bits each time, and name those that don't.
+    """Make PyTorch choose deterministic operations, and warn where there are none.
 
-    On a CPU all do. On a GPU it warns of some that have no such form: the gradients of reflected
-    borders and of lookups.
+    All operations are deterministic on a CPU. On a GPU, PyTorch warns of the gradients of
+    reflection padding and of lookups.
 
     Source: https://pytorch.org/docs/stable/notes/randomness.html
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads what isn't written
+    torch.utils.deterministic.fill_uninitialized_memory = False  # no code reads unwritten memory

@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: the first is noted, the second ends it; workers hear none."""
+"""Handle the signals that ask a run to stop: the first is noted, the second stops it at once."""
 from __future__ import annotations
 
 import os
@@ -9,17 +9,17 @@ import time
 from contextlib import suppress
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)  # a scheduler's, and Ctrl-C
-ECHO = 1.0  # seconds within which a launcher passes on the signal that its processes have had
+SIGNALS = (signal.SIGTERM, signal.SIGINT)  # a job scheduler's, and Ctrl-C
+ECHO = 1.0  # seconds within which a launcher forwards the signal that its processes already got
 
 
 class StopRequest:
-    """Whether a signal has asked the run to end, since this context was entered.
+    """Remember, inside this context, whether a signal has asked the run to stop.
 
-    Outside the main thread signals cannot be caught, and nothing is noted.
+    Python handles signals in the main thread only; in another thread this does nothing.
 
     Attributes:
-        number: of the signal, 0 as long as none has come.
+        number: the signal's number, 0 before the first signal.
     """
 
     def __init__(self):
@@ -27,13 +27,13 @@ class StopRequest:
         self._former = {}
 
     def __enter__(self) -> StopRequest:
-        """Take the signals over."""
+        """Install the signal handlers."""
         if threading.current_thread() is threading.main_thread():
             self._former = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the signals back."""
+        """Restore the former signal handlers."""
         for number, handler in self._former.items():
             signal.signal(number, handler)
 
@@ -42,20 +42,20 @@ class StopRequest:
         if not self.number:
             self.number, self._noted = number, time.monotonic()
             _write(f"\n{name}: finishing the step and saving; once more to stop at once\n")
-        elif time.monotonic() - self._noted > ECHO:  # a file half-written has a temporary name
+        elif time.monotonic() - self._noted > ECHO:  # safe: unfinished files have temporary names
             _write(f"\nstopped at once by a second {name}\n")
             os._exit(128 + number)
 
 
 def leave_interrupts_to_parent(_: int = 0) -> None:
-    """Have a worker outlive a Ctrl-C, which goes to all processes: its parent ends it.
+    """Make a worker process ignore Ctrl-C, which reaches all processes; the parent ends the worker.
 
-    A worker that is interrupted while it hands something over leaves the others waiting.
+    A worker that is interrupted while it hands over a batch would block the other workers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write(text: str) -> None:
-    """Write to stderr from a signal handler; whoever reads it may have ended of the same signal."""
+    """Write to stderr from a signal handler; the same signal may have ended the reader."""
     with suppress(OSError, ValueError, AttributeError):
         os.write(sys.__stderr__.fileno(), text.encode())

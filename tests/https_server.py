@@ -1,4 +1,4 @@
-"""A real https server on loopback, whose authority the tests bring along."""
+"""Serve files over https on this machine, with a certificate authority made for the tests."""
 from __future__ import annotations
 
 import http.server
@@ -10,16 +10,16 @@ import zipfile
 
 
 class Server:
-    """Files by path, and how the next requests are to fail.
+    """The files to serve, the requests so far, and how the next requests fail.
 
     Attributes:
         files: {path: content}.
-        asked: (path, Range header) of all files asked for so far.
-        sized: paths of which only the size was asked.
-        cuts: after how many bytes each of the next answers breaks off.
-        statuses: what each of the next requests is answered with.
-        location: where everything is redirected to.
-        is_plain: answer without ranges, as the simplest servers do.
+        asked: (path, Range header) of every GET request so far.
+        sized: path of every HEAD request so far.
+        cuts: numbers of bytes after which the next answers break off.
+        statuses: status codes of the next answers.
+        location: URL that every GET request is redirected to.
+        is_plain: ignore the Range header, as the simplest servers do.
     """
 
     def __init__(self):
@@ -72,19 +72,19 @@ class Server:
 
 
 def serve(server, authority=None):
-    """Serve on loopback until the generator is closed; yields the base of its URLs."""
+    """Serve until the generator is closed; yield the base of the URLs."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), server.handler()) as httpd:
         if authority:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             authority.issue_cert("127.0.0.1").configure_cert(context)
             httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        yield f"http{'s' * bool(authority)}://127.0.0.1:{httpd.server_port}"
+        threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"{'https' if authority else 'http'}://127.0.0.1:{httpd.server_port}"
         httpd.shutdown()
 
 
 def archive(entries):
-    """Return the bytes of a zip of {name, or ZipInfo: content}."""
+    """Zip {name or ZipInfo: content}; return the bytes of the zip."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as content:
         for name, text in entries.items():

@@ -1,4 +1,4 @@
-"""preparation/archives.py: archives from a real https server, unpacked, deleted, resumed."""
+"""preparation.archives: download from an https server, unpack, delete, resume."""
 import os
 import re
 import shutil
@@ -18,6 +18,7 @@ from datasets.splits import SPLITS, parse_line, read_split
 from preparation import archives
 from preparation.archives import ODOMETRY, PUBLISHED, archive_urls
 from runtime.downloads import unpack
+from runtime.files import LOCK_NAME
 
 DATE, DRIVE = "2011_09_26", "2011_09_26_drive_0002_sync"
 CALIBRATION_ZIP, DRIVE_ZIP = f"raw_data/{DATE}_calib.zip", f"raw_data/{DATE}_drive_0002/{DRIVE}.zip"
@@ -32,7 +33,7 @@ run(prepare_data.main)
 
 
 def drive_files():
-    """Return {path in the archive: content} of all that the eigen split reads of a drive."""
+    """Return {path in the archive: content} of the files that the eigen split reads of a drive."""
     files = {f"{DATE}/{DRIVE}/oxts/dataformat.txt": "x"}
     for line in read_split(SPLITS / "eigen" / "test_files.txt"):
         folder, frame, _ = parse_line(line)
@@ -47,7 +48,7 @@ CALIBRATION = {f"{DATE}/calib_cam_to_cam.txt": "a", f"{DATE}/calib_velo_to_cam.t
 
 @pytest.fixture
 def kitti(server, monkeypatch, tmp_path):
-    """Serve a KITTI of one drive and its calibration; returns what the drive's archive holds."""
+    """Serve a KITTI of one drive and its calibration; return the files of the drive's archive."""
     raw_list = tmp_path / "archives.txt"
     raw_list.write_text(f"{PUBLISHED}{CALIBRATION_ZIP}\n{PUBLISHED}{DRIVE_ZIP}\n")
     monkeypatch.setattr(archives, "SERVER", server.url + "/")
@@ -59,7 +60,7 @@ def kitti(server, monkeypatch, tmp_path):
 
 @pytest.fixture
 def download(script, tmp_path):
-    """Run `prepare_data.py kitti --download` for the eigen split, or with other flags."""
+    """Run `prepare_data.py kitti --download`, for the eigen split unless flags say otherwise."""
     def call(*flags):
         return script("prepare_data", "kitti", "--data_path", tmp_path / "data", "--download",
                       *(flags or ("--split", "eigen")))
@@ -68,7 +69,7 @@ def download(script, tmp_path):
 
 @pytest.fixture
 def start(server, tmp_path, monkeypatch):
-    """Start the same in a process of its own, for it to be killed."""
+    """Start the same command in another process, which the test kills."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     def call():
@@ -80,8 +81,9 @@ def start(server, tmp_path, monkeypatch):
 
 
 def content_of(folder):
+    """Return {path: content} of the files in a folder, without its lock."""
     return {path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in folder.glob("**/*") if path.is_file()}
+            for path in folder.glob("**/*") if path.is_file() and path.name != LOCK_NAME}
 
 
 def as_bytes(files):
@@ -92,12 +94,11 @@ def as_bytes(files):
 def wait_until(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "nothing came of it"
+        assert time.monotonic() < end, "the condition never came true"
         time.sleep(0.01)
 
 
-def test_archives_are_fetched_unpacked_and_deleted_and_then_there_is_nothing_to_do(
-        kitti, server, download, tmp_path):
+def test_archives_are_downloaded_unpacked_and_deleted_once(kitti, server, download, tmp_path):
     outcome = download()
     assert outcome.status == 0, outcome
     assert content_of(tmp_path / "data") == as_bytes({**CALIBRATION, **kitti})
@@ -110,8 +111,7 @@ def test_archives_are_fetched_unpacked_and_deleted_and_then_there_is_nothing_to_
     assert len(server.sized) == 2
 
 
-def test_a_transfer_that_breaks_off_goes_on_where_it_was(kitti, server, download, tmp_path,
-                                                         monkeypatch):
+def test_a_download_that_breaks_off_resumes(kitti, server, download, tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "TRIES", 2)
     server.cuts = [10**6, 5000, 0]
     outcome = download()
@@ -125,7 +125,7 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_was(kitti, server, download
     assert content_of(tmp_path / "data") == as_bytes({**CALIBRATION, **kitti})
 
 
-def test_killed_in_a_download_it_goes_on_where_it_was(kitti, server, start, download, tmp_path):
+def test_a_download_that_is_killed_resumes(kitti, server, start, download, tmp_path):
     answer, blocked = server.answer, threading.Event()
 
     def hang(request):
@@ -148,9 +148,8 @@ def test_killed_in_a_download_it_goes_on_where_it_was(kitti, server, start, down
     assert content_of(tmp_path / "data") == as_bytes({**CALIBRATION, **kitti})
 
 
-def test_killed_while_it_unpacks_it_unpacks_the_archive_again(kitti, server, start, download,
-                                                              tmp_path):
-    # at the end of the archive, so that what the split reads is all there long before
+def test_an_archive_is_unpacked_again_after_a_kill(kitti, server, start, download, tmp_path):
+    # these files end the archive: the files that the split reads are extracted before the kill
     more = {f"{DATE}/{DRIVE}/image_00/data/{i:010d}.png": b"x" for i in range(2000)}
     server.files[f"/{DRIVE_ZIP}"] = archive({**kitti, **more})
     run, first = start(), tmp_path / "data" / next(iter(more))
@@ -165,7 +164,7 @@ def test_killed_while_it_unpacks_it_unpacks_the_archive_again(kitti, server, sta
     assert content_of(tmp_path / "data") == as_bytes({**CALIBRATION, **kitti, **more})
 
 
-def test_odometrys_folder_dataset_is_left_out(kitti, server, download, tmp_path):
+def test_the_odometry_archives_lose_their_top_folder(kitti, server, download, tmp_path):
     assert archive_urls(odometry=True) == [f"{server.url}/{name}" for name in ODOMETRY]
     contents = ({"dataset/": "", "dataset/poses/": "", "dataset/poses/09.txt": "1"},
                 {"dataset/sequences/09/calib.txt": "2"},
@@ -182,7 +181,7 @@ def test_odometrys_folder_dataset_is_left_out(kitti, server, download, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "dataset/../../evil", "link"])
-def test_an_archive_that_leads_out_of_the_folder_is_refused_and_the_others_are_not(
+def test_an_archive_that_would_leave_the_folder_is_refused_alone(
         kitti, server, download, tmp_path, name):
     entry = zipfile.ZipInfo(name)
     entry.external_attr = ((stat.S_IFLNK if name == "link" else stat.S_IFREG) | 0o644) << 16
@@ -196,8 +195,7 @@ def test_an_archive_that_leads_out_of_the_folder_is_refused_and_the_others_are_n
     assert sorted(p.name for p in tmp_path.iterdir()) == ["archives.txt", "authority.pem", "data"]
 
 
-def test_a_broken_archive_is_kept_named_and_fetched_again_when_it_is_deleted(
-        kitti, server, download, tmp_path):
+def test_a_broken_archive_is_named_and_kept_until_deleted(kitti, server, download, tmp_path):
     content = server.files[f"/{CALIBRATION_ZIP}"]
     server.files[f"/{CALIBRATION_ZIP}"] = content[:-10]
     assert f"{DATE}_calib.zip is refused: it cannot be unpacked" in one_line(download(), 1)
@@ -206,15 +204,14 @@ def test_a_broken_archive_is_kept_named_and_fetched_again_when_it_is_deleted(
     assert download().status == 0
 
 
-def test_an_archive_that_is_gone_is_named_and_the_others_are_fetched(kitti, server, download,
-                                                                     tmp_path):
+def test_a_missing_archive_is_named_and_the_others_come(kitti, server, download, tmp_path):
     server.statuses = [404]
     error = one_line(download(), 1)
     assert f"{CALIBRATION_ZIP} cannot be fetched: Not Found" in error
     assert content_of(tmp_path / "data") == as_bytes(kitti)
 
 
-def test_a_server_without_the_archives_gets_one_line(kitti, server, download, monkeypatch):
+def test_a_server_without_the_archives_is_one_error_line(kitti, server, download, monkeypatch):
     server.files = {}
     assert "calib.zip cannot be fetched (Not Found); run the same" in one_line(download(), 1)
     monkeypatch.setattr(archives, "SERVER", "https://127.0.0.1:9/")  # nothing listens there
@@ -222,7 +219,7 @@ def test_a_server_without_the_archives_gets_one_line(kitti, server, download, mo
     assert server.asked == []
 
 
-def test_what_cannot_fit_is_refused_before_anything_is_fetched(kitti, server, download, tmp_path):
+def test_a_disk_that_is_too_small_is_found_before_downloading(kitti, server, download, tmp_path):
     class Huge(bytes):
         def __len__(self):
             return 10**15
@@ -234,14 +231,13 @@ def test_what_cannot_fit_is_refused_before_anything_is_fetched(kitti, server, do
     assert content_of(tmp_path / "data") == {}
 
 
-def test_an_archive_of_a_server_that_sends_more_than_the_bound_is_refused(
-        kitti, server, download, monkeypatch):
+def test_an_archive_larger_than_the_bound_is_refused(kitti, server, download, monkeypatch):
     monkeypatch.setattr(archives, "MAX_BYTES", 2000)
-    assert "more than the 2000 it may have" in one_line(download(), 1)
+    assert "more than the 2000 bytes allowed" in one_line(download(), 1)
     assert (server.asked[0][0], len(server.asked)) == (f"/{CALIBRATION_ZIP}", 2)
 
 
-def test_an_archive_that_has_no_room_is_kept_and_none_of_it_is_unpacked(tmp_path):
+def test_an_archive_is_kept_whole_where_its_files_have_no_room(tmp_path):
     size, lie = 5000, 0xFFFFFFF0
     count = shutil.disk_usage(tmp_path).free // lie + 1
     content = archive({str(i): "x" * size for i in range(count)})

@@ -1,0 +1,102 @@
+"""runtime.files: text, atomic writes, folder locks, and arrays read without running code."""
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, Malicious
+from filelock import FileLock, Timeout
+
+from runtime import files
+from runtime.errors import DataError
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match="folder cannot be written"):
+        files.write_atomically(tmp_path / "folder", b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_write_replaces_the_whole_file(tmp_path):
+    for content in (b"first", b"second"):
+        files.write_atomically(tmp_path / "new" / "file", content)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
+    assert (tmp_path / "new" / "file").read_bytes() == b"second"
+
+
+def test_concurrent_writers_leave_the_complete_file_of_one(tmp_path):
+    lines = ("import sys; from runtime.files import write_atomically\n"
+             "for _ in range(50): write_atomically(sys.argv[1], sys.argv[2].encode() * 300_000)")
+    writers = [subprocess.Popen([sys.executable, "-c", lines, tmp_path / "file", letter], cwd=ROOT)
+               for letter in "abc"]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert (tmp_path / "file").read_bytes() in [letter * 300_000 for letter in (b"a", b"b", b"c")]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_lock_ends_with_its_process(tmp_path):
+    lines = ("import sys; from pathlib import Path; from runtime.files import lock_folder\n"
+             "with lock_folder(Path(sys.argv[1])): print(flush=True); input()")
+    with subprocess.Popen([sys.executable, "-c", lines, tmp_path], cwd=ROOT,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / files.LOCK_NAME).acquire(timeout=0.1)
+        process.kill()
+    with files.lock_folder(tmp_path), pytest.raises(Timeout):
+        FileLock(tmp_path / files.LOCK_NAME).acquire(timeout=0.1)
+    with files.lock_folder(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [files.LOCK_NAME]
+
+
+def test_a_folder_that_cannot_be_locked_is_named(tmp_path):
+    (tmp_path / files.LOCK_NAME).mkdir()
+    with pytest.raises(DataError, match=r"cannot be locked: .*; use a folder that you may write"):
+        files.lock_folder(tmp_path)
+
+
+def test_a_missing_or_binary_text_file_is_named(tmp_path):
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="bytes cannot be read as text"):
+        files.readlines(tmp_path / "bytes")
+    with pytest.raises(DataError, match="absent is missing"):
+        files.readlines(tmp_path / "absent")
+
+
+def test_a_data_path_that_is_missing_or_a_file_is_refused(tmp_path):
+    files.check_data_path(tmp_path)
+    (tmp_path / "file").touch()
+    for name in ("file", "absent"):
+        with pytest.raises(DataError, match=rf"--data_path .*{name} does not exist; .*kitti\.md"):
+            files.check_data_path(tmp_path / name)
+
+
+def array_file(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=True)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("array", [
+    np.arange(6, dtype=np.float32).reshape(2, 3), np.asfortranarray(np.eye(3)[:2]),
+    np.empty((0, 4)), np.array(7)], ids=["c", "fortran", "empty", "scalar"])
+def test_an_array_is_read_as_numpy_reads_it(array):
+    found = files.read_array(array_file(array))
+    np.testing.assert_array_equal(found, array)
+    assert found.dtype == array.dtype
+    assert files.npy(array) == array_file(array)
+
+
+def test_an_array_file_that_lies_or_runs_code_is_refused(tmp_path):
+    whole = array_file(np.arange(6.0))
+    for content in (whole[:-1], whole + b"x", whole[:20], b"text"):
+        with pytest.raises(ValueError, match="Error"):
+            files.read_array(content)
+    trap = np.array([Malicious(tmp_path / "trap")], object)
+    with pytest.raises(ValueError, match="it holds objects, not numbers"):
+        files.read_array(array_file(trap))
+    with pytest.raises(ValueError, match="which float arrays don't need"):
+        files.read_array(array_file(trap), objects=True)
+    assert not (tmp_path / "trap").exists()
