@@ -165,6 +165,5 @@ def read_depth_png(path: str | Path) -> np.ndarray:
         raise DataError(f"{path} has {values.shape[-1]} channels; a depth PNG has one channel, of "
                         "16 bits")
     if values.dtype.itemsize < 2:
-        raise DataError(f"{path} has 8 bits a pixel; a depth PNG has 16: metres x "
-                        f"{DEPTH_PNG_SCALE:g}")
+        raise DataError(f"{path} has 8 bits; a depth PNG has 16, of metres x {DEPTH_PNG_SCALE:g}")
     return values.astype(np.float32) / DEPTH_PNG_SCALE

@@ -85,20 +85,30 @@ def convert_all_pngs(data_path: str | Path) -> list[str]:
     for folder in {png.parent for png in pngs}:
         for abandoned in folder.glob("*.jpg.*.tmp"):  # left by a killed run
             abandoned.unlink(missing_ok=True)
+    chunks = [pngs[i:i + CHUNK] for i in range(0, len(pngs), CHUNK)]
     faults = []
-    pool = ProcessPoolExecutor(min(os.cpu_count() or 1, len(pngs)), initializer=_prepare_worker)
-    try:
-        for fault in tqdm(pool.map(convert_png, pngs, chunksize=CHUNK), desc="PNG to JPEG",
-                          total=len(pngs), unit=" images", dynamic_ncols=True):
-            if fault:
-                faults.append(fault)
-                tqdm.write(fault, file=sys.stderr)
-    except BrokenProcessPool:
-        raise DataError("a process that converts images has died, perhaps for lack of memory; run "
-                        "the same command again to go on where it stopped") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with (ProcessPoolExecutor(min(os.cpu_count() or 1, len(chunks)),
+                              initializer=_prepare_worker) as pool,
+          tqdm(desc="PNG to JPEG", total=len(pngs), unit=" images", dynamic_ncols=True) as bar):
+        try:
+            futures = [pool.submit(_convert_chunk, chunk) for chunk in chunks]
+            for chunk, future in zip(chunks, futures, strict=True):
+                for fault in future.result():
+                    faults.append(fault)
+                    tqdm.write(fault, file=sys.stderr)
+                bar.update(len(chunk))
+        except BrokenProcessPool:  # cancelling its futures, as pool.map does, hangs Python 3.11
+            raise DataError("a process that converts images has died, perhaps for lack of memory; "
+                            "run the same command again to go on where it stopped") from None
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return faults
+
+
+def _convert_chunk(pngs: list[Path]) -> list[str]:
+    """Convert PNGs, and return one message for each PNG that was kept."""
+    return [fault for png in pngs if (fault := convert_png(png))]
 
 
 def _prepare_worker() -> None:
