@@ -1,4 +1,4 @@
-"""KITTI's own files: calibration, velodyne scans, poses, and depth maps made from them."""
+"""Read KITTI's calibration, velodyne scans and poses, and project scans into depth maps."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,12 +8,12 @@ import numpy as np
 from runtime.errors import DataError
 from runtime.files import MAX_PIXELS, readlines
 
-DEPTH_PNG_SCALE = 256.0  # KITTI's depth PNGs hold metres x 256, 0 = none
-POINT_BYTES = 16  # of a velodyne's point: x, y, z in metres and reflectance, float32
+DEPTH_PNG_SCALE = 256.0  # KITTI's depth PNGs store metres x 256; 0 marks pixels without depth
+POINT_BYTES = 16         # one velodyne point: x, y, z in metres and reflectance, each float32
 
 
 def read_calib_file(path: str | Path) -> dict[str, np.ndarray]:
-    """Read `key: numbers` lines; values that are not numbers (dates) are left out.
+    """Read the lines `key: numbers` of a calibration file; lines such as dates are skipped.
 
     Raises:
         DataError: the file is missing or not text.
@@ -28,8 +28,12 @@ def read_calib_file(path: str | Path) -> dict[str, np.ndarray]:
     return calibration
 
 
-def _calibration(path: Path, **sizes: int) -> list[np.ndarray]:
-    """Return the entries named in `sizes`, which must have as many numbers as it says."""
+def _read_calibration_entries(path: Path, **sizes: int) -> list[np.ndarray]:
+    """Return the calibration entries named by `sizes`, whose values are the expected lengths.
+
+    Raises:
+        DataError: an entry is missing, has another length, or is not finite.
+    """
     found = read_calib_file(path)
     for key, size in sizes.items():
         if key not in found or found[key].size != size or not np.isfinite(found[key]).all():
@@ -39,10 +43,11 @@ def _calibration(path: Path, **sizes: int) -> list[np.ndarray]:
 
 
 def load_velodyne_points(filename: str | Path) -> np.ndarray:
-    """Read a scan as (N, 4) homogeneous points: x forward, y left, z up, in metres, and 1.
+    """Read a velodyne scan as (N, 4) homogeneous points: x forward, y left, z up, in metres.
 
     Raises:
-        DataError: the file is missing, holds no whole number of points, or one that is not finite.
+        DataError: the file is missing, its size is not a multiple of one point, or a point is not
+            finite.
     """
     try:
         content = np.fromfile(filename, np.uint8)
@@ -52,10 +57,10 @@ def load_velodyne_points(filename: str | Path) -> np.ndarray:
     except OSError as error:
         raise DataError(f"{filename} cannot be read: {error}") from None
     if content.size == 0 or content.size % POINT_BYTES:
-        raise DataError(f"{filename} has {content.size} bytes, which is no multiple of "
-                        f"{POINT_BYTES} as whole points have; extract it again")
+        raise DataError(f"{filename} has {content.size} bytes, expected a multiple of "
+                        f"{POINT_BYTES} (whole points); extract it again")
     points = content.view(np.float32).reshape(-1, 4)
-    if not np.isfinite(points.sum()):  # a sum says it in a third of the time
+    if not np.isfinite(points.sum()):  # three times faster than a check of every value
         raise DataError(f"{filename} has points that are not finite; extract it again")
     points[:, 3] = 1
     return points
@@ -66,71 +71,85 @@ def generate_depth_map(calib_dir: str | Path, velo_filename: str | Path, cam: in
     """Project a velodyne scan into a colour camera.
 
     Args:
-        calib_dir: the date's folder, with calib_cam_to_cam.txt and calib_velo_to_cam.txt.
+        calib_dir: folder of a date, with calib_cam_to_cam.txt and calib_velo_to_cam.txt.
         velo_filename: the scan.
         cam: 2 (left) or 3 (right).
         vel_depth: store the scanner's forward distance instead of the camera's z.
 
     Returns:
-        (H, W) float32 metres, 0 where no point falls.
+        (H, W) float32 metres, 0 at pixels without a point.
 
     Raises:
         DataError: a file is missing or incomplete.
     """
     calib_dir = Path(calib_dir)
-    size, R_rect, P_rect = _calibration(calib_dir / "calib_cam_to_cam.txt",
-                                        **{"S_rect_02": 2, "R_rect_00": 9, f"P_rect_0{cam}": 12})
-    R, t = _calibration(calib_dir / "calib_velo_to_cam.txt", R=9, T=3)
-    velo_to_cam, rectify = np.eye(4), np.eye(4)
-    velo_to_cam[:3, :3], velo_to_cam[:3, 3] = R.reshape(3, 3), t
-    rectify[:3, :3] = R_rect.reshape(3, 3)
-    velo_to_image = P_rect.reshape(3, 4) @ rectify @ velo_to_cam
-
-    if not (size.min() >= 1 and size.prod() <= MAX_PIXELS):
-        raise DataError(f"{calib_dir / 'calib_cam_to_cam.txt'} has an S_rect_02 of "
-                        f"{size[0]:g}x{size[1]:g} pixels, which no camera has; extract the date's "
-                        "calibration again (<date>_calib.zip)")
-    shape = tuple(map(int, size[::-1]))
+    velo_to_image, shape = _read_projection(calib_dir, cam)
     points = load_velodyne_points(velo_filename)
-    points = points[_may_be_seen(points, velo_to_image, shape)]
+    points = points[_find_visible_points(points, velo_to_image, shape)]
     u, v, z = _project(points, velo_to_image)
     in_front = z > 0
-    pixels = np.stack([v[in_front], u[in_front]]) / z[in_front]
+    pixels = np.stack([v[in_front], u[in_front]]) / z[in_front]            # (2, N) row, column
     # Faithful: eigen's ground truth is the scanner's forward distance, not the camera's z
-    depth = (points[:, 0] if vel_depth else z)[in_front]
+    depth = (points[:, 0] if vel_depth else z)[in_front]                   # (N,)
     return nearest_returns(pixels, depth, shape)
 
 
+def _read_projection(calib_dir: Path, cam: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return the (3, 4) projection from velodyne to camera `cam`, and its image size (H, W)."""
+    path = calib_dir / "calib_cam_to_cam.txt"
+    size, R_rect, P_rect = _read_calibration_entries(
+        path, **{"S_rect_02": 2, "R_rect_00": 9, f"P_rect_0{cam}": 12})
+    R, t = _read_calibration_entries(calib_dir / "calib_velo_to_cam.txt", R=9, T=3)
+    velo_to_cam, rectify = np.eye(4), np.eye(4)
+    velo_to_cam[:3, :3], velo_to_cam[:3, 3] = R.reshape(3, 3), t
+    rectify[:3, :3] = R_rect.reshape(3, 3)
+    if not (size.min() >= 1 and size.prod() <= MAX_PIXELS):
+        raise DataError(f"{path} has an S_rect_02 of {size[0]:g}x{size[1]:g} pixels, expected 1 to "
+                        f"{MAX_PIXELS:,} pixels; extract the date's calibration again "
+                        "(<date>_calib.zip)")
+    width, height = map(int, size)
+    return P_rect.reshape(3, 4) @ rectify @ velo_to_cam, (height, width)
+
+
 def _project(points: np.ndarray, matrix: np.ndarray) -> list[np.ndarray]:
-    """Return the three rows of `matrix` (3, 4) @ `points` (N, 4), in the precision of `matrix`."""
-    # written out, for @ has threads of its own, which processes side by side keep from running
+    """Return the rows of `matrix` (3, 4) @ `points` (N, 4), in the precision of `matrix`."""
+    # written out because @ starts threads, which compete with the loader's other processes
     x, y, z = points[:, :3].T.astype(matrix.dtype, order="C")
     return [a * x + b * y + c * z + d for a, b, c, d in matrix]
 
 
-def _may_be_seen(points: np.ndarray, velo_to_image: np.ndarray,
-                 shape: tuple[int, int]) -> np.ndarray:
-    """Return the indices of `points` (N, 4) ahead that fall into the image, or right beside it.
+def _find_visible_points(points: np.ndarray, velo_to_image: np.ndarray,
+                         shape: tuple[int, int]) -> np.ndarray:
+    """Return the indices of the points (N, 4) ahead that fall into the image or right beside it.
 
-    They are a fifth of a scan. Single precision finds them sooner than double would.
+    About a fifth of a scan remains. Single precision makes this first selection faster.
     """
     u, v, z = _project(points, velo_to_image.astype(np.float32))
-    margin = z + 1  # a pixel and, where z is small, more than float32 can be wrong
+    margin = z + 1  # one pixel and, for small z, more than the rounding error of float32
     return np.flatnonzero((points[:, 0] >= 0)
                           & (v > -margin) & (v < shape[0] * z + margin)
                           & (u > -margin) & (u < shape[1] * z + margin))
 
 
 def nearest_returns(pixels: np.ndarray, depth: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return a map of `shape` with the smallest of the `depth` (N,) at each of `pixels` (2, N)."""
+    """Draw points into a depth map; of several points at one pixel the nearest wins.
+
+    Args:
+        pixels: (2, N) row and column of each point, counted from 1.
+        depth: (N,) metres.
+        shape: (H, W) of the map.
+
+    Returns:
+        (H, W) float32 metres, 0 at pixels without a point.
+    """
     # Faithful: rounded, then minus 1, since KITTI's matlab code counts pixels from 1
     rows, columns = np.round(pixels) - 1
     inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
-    at = (rows * shape[1] + columns)[inside].astype(int)
+    index = (rows * shape[1] + columns)[inside].astype(int)
     depth = depth[inside]
-    farthest_first = np.argsort(-depth)  # of several depths at a pixel, the last written stays
+    farthest_first = np.argsort(-depth)  # the last assignment to a pixel wins: the nearest point
     nearest = np.zeros(shape[0] * shape[1], np.float32)
-    nearest[at[farthest_first]] = depth[farthest_first]
+    nearest[index[farthest_first]] = depth[farthest_first]
     return nearest.reshape(shape)
 
 
@@ -141,7 +160,7 @@ def read_poses(path: str | Path) -> np.ndarray:
         (N, 4, 4) float64, metres.
 
     Raises:
-        DataError: the file is missing, or a line (named) does not have 12 numbers.
+        DataError: the file is missing or empty, or a line (named) does not have 12 numbers.
     """
     poses = []
     for number, line in enumerate(readlines(path), 1):
@@ -157,6 +176,6 @@ def read_poses(path: str | Path) -> np.ndarray:
                             "(data_odometry_poses.zip)")
         poses.append(pose)
     if not poses:
-        raise DataError(f"{path} has no poses; it should have 12 numbers a line")
+        raise DataError(f"{path} is empty; expected poses of 12 numbers a line")
     last_rows = np.broadcast_to([0.0, 0.0, 0.0, 1.0], (len(poses), 1, 4))
     return np.concatenate([np.stack(poses), last_rows], 1)

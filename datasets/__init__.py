@@ -1,4 +1,4 @@
-"""Datasets: a line in `DATASETS` makes one a value of --dataset."""
+"""Datasets of KITTI and of own footage; an entry in `DATASETS` is a value of --dataset."""
 from datasets.augment import Augment, as_float
 from datasets.folder_dataset import FolderDataset
 from datasets.frame_cache import FrameCache
@@ -26,7 +26,7 @@ def dataset_class(name: str) -> type[MonoDataset]:
     """Return the class that --dataset names.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: `name` is not a key of `DATASETS`.
     """
     if name not in DATASETS:
         raise UsageError(f"--dataset {name} does not exist; choose one of {', '.join(DATASETS)}")

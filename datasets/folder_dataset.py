@@ -1,4 +1,4 @@
-"""Footage of any camera: a folder for each sequence, with its own intrinsics."""
+"""Read footage of any camera: one folder per sequence, with the intrinsics of its camera."""
 from __future__ import annotations
 
 import re
@@ -18,66 +18,68 @@ SIDE_FOLDERS = {None: "", "l": "left", "2": "left", "r": "right", "3": "right"}
 
 
 class FolderDataset(MonoDataset):
-    """<data_path>/<sequence>/<frame>.<any extension>; stereo pairs in its left/ and right/.
+    """Read <data_path>/<sequence>/<frame>.<any extension>; stereo pairs lie in left/ and right/.
 
-    A frame's number is the one that its file's name ends with: both frame_000012.png and 12.jpg
-    are frame 12. The camera stands in an `intrinsics.json` in the sequence's folder, or in one
-    above it; all stereo pairs of a run have one baseline.
+    The number at the end of a file's name is the frame's index: frame_000012.png and 12.jpg are
+    both frame 12. The intrinsics are read from `intrinsics.json` in the sequence's folder or the
+    nearest folder above it. All stereo pairs of a run must have the same baseline.
 
     Raises:
-        DataError: "s" is among the frames and a sequence has no baseline, or another one.
+        DataError: "s" is among the frames, and a sequence has no baseline or a different one.
     """
 
     def __init__(self, data_path: str | Path, filenames: Sequence[str], height: int, width: int,
                  frame_idxs: Sequence[int | str], *args, **kwargs):
         super().__init__(data_path, filenames, height, width, frame_idxs, *args, **kwargs)
-        self._cameras: dict[str, Intrinsics] = {}
-        self._images: dict[Path, dict[int, str]] = {}  # by folder and number
+        self._intrinsics: dict[str, Intrinsics] = {}    # by sequence
+        self._images: dict[Path, dict[int, str]] = {}   # by folder and frame index
         if "s" in frame_idxs:
             self._check_baselines()
 
     def _check_baselines(self) -> None:
+        """Raise a DataError if a sequence has no baseline or a different one."""
         for folder in {parse_line(line)[0] for line in self.filenames}:
-            found, wanted = self.camera(folder).baseline, self.baseline
+            found, wanted = self.sequence_intrinsics(folder).baseline, self.baseline
             path = find_intrinsics(Path(self.data_path, folder), self.data_path)
             if found is None:
                 raise DataError(f"{path} has no baseline, which --use_stereo needs; add "
                                 '"baseline": the metres between the two cameras')
             if found != wanted:
                 raise DataError(f"{path} has a baseline of {found:g} m, the first sequence one of "
-                                f"{wanted:g} m; depth would have no unit: train them apart")
+                                f"{wanted:g} m; depth would have no unit: train on them separately")
 
     @cached_property
     def baseline(self) -> float | None:
-        """Metres between the cameras of the stereo pairs, if the first sequence has some."""
-        return self.camera(parse_line(self.filenames[0])[0]).baseline
+        """Metres between the cameras of a stereo pair; None if the first sequence has no pairs."""
+        return self.sequence_intrinsics(parse_line(self.filenames[0])[0]).baseline
 
-    def camera(self, folder: str) -> Intrinsics:
-        """Return the camera of a sequence.
+    def sequence_intrinsics(self, folder: str) -> Intrinsics:
+        """Return the intrinsics of a sequence's camera, in pixels of its images.
 
         Raises:
-            DataError: there is no intrinsics file, or it is broken.
+            DataError: the intrinsics file is missing or broken.
         """
-        if folder not in self._cameras:
+        if folder not in self._intrinsics:
             path = find_intrinsics(Path(self.data_path, folder), self.data_path)
-            self._cameras[folder] = read_intrinsics(path)
-        return self._cameras[folder]
+            self._intrinsics[folder] = read_intrinsics(path)
+        return self._intrinsics[folder]
 
     def get_intrinsics(self, folder: str) -> np.ndarray:
         """Return the (4, 4) intrinsics in units of the image's width and height.
 
-        Like KITTI's published ones they count from the image's edge, half a pixel from where
-        `project` counts; at the network's size that is less than a calibration is good for.
+        As in KITTI's published K, coordinates start at the image's edge; `Project3D` counts from
+        the centre of the first pixel. This half pixel of the network's input is below the error of
+        a calibration.
         """
-        return self.camera(folder).normalised
+        return self.sequence_intrinsics(folder).normalised
 
     def get_image_size(self, folder: str) -> tuple[int, int]:
-        """Return the height and width that the intrinsics are for."""
-        camera = self.camera(folder)
-        return camera.height, camera.width
+        """Return the (height, width) of the images that the intrinsics describe."""
+        intrinsics = self.sequence_intrinsics(folder)
+        return intrinsics.height, intrinsics.width
 
     def get_image_path(self, folder: str, frame_index: int, side: str | None) -> str:
-        """Return the path of a frame's image, or one that is missing."""
+        """Return the path of a frame's image; for a missing frame, its path as a .jpg."""
         place = Path(self.data_path, folder, SIDE_FOLDERS[side])
         if place not in self._images:
             self._images[place] = _numbered_images(place)
@@ -85,10 +87,10 @@ class FolderDataset(MonoDataset):
 
 
 def _numbered_images(folder: Path) -> dict[int, str]:
-    """Return the images of a folder, by their numbers; {} if there is no such folder.
+    """Return the images of a folder by frame index; empty if the folder is missing.
 
     Raises:
-        DataError: two have the same number.
+        DataError: two images have the same number.
     """
     found: dict[int, str] = {}
     try:
@@ -101,6 +103,6 @@ def _numbered_images(folder: Path) -> dict[int, str]:
             continue
         if int(number[0]) in found:
             raise DataError(f"{path} and {found[int(number[0])]} are both frame {int(number[0])} "
-                            "of their sequence; remove one")
+                            "of their sequence; remove one of them")
         found[int(number[0])] = str(path)
     return found

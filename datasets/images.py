@@ -1,4 +1,4 @@
-"""Images as uint8 tensors: decoded, resized with LANCZOS, halved into a pyramid."""
+"""Decode images to uint8 tensors, resize them with LANCZOS, and build image pyramids."""
 from __future__ import annotations
 
 import io
@@ -18,7 +18,7 @@ from runtime.files import MAX_PIXELS
 
 
 def _can_lanczos() -> bool:
-    """Whether this PyTorch resizes with LANCZOS."""
+    """Return whether this version of PyTorch resizes with LANCZOS."""
     try:
         F.interpolate(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), (4, 4), mode="lanczos",
                       antialias=True)
@@ -28,22 +28,22 @@ def _can_lanczos() -> bool:
 
 
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
-cv2.setNumThreads(0)  # a loader's workers share the cores; threads of theirs would fight
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own bound only warns; `open_image` has another
-# What Pillow and OpenCV raise on files that are broken or are no images
+cv2.setNumThreads(0)  # the workers of a loader already use all cores
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; `open_image` raises
+# What Pillow and OpenCV raise for broken files and files that are not images
 IMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError,
                 AttributeError, OverflowError, NotImplementedError, RuntimeError, MemoryError,
                 struct.error, zlib.error, cv2.error)
-LANCZOS_SUPPORT = 3  # pixels of the smaller image, to either side
+LANCZOS_SUPPORT = 3  # half-width of the filter, in pixels of the smaller image
 HAS_LANCZOS = _can_lanczos()
 
 
 class Resized(NamedTuple):
-    """A frame as the networks take it.
+    """A frame at the size of the networks' input.
 
     Attributes:
         image: (3, height, width) uint8, contiguous.
-        original_size: height and width of the image that it was made of.
+        original_size: (height, width) of the image file.
     """
 
     image: Tensor
@@ -51,15 +51,15 @@ class Resized(NamedTuple):
 
 
 def open_image(source: str | Path | BinaryIO) -> Image.Image:
-    """Open an image with Pillow, which reads no more than its header yet.
+    """Open an image with Pillow and check its size; pixels are decoded later.
 
     Raises:
-        one of IMAGE_ERRORS: it is missing, is no image, or has more than `MAX_PIXELS`.
+        one of IMAGE_ERRORS: the file is missing, not an image, or larger than `MAX_PIXELS`.
     """
     try:
         image = Image.open(source)
-    except UnidentifiedImageError:  # whose words are of objects in memory
-        raise OSError("it is of no kind of image that is known") from None
+    except UnidentifiedImageError:  # its message names an object in memory, not the file
+        raise OSError("the image format is unknown") from None
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise ValueError(f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS:,} "
@@ -68,22 +68,19 @@ def open_image(source: str | Path | BinaryIO) -> Image.Image:
 
 
 def read_image(path: str | Path) -> Tensor:
-    """Decode an image file.
-
-    Returns:
-        (3, H, W) uint8, RGB.
+    """Decode an image file to a (3, H, W) uint8 RGB tensor.
 
     Raises:
-        FileNotFoundError: it is missing.
-        one of IMAGE_ERRORS: it is no image, or too large; Pillow's reason.
+        FileNotFoundError: the file is missing.
+        one of IMAGE_ERRORS: the file is not an image, or too large; with Pillow's reason.
     """
     content = np.fromfile(path, np.uint8)
     if not len(content):
-        raise OSError("it is empty")
+        raise OSError("the file is empty")
     with open_image(io.BytesIO(content)) as opened:
         end = ENDS.get(opened.format)
         if opened.mode in ("RGB", "L") and end and content[-len(end):].tobytes() == end:
-            # OpenCV gives the same bits in less than half the time, but pads what is cut off
+            # OpenCV: the same bits in less than half the time, but no error for truncated files
             image = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
             if image is not None:
                 return torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)
@@ -91,7 +88,7 @@ def read_image(path: str | Path) -> Tensor:
 
 
 def from_pillow(image: Image.Image) -> Tensor:
-    """Return an RGB image of Pillow's as a (3, H, W) uint8 tensor."""
+    """Convert an RGB Pillow image to a (3, H, W) uint8 tensor."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
@@ -99,14 +96,14 @@ def resize(image: Tensor, height: int, width: int, exact: bool = False) -> Tenso
     """Resize a (3, H, W) uint8 image to (3, height, width).
 
     Args:
-        image: on the CPU.
-        height: of the result.
-        width: the same.
-        exact: give Pillow's bits, as published figures have them. Otherwise PyTorch resizes where
-            it can, in a fifth of the time and to within 1 of 255, but for a few values in a million
-            that are 2 off.
+        image: (3, H, W) uint8, on the CPU.
+        height: height of the result, pixels.
+        width: width of the result, pixels.
+        exact: resize bit for bit as Pillow does, as the published figures were made. Otherwise
+            PyTorch resizes if it can: five times faster and within 1 of 255, except for a few
+            values in a million that differ by 2.
     """
-    # Faithful: LANCZOS, with the support that the downscaling asks for
+    # Faithful: LANCZOS, with a filter as wide as the downscaling needs
     if HAS_LANCZOS and not exact:
         resized = F.interpolate(image[None], (height, width), mode="lanczos", antialias=True)[0]
     else:
@@ -116,46 +113,48 @@ def resize(image: Tensor, height: int, width: int, exact: bool = False) -> Tenso
 
 
 def resize_float(images: Tensor, height: int, width: int) -> Tensor:
-    """Resize float images with LANCZOS, on their device.
+    """Resize float images with LANCZOS on their own device.
 
     Args:
         images: (B, 3, H, W) float32 in [0, 1].
-        height: of the result.
-        width: the same.
+        height: height of the result, pixels.
+        width: width of the result, pixels.
 
     Returns:
-        (B, 3, height, width) in [0, 1]: what `resize` gives, but for the rounding to 8 bits.
+        (B, 3, height, width) in [0, 1]; equal to `resize` except for the rounding to 8 bits.
     """
-    rows = _lanczos(images.shape[2], height, images.device)
-    columns = _lanczos(images.shape[3], width, images.device)
+    rows = _lanczos_matrix(images.shape[2], height, images.device)
+    columns = _lanczos_matrix(images.shape[3], width, images.device)
     return (rows @ (images @ columns.T).clamp(0, 1)).clamp(0, 1)
 
 
 def pyramid(images: Tensor, levels: int) -> list[Tensor]:
-    """Return uint8 images and their halves, on their device.
+    """Build an image pyramid with LANCZOS on the images' own device.
 
     Args:
         images: (B, 3, H, W) uint8.
-        levels: how many sizes to return.
+        levels: number of scales, the full size included.
 
     Returns:
-        (B, 3, H / 2^s, W / 2^s) float32 of the whole numbers that Pillow's uint8 would hold.
+        (B, 3, H / 2^s, W / 2^s) for each scale s: float32 holding whole numbers from 0 to 255.
     """
     scales = [images.float()]
     for _ in range(levels - 1):
-        # Faithful: each scale from the one above
+        # Faithful: each scale is made from the one above
         finer = scales[-1]
-        rows, columns = (_lanczos(size, size // 2, images.device) for size in finer.shape[2:])
-        scales.append(_whole(rows @ _whole(finer @ columns.T)))
+        rows, columns = (_lanczos_matrix(size, size // 2, images.device)
+                         for size in finer.shape[2:])
+        scales.append(_round_to_uint8(rows @ _round_to_uint8(finer @ columns.T)))
     return scales
 
 
-def _whole(values: Tensor) -> Tensor:
+def _round_to_uint8(values: Tensor) -> Tensor:
+    """Round to the values that uint8 can hold, as Pillow does after each pass."""
     return values.round().clamp(0, 255)
 
 
-def _lanczos(size: int, new_size: int, device: torch.device) -> Tensor:
-    """Return the (new_size, size) matrix of LANCZOS: a resize is linear, and separable."""
+def _lanczos_matrix(size: int, new_size: int, device: torch.device) -> Tensor:
+    """Return the (new_size, size) matrix that resizes one axis with LANCZOS."""
     scale = size / new_size
     centres = (torch.arange(new_size, device=device) + 0.5) * scale
     x = (torch.arange(size, device=device) + 0.5 - centres[:, None]) / max(scale, 1)

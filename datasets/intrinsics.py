@@ -1,4 +1,4 @@
-"""The pinhole camera of a sequence, as `intrinsics.json` holds it."""
+"""Read, convert and write the intrinsics of a pinhole camera, stored as `intrinsics.json`."""
 from __future__ import annotations
 
 import json
@@ -13,21 +13,21 @@ from runtime.errors import DataError
 from runtime.files import write_atomically
 
 FILE_NAME = "intrinsics.json"
-MAX_SIDE = 100_000  # pixels; no image is wider or higher
+MAX_SIDE = 100_000  # pixels, the largest width or height accepted
 EXPECTED = ('expected {"fx": 721.5, "fy": 721.5, "cx": 609.6, "cy": 172.9, "width": 1242, '
             '"height": 375} in pixels, and "baseline" in metres for stereo pairs')
 
 
 class Intrinsics(NamedTuple):
-    """A pinhole camera without distortion, and the images it took.
+    """Intrinsics of a pinhole camera without distortion, in pixels of its images.
 
-    Convention: pixels count from 0 at the centre of the top left one, as OpenCV's calibration does.
+    The centre of the top left pixel is (0, 0), as in OpenCV's calibration.
 
     Attributes:
         fx, fy: focal lengths, pixels.
         cx, cy: principal point, pixels.
-        width, height: of the images, pixels.
-        baseline: metres between the two cameras of a rectified stereo pair; None without one.
+        width, height: image size, pixels.
+        baseline: metres between the cameras of a rectified stereo pair; None for a single camera.
     """
 
     fx: float
@@ -40,87 +40,93 @@ class Intrinsics(NamedTuple):
 
     @property
     def normalised(self) -> np.ndarray:
-        """K in units of the image's width and height, (4, 4) float32; 0.5 is the middle."""
+        """K in units of the image's width and height, (4, 4) float32; 0.5 is the image centre."""
         K = np.eye(4, dtype=np.float32)
         K[0, 0], K[0, 2] = self.fx / self.width, (self.cx + 0.5) / self.width
         K[1, 1], K[1, 2] = self.fy / self.height, (self.cy + 0.5) / self.height
         return K
 
     def resized(self, width: int, height: int) -> Intrinsics:
-        """Return the camera of the same images at another size."""
+        """Return the intrinsics of the same images resized to `width` x `height`."""
         x, y = width / self.width, height / self.height
         return self._replace(fx=self.fx * x, fy=self.fy * y, cx=(self.cx + 0.5) * x - 0.5,
                              cy=(self.cy + 0.5) * y - 0.5, width=width, height=height)
 
 
 def from_normalised(K: np.ndarray, width: int, height: int) -> Intrinsics:
-    """Return the camera with a normalised K (3, 3) or (4, 4) for images of this size."""
+    """Convert a normalised K, (3, 3) or (4, 4), to pixels of a `width` x `height` image."""
     return Intrinsics(float(K[0][0]) * width, float(K[1][1]) * height,
                       float(K[0][2]) * width - 0.5, float(K[1][2]) * height - 0.5, width, height)
 
 
 def from_field_of_view(degrees: float, width: int, height: int) -> Intrinsics:
-    """Return a camera of square pixels that looks through the middle of its images.
+    """Return the intrinsics of a camera with square pixels and its principal point in the centre.
 
     Args:
-        degrees: horizontal field of view, from the left edge to the right one.
-        width: of the images, pixels.
-        height: the same.
+        degrees: horizontal field of view, from the left edge to the right edge of the image.
+        width: image width, pixels.
+        height: image height, pixels.
     """
     focal = width / 2 / math.tan(math.radians(degrees) / 2)
     return Intrinsics(focal, focal, (width - 1) / 2, (height - 1) / 2, width, height)
 
 
 def from_numbers(numbers: Sequence[float], width: int, height: int) -> Intrinsics:
-    """Return the camera of --intrinsics FX FY CX CY, for images of this size.
+    """Check the four numbers of --intrinsics FX FY CX CY for `width` x `height` images.
 
     Raises:
-        DataError: no camera has such numbers.
+        DataError: a value is impossible.
     """
     fields = dict(zip(Intrinsics._fields[:6], [*numbers, width, height], strict=True))
     return parse_intrinsics(json.dumps(fields).encode(), "--intrinsics")
 
 
 def parse_intrinsics(content: bytes, name: str | Path) -> Intrinsics:
-    """Read the content of an intrinsics file.
+    """Parse and check the content of an intrinsics file.
 
     Args:
-        content: JSON with the fields of `Intrinsics`; others are passed over.
-        name: of the file, for the error.
+        content: JSON with the fields of `Intrinsics`; other fields are ignored.
+        name: name of the file, for the error message.
 
     Raises:
-        DataError: it is no such JSON, or no camera has such numbers.
+        DataError: the JSON is malformed, a field is missing, or a value is impossible.
     """
     try:
         fields = json.loads(content)
         values = [fields[field] for field in Intrinsics._fields[:6]]
         baseline = fields.get("baseline")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{name} is no intrinsics file ({type(error).__name__}: "
+        raise DataError(f"{name} is not an intrinsics file ({type(error).__name__}: "
                         f"{str(error)[:60]}); {EXPECTED}") from None
     numbers = values + [baseline] * (baseline is not None)
     if any(isinstance(v, bool) or not isinstance(v, (int, float)) or not abs(v) < 1e9
            for v in numbers):
-        raise DataError(f"{name} has a value that is no number; {EXPECTED}")
-    camera = Intrinsics(*map(float, values[:4]), *map(int, values[4:]),
-                        None if baseline is None else float(baseline))
-    if fault := _fault(camera, values[4:]):
+        raise DataError(f"{name} has a value that is not a number; {EXPECTED}")
+    intrinsics = Intrinsics(*map(float, values[:4]), *map(int, values[4:]),
+                            None if baseline is None else float(baseline))
+    if fault := _find_fault(intrinsics, values[4:]):
         raise DataError(f"{name}: {fault}; {EXPECTED}")
-    return camera
+    return intrinsics
 
 
-def _fault(camera: Intrinsics, size: list[float]) -> str | None:
-    """Return what no camera has."""
-    if list(size) != [camera.width, camera.height] or not all(1 <= s <= MAX_SIDE for s in size):
-        return f"width and height are {size[0]} and {size[1]}, which are no sizes of an image"
-    if min(camera.fx, camera.fy) < 1:
-        return (f"fx and fy are {camera.fx:g} and {camera.fy:g}; focal lengths are in pixels, not "
-                "in units of the image, and larger than 1")
-    if not (0 <= camera.cx <= camera.width and 0 <= camera.cy <= camera.height):
-        return (f"the principal point {camera.cx:g} {camera.cy:g} is outside of the image, "
-                f"{camera.width}x{camera.height} pixels")
-    if camera.baseline is not None and camera.baseline <= 0:
-        return f"the baseline is {camera.baseline:g}; it is the distance of two cameras"
+def _find_fault(intrinsics: Intrinsics, size: list[float]) -> str | None:
+    """Describe an impossible value; None if all values are possible.
+
+    Args:
+        intrinsics: the values to check.
+        size: width and height as written, before rounding to whole numbers.
+    """
+    fx, fy, cx, cy, width, height, baseline = intrinsics
+    if list(size) != [width, height] or not all(1 <= s <= MAX_SIDE for s in size):
+        return (f"width and height are {size[0]} and {size[1]}, expected whole numbers from 1 to "
+                f"{MAX_SIDE}")
+    if min(fx, fy) < 1:
+        return (f"fx and fy are {fx:g} and {fy:g}; focal lengths are in pixels, not in units of "
+                "the image, and larger than 1")
+    if not (0 <= cx <= width and 0 <= cy <= height):
+        return f"the principal point {cx:g} {cy:g} is outside the image, {width}x{height} pixels"
+    if baseline is not None and baseline <= 0:
+        return f"the baseline is {baseline:g}, expected metres between the cameras, above 0"
     return None
 
 
@@ -128,7 +134,7 @@ def read_intrinsics(path: str | Path) -> Intrinsics:
     """Read an intrinsics file.
 
     Raises:
-        DataError: it is missing, cannot be read, or is none.
+        DataError: the file is missing, unreadable, or not an intrinsics file.
     """
     try:
         content = Path(path).read_bytes()
@@ -140,10 +146,10 @@ def read_intrinsics(path: str | Path) -> Intrinsics:
 
 
 def find_intrinsics(folder: str | Path, root: str | Path) -> Path:
-    """Return the intrinsics file in a folder or the nearest one above it, up to `root`.
+    """Return the intrinsics file in `folder` or the nearest folder above it, up to `root`.
 
     Raises:
-        DataError: there is none.
+        DataError: none of these folders has an intrinsics file.
     """
     start = Path(folder)
     for place in (start, *start.parents):
@@ -154,7 +160,7 @@ def find_intrinsics(folder: str | Path, root: str | Path) -> Path:
     raise DataError(f"{start / FILE_NAME} is missing, also in the folders above; {EXPECTED}")
 
 
-def write_intrinsics(path: str | Path, camera: Intrinsics) -> None:
-    """Write an intrinsics file."""
-    fields = {key: value for key, value in camera._asdict().items() if value is not None}
+def write_intrinsics(path: str | Path, intrinsics: Intrinsics) -> None:
+    """Write an intrinsics file; a baseline of None is left out."""
+    fields = {key: value for key, value in intrinsics._asdict().items() if value is not None}
     write_atomically(path, (json.dumps(fields, indent=2) + "\n").encode())

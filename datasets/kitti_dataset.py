@@ -1,4 +1,4 @@
-"""KITTI in its layouts: raw drives, odometry sequences, depth prediction and its test images."""
+"""Read KITTI's layouts: raw drives, odometry, depth prediction and its test set, KITTI 2015."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,20 +13,20 @@ from runtime.errors import DataError
 
 
 class KITTIDataset(MonoDataset):
-    """What all of KITTI shares: the camera, and its two colour sides."""
+    """Base class of KITTI's layouts, with the intrinsics and the two colour cameras."""
 
     # Faithful: near enough for every drive; the principal point at the centre is right under a flip
     K = np.array([[0.58, 0, 0.5, 0],
                   [0, 1.92, 0.5, 0],
                   [0, 0, 1, 0],
                   [0, 0, 0, 1]], dtype=np.float32)
-    baseline = 0.54  # metres
+    baseline = 0.54  # metres, between the colour cameras
     cure = "extract the drive again, or list only frames that are there"
-    full_res_shape = (1242, 375)  # width, height of most drives, to which ground truth is brought
+    full_res_shape = (1242, 375)  # width, height of most drives; ground truth is resized to it
     side_map = {"2": 2, "3": 3, "l": 2, "r": 3}  # noqa: RUF012 - a constant
 
-    def camera(self, side: str | None) -> int:
-        """Return KITTI's number of the camera on `side`.
+    def camera_number(self, side: str | None) -> int:
+        """Return KITTI's number of the camera on `side`: 2 (left) or 3 (right).
 
         Raises:
             DataError: the split line names no side.
@@ -36,20 +36,19 @@ class KITTIDataset(MonoDataset):
         return self.side_map[side]
 
     def to_full_res(self, depth: np.ndarray, do_flip: bool) -> np.ndarray:
-        """Bring a depth map to `full_res_shape` by its nearest pixels, so that batches stack."""
-        (height, width), (to_width, to_height) = depth.shape, self.full_res_shape
-        rows = ((np.arange(to_height) + 0.5) * height / to_height).astype(int)
-        columns = ((np.arange(to_width) + 0.5) * width / to_width).astype(int)
-        resized = depth[rows[:, None], columns]
+        """Resize a depth map (H, W) to `full_res_shape` by nearest neighbour, to stack batches."""
+        from skimage.transform import resize  # takes 0.3 s, and training needs no ground truth
+        resized = resize(depth, self.full_res_shape[::-1], order=0, preserve_range=True,
+                         anti_aliasing=False, mode="constant")
         return np.fliplr(resized) if do_flip else resized
 
 
 class KITTIRAWDataset(KITTIDataset):
-    """<data_path>/<date>/<drive>/image_02/data/<10 digits>, ground truth from the velodyne."""
+    """Read raw drives, <data_path>/<date>/<drive>/image_02/data/<10 digits>, with their scans."""
 
     def get_image_path(self, folder: str, frame_index: int, side: str | None) -> str:
         """Return the path of a frame's image."""
-        return str(Path(self.data_path, folder, f"image_0{self.camera(side)}/data",
+        return str(Path(self.data_path, folder, f"image_0{self.camera_number(side)}/data",
                         f"{frame_index:010d}{self.img_ext}"))
 
     def _scan_path(self, folder: str, frame_index: int) -> Path:
@@ -62,37 +61,38 @@ class KITTIRAWDataset(KITTIDataset):
 
     def get_depth(self, folder: str, frame_index: int, side: str | None,
                   do_flip: bool) -> np.ndarray:
-        """Return the camera's z at the velodyne's points, (H, W) metres, 0 = none."""
+        """Return the camera z of a frame's velodyne points, (H, W) metres, 0 = unknown."""
         calib_dir = Path(self.data_path, folder).parent
         scan = self._scan_path(folder, frame_index)
-        if not scan.is_file():  # a few of KITTI's frames have none
+        if not scan.is_file():  # KITTI lacks the scans of a few frames
             return np.zeros(self.full_res_shape[::-1], np.float32)
         check_inside(scan, self.data_path)
-        return self.to_full_res(generate_depth_map(calib_dir, scan, self.camera(side)), do_flip)
+        depth = generate_depth_map(calib_dir, scan, self.camera_number(side))
+        return self.to_full_res(depth, do_flip)
 
 
 class KITTIOdomDataset(KITTIDataset):
-    """<data_path>/sequences/<2 digits>/image_2/<6 digits>; without ground truth of depth."""
+    """Read odometry sequences, <data_path>/sequences/<2 digits>/image_2/<6 digits>."""
 
     cure = ("extract data_odometry_color.zip, 65 GB (python prepare_data.py kitti --odometry "
             "--download --data_path KITTI fetches it)")
 
     def get_image_path(self, folder: str, frame_index: int, side: str | None) -> str:
-        """Return the path of a frame's image; `folder` is the number of the sequence."""
+        """Return the path of a frame's image; `folder` is the sequence number."""
         if not folder.isdigit():
-            raise DataError(f"split line names {folder!r}; odometry lists name a sequence, as in "
-                            "`9 0 l`")
-        return str(Path(self.data_path, f"sequences/{int(folder):02d}/image_{self.camera(side)}",
-                        f"{frame_index:06d}{self.img_ext}"))
+            raise DataError(f"the split line names the folder {folder!r}, expected the number of a "
+                            "sequence, as in `9 0 l`")
+        images = f"sequences/{int(folder):02d}/image_{self.camera_number(side)}"
+        return str(Path(self.data_path, images, f"{frame_index:06d}{self.img_ext}"))
 
 
 class KITTIDepthDataset(KITTIDataset):
-    """Raw drives with the improved ground truth, where `annotated_path` finds it."""
+    """Read raw drives with KITTI's improved ground truth, which `annotated_path` finds."""
 
     get_image_path = KITTIRAWDataset.get_image_path
 
     def _depth_path(self, folder: str, frame_index: int, side: str | None) -> Path:
-        return annotated_path(self.data_path, folder, frame_index, self.camera(side))
+        return annotated_path(self.data_path, folder, frame_index, self.camera_number(side))
 
     def check_depth(self) -> bool:
         """Return whether the first frame has a depth PNG."""
@@ -100,66 +100,70 @@ class KITTIDepthDataset(KITTIDataset):
 
     def get_depth(self, folder: str, frame_index: int, side: str | None,
                   do_flip: bool) -> np.ndarray:
-        """Return the improved ground truth, (H, W) metres, 0 = none."""
+        """Return a frame's improved ground truth, (H, W) metres, 0 = unknown."""
         path = self._depth_path(folder, frame_index, side)
-        if not path.is_file():  # the first and last frames of a drive have none
+        if not path.is_file():  # KITTI lacks the maps of a drive's first and last frames
             return np.zeros(self.full_res_shape[::-1], np.float32)
         check_inside(path, self.data_path)
         return self.to_full_res(read_depth_png(path), do_flip)
 
 
 class KITTITestDataset(KITTIDataset):
-    """The depth prediction test set: <data_path>/image/<10 digits>, one view, no neighbours."""
+    """Read the depth prediction test set, <data_path>/image/<10 digits>.png: single images."""
 
     cure = "extract data_depth_selection.zip, 2 GB, and give the folder that holds image/"
 
     def get_image_path(self, folder: str, frame_index: int, side: str | None) -> str:
-        """Return the path of an image, a .png as KITTI ships it."""
+        """Return the path of an image, always .png, as KITTI ships it."""
         return str(Path(self.data_path, folder, f"{frame_index:010d}.png"))
 
 
 class KITTI2015Dataset(KITTIDataset):
-    """The stereo pairs of KITTI 2015: <data_path>/training/image_2/<6 digits>_10, no neighbours."""
+    """Read the stereo pairs of KITTI 2015, <data_path>/training/image_2/<6 digits>_10."""
 
     cure = "extract data_scene_flow.zip, 2 GB, and give the folder that holds training/"
 
     def get_image_path(self, folder: str, frame_index: int, side: str | None) -> str:
         """Return the path of an image; `folder` is training or testing."""
-        return str(Path(self.data_path, folder, f"image_{self.camera(side)}",
+        return str(Path(self.data_path, folder, f"image_{self.camera_number(side)}",
                         f"{frame_index:06d}_10{self.img_ext}"))
 
 
-def annotated_path(data_path: str | Path, folder: str, frame_index: int, camera: int) -> Path:
-    """Return where a frame's improved ground truth lies, in either of KITTI's layouts.
+def annotated_path(data_path: str | Path, folder: str, frame_index: int,
+                   camera_number: int) -> Path:
+    """Return the path of a frame's improved ground truth, in either of KITTI's layouts.
 
-    It is proj_depth/groundtruth/image_02 in the drive's folder, beside the images, or in a folder
-    of the drive's name in train/ or val/, as the depth archive has it. Where it is in none of
-    them, the first is returned.
+    The map lies in proj_depth/groundtruth/image_0<camera_number>, either in the drive's folder
+    beside the images, or in train/<drive> or val/<drive> as in the depth archive. If the file is
+    missing, the path beside the images is returned.
     """
-    drive, inside = Path(folder), f"proj_depth/groundtruth/image_0{camera}/{frame_index:010d}.png"
+    drive = Path(folder)
+    inside = f"proj_depth/groundtruth/image_0{camera_number}/{frame_index:010d}.png"
     paths = [Path(data_path, place, inside)
              for place in (drive, Path("train", drive.name), Path("val", drive.name))]
     return next((path for path in paths if path.is_file()), paths[0])
 
 
 def read_depth_png(path: str | Path) -> np.ndarray:
-    """Read KITTI's 16-bit PNG of depths, or of disparities, x 256.
+    """Read a 16-bit PNG of KITTI: depth or disparity, times 256.
 
     Returns:
-        (H, W) float32 metres or, of disparities, pixels; 0 = none.
+        (H, W) float32, metres for depth and pixels for disparity; 0 = unknown.
 
     Raises:
-        DataError: the file is missing or is no such PNG.
+        DataError: the file is missing, or not a 16-bit PNG of one channel.
     """
     try:
         with open_image(path) as image:
             values = np.array(image)
     except FileNotFoundError:
-        raise DataError(f"{path} is missing; extract data_depth_annotated.zip (README)") from None
+        raise DataError(f"{path} is missing; extract data_depth_annotated.zip "
+                        "(docs/kitti.md)") from None
     except IMAGE_ERRORS as error:
         raise DataError(f"{path} cannot be read as a PNG: {error}; extract it again") from None
     if values.ndim != 2:
-        raise DataError(f"{path} has {values.shape[-1]} channels; a depth PNG has one, of 16 bits")
+        raise DataError(f"{path} has {values.shape[-1]} channels; a depth PNG has one channel, of "
+                        "16 bits")
     if values.dtype.itemsize < 2:
         raise DataError(f"{path} has 8 bits; a depth PNG has 16, of metres x {DEPTH_PNG_SCALE:g}")
     return values.astype(np.float32) / DEPTH_PNG_SCALE

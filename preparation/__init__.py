@@ -1,1 +1,1 @@
-"""What is done once to data before training: fetched, unpacked, converted, looked through."""
+"""Data preparation: footage into datasets, checks of a split, and KITTI's archives and images."""

@@ -1,4 +1,4 @@
-"""A picture of pictures: rows of small images with their names."""
+"""Draw a contact sheet: strips of small, labelled images in one picture."""
 from __future__ import annotations
 
 import io
@@ -12,51 +12,52 @@ from torch import Tensor
 
 from runtime.files import write_atomically
 
-CELL = 320      # pixels, the width of an image
-TITLE = 18      # pixels, the height of a line of text
-GAIN = 2.0      # by which differences are brightened
+CELL = 320      # pixels, width of an image
+TITLE = 18      # pixels, height of a line of text
+GAIN = 2.0      # factor that brightens differences
 TEXT = (30, 30, 30)
 
 
-class Row(NamedTuple):
-    """A line of text, and below it images (H, W, 3) uint8 with their names."""
+class Strip(NamedTuple):
+    """A title, and images (H, W, 3) uint8 by their labels."""
 
     title: str
     images: dict[str, np.ndarray]
 
 
 def difference(first: Tensor, second: Tensor) -> np.ndarray:
-    """Return the (H, W, 3) picture of where two (3, H, W) uint8 images differ: bright is much."""
+    """Draw the absolute difference of two (3, H, W) uint8 images as (H, W, 3) gray levels."""
     values = (first.float() - second.float()).abs().mean(0) * GAIN
     return np.repeat(values.clamp(0, 255).byte().numpy()[..., None], 3, 2)
 
 
 def gray_mask(mask: np.ndarray) -> np.ndarray:
-    """Return the (H, W, 3) picture of a mask (H, W) of 0 and 1."""
+    """Draw a mask (H, W) of 0 and 1 as an (H, W, 3) black and white image."""
     return np.repeat((255 * mask).astype(np.uint8)[..., None], 3, 2)
 
 
-def contact_sheet(rows: list[Row], path: Path) -> None:
-    """Write the rows as a PNG, whole or not at all."""
-    columns = max(len(row.images) for row in rows)
-    lines = [part for row in rows for part in _lines(row, columns)]
+def write_contact_sheet(strips: list[Strip], path: Path) -> None:
+    """Write strips below each other into a PNG file, atomically."""
+    columns = max(len(strip.images) for strip in strips)
+    parts = [part for strip in strips for part in _draw_strip(strip, columns)]
     png = io.BytesIO()
-    Image.fromarray(np.concatenate(lines)).save(png, "PNG")
+    Image.fromarray(np.concatenate(parts)).save(png, "PNG")
     write_atomically(path, png.getvalue())
 
 
-def _lines(row: Row, columns: int) -> list[np.ndarray]:
-    """Return the title and the cells of a row, each as wide as the picture."""
+def _draw_strip(strip: Strip, columns: int) -> list[np.ndarray]:
+    """Draw the title and the images of a strip, both as wide as the sheet."""
     cells = []
-    for name, image in row.images.items():
+    for label, image in strip.images.items():
         height = round(image.shape[0] * CELL / image.shape[1])
         small = cv2.resize(image, (CELL, height), interpolation=cv2.INTER_AREA)
-        cells.append(np.concatenate([_text(name, CELL), small]))
+        cells.append(np.concatenate([_draw_text(label, CELL), small]))
     cells += [np.full_like(cells[0], 255)] * (columns - len(cells))
-    return [_text(row.title, CELL * columns), np.concatenate(cells, 1)]
+    return [_draw_text(strip.title, CELL * columns), np.concatenate(cells, 1)]
 
 
-def _text(words: str, width: int) -> np.ndarray:
+def _draw_text(words: str, width: int) -> np.ndarray:
+    """Draw a line of text on a white band (TITLE, width, 3)."""
     band = np.full((TITLE, width, 3), 255, np.uint8)
     cv2.putText(band, words, (3, TITLE - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.42, TEXT, 1, cv2.LINE_AA)
     return band

@@ -1,49 +1,50 @@
-"""KITTI, prepared: archives fetched and unpacked, PNGs converted, and what is missing said."""
+"""Prepare KITTI: fetch and unpack archives, convert PNGs, and report missing files."""
 from __future__ import annotations
 
 from pathlib import Path
 
 from preparation.archives import archive_urls, fetch
-from preparation.inventory import look, read_needs, report
-from preparation.jpeg import convert
+from preparation.inventory import find_files, format_report, list_needed_files
+from preparation.jpeg import convert_all_pngs
 from runtime.errors import DataError
 from runtime.files import check_data_path, lock_folder
 
 
 def prepare_kitti(data_path: str, wants_download: bool, wants_convert: bool, odometry: bool,
                   split: str | None) -> None:
-    """Do what is wanted, and print what is there and what is missing.
+    """Download and convert KITTI as asked, and print which files are there and which are missing.
 
     Args:
-        data_path: KITTI's folder; made for a download.
-        wants_download: fetch and unpack the archives that are missing.
-        wants_convert: make JPEGs of PNG images.
-        odometry: the archives and splits of odometry, not those of raw drives.
-        split: only what it needs; None: what all of them need.
+        data_path: KITTI's folder; made before a download.
+        wants_download: fetch and unpack the missing archives.
+        wants_convert: convert PNG images to JPEG.
+        odometry: use the archives and splits of odometry instead of those of raw drives.
+        split: name of the only split to look at; None: all splits.
 
     Raises:
-        DataError: there is no such folder, a disk is too small, an archive cannot be fetched or
-            an image not converted (said after all others and the report).
+        DataError: the folder is missing, the disk is too small, an archive cannot be fetched or an
+            image cannot be converted. The other files and the report come first.
     """
-    needs = read_needs(split, odometry)
+    needed = list_needed_files(split, odometry)
     faults = []
     if wants_download:
-        _make(data_path)
+        _make_folder(data_path)
     check_data_path(data_path)
     if wants_download or wants_convert:
         with lock_folder(Path(data_path)):
             if wants_download:
-                missing = {name for found in look(data_path, needs) for name in found.missing}
+                missing = {name for found in find_files(data_path, needed)
+                           for name in found.missing_archives}
                 faults += fetch(Path(data_path), archive_urls(odometry), missing)
             if wants_convert:
-                faults += convert(data_path)
-    print(report(data_path, look(data_path, needs)))
+                faults += convert_all_pngs(data_path)
+    print(format_report(data_path, find_files(data_path, needed)))
     if faults:
         raise DataError(f"{len(faults)} of the files above could not be fetched or converted; the "
                         f"first: {faults[0]}")
 
 
-def _make(folder: str) -> None:
+def _make_folder(folder: str) -> None:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Sequences made of footage: the frames that move, their camera, and lists to train on."""
+"""Write sequences made of footage: moving frames as JPEGs, intrinsics, and split lists."""
 from __future__ import annotations
 
 import io
@@ -26,43 +26,44 @@ from preparation.optical_flow import mean_flow, small_gray
 from runtime.errors import DataError
 from runtime.files import write_atomically
 
-QUALITY = 95       # of the JPEGs
-STRETCH = 500      # frames, of which the last tenth is for validation
+QUALITY = 95         # of the JPEGs
+STRETCH = 500        # frames, of which the last tenth is for validation
 VAL_SHARE = 0.1
-LISTS = "splits"   # the folder of the lists
-GAP = 1.5          # usual steps between frames' numbers: a longer one leaves frames out
-LEAST = 3          # frames of a stretch: one with both its neighbours
-WAITING = 8        # frames that wait to be written
+LISTS = "splits"     # folder of the split lists
+GAP = 1.5            # median steps between frame numbers: a longer step is a gap
+MIN_STRETCH = 3      # frames: a target frame with both neighbours
+MAX_PENDING = 8      # frames waiting to be written
 
 
-class Prepared(NamedTuple):
+class PreparedSequence(NamedTuple):
     """A sequence that was written.
 
     Attributes:
-        name: of its folder.
-        kept: frames written.
-        static: frames left out because they hardly differ from the last one that was kept.
-        camera: of the images written.
-        breaks: the first frames after gaps in the footage; no item reaches over one.
+        name: name of its folder.
+        kept: number of frames written.
+        static: number of frames left out because they hardly differ from the last frame kept.
+        intrinsics: intrinsics of the images written.
+        breaks: index of the first frame after each gap in the footage; samples must not reach over
+            a gap.
     """
 
     name: str
     kept: int
     static: int
-    camera: Intrinsics
+    intrinsics: Intrinsics
     breaks: list[int]
 
 
 @contextmanager
 def new_folder(out: Path, number: int) -> Iterator[Path]:
-    """Give a folder to write, which becomes `out` as a whole or not at all.
+    """Provide a temporary folder that becomes `out` at the end, or is removed after an error.
 
     Args:
-        out: must be new or empty.
-        number: of this process.
+        out: new or empty folder.
+        number: number of this process, for the name of the temporary folder.
 
     Raises:
-        DataError: it is not, or the disk is full.
+        DataError: `out` has files already, or cannot be written.
     """
     out = Path(os.path.abspath(out))
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -79,72 +80,67 @@ def new_folder(out: Path, number: int) -> Iterator[Path]:
 
 
 def folder_name(views: Sequence[Footage], taken: Sequence[str]) -> str:
-    """Return a name for a sequence that split lines can hold and no other one has."""
+    """Return a folder name for a sequence that split lines can hold and that is not taken."""
     path = Path(os.path.abspath(views[0].name))
-    name = path.name if len(views) == 1 else path.parent.name  # which holds left/ and right/
+    name = path.name if len(views) == 1 else path.parent.name  # the parent of left/ and right/
     base = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._") or "sequence"
     names = chain([base], (f"{base}-{number}" for number in count(2)))
     return next(name for name in names if name not in (*taken, LISTS))
 
 
 def write_sequence(folder: Path, views: Sequence[Footage], size: tuple[int, int],
-                   camera: Intrinsics, fps: float, min_flow: float) -> Prepared:
-    """Write the frames that move, and their camera, into a folder.
+                   intrinsics: Intrinsics, fps: float, min_flow: float) -> PreparedSequence:
+    """Write the moving frames of footage and their intrinsics into a folder.
 
     Args:
-        folder: new; its name is the sequence's.
-        views: the footage; of a stereo pair that of the left and that of the right camera.
-        size: height and width of all its frames.
-        camera: of the images to write: they are resized to its size.
+        folder: new folder, named as the sequence.
+        views: the footage: one view, or the left and the right view of a stereo pair.
+        size: (height, width) of all frames of the footage.
+        intrinsics: intrinsics of the images to write; frames are resized to their size.
         fps: frames a second to keep of a video.
-        min_flow: mean flow, in pixels of `motion.WIDTH`, below which a frame is left out.
+        min_flow: mean optical flow from the last frame kept, in pixels of
+            `optical_flow.WIDTH`, below which a frame is left out.
 
     Raises:
-        DataError: a frame cannot be read, the views differ, or too few frames move.
+        DataError: a frame cannot be read, the views do not match, or too few frames move.
     """
     places = [folder] if len(views) == 1 else [folder / "left", folder / "right"]
     for place in places:
         place.mkdir(parents=True)
-    write_intrinsics(folder / FILE_NAME, camera)
+    write_intrinsics(folder / FILE_NAME, intrinsics)
     kept = seen = 0
-    last, pending = None, deque()
-    gaps, breaks, is_after_gap = after_gaps(views[0]), [], False
-    with ThreadPoolExecutor() as pool:
-        for stills in tqdm(_together(views, fps), unit="frame", desc=folder.name,
+    last_kept, gaps, breaks, is_after_gap = None, frames_after_gaps(views[0]), [], False
+    with _JpegWriter() as writer:
+        for stills in tqdm(_synchronise(views, fps), unit="frame", desc=folder.name,
                            dynamic_ncols=True):
-            images = [_read(still, size, camera) for still in stills]
+            images = [_read_frame(still, size, intrinsics) for still in stills]
             seen += 1
             is_after_gap |= stills[0].name in gaps
-            now = small_gray(images[0])
-            if last is not None and mean_flow(last, now) < min_flow:
+            gray = small_gray(images[0])
+            if last_kept is not None and mean_flow(last_kept, gray) < min_flow:
                 continue
-            last = now
             if is_after_gap and kept:
                 breaks.append(kept)
-            is_after_gap = False
+            last_kept, is_after_gap = gray, False
             for place, image in zip(places, images, strict=True):
-                pending.append(pool.submit(_write, image, place / f"{kept:010d}.jpg"))
+                writer.write(image, place / f"{kept:010d}.jpg")
             kept += 1
-            while len(pending) > WAITING:
-                pending.popleft().result()
-        for writing in pending:
-            writing.result()
-    if kept < 2 * LEAST:
-        raise DataError(f"{views[0].source}: {kept} of {seen} frames move, and {2 * LEAST} are "
-                        "needed; take longer footage, a higher --fps, or a lower --min_flow")
-    return Prepared(folder.name, kept, seen - kept, camera, breaks)
+    if kept < 2 * MIN_STRETCH:
+        raise DataError(f"{views[0].source}: {kept} of {seen} frames move, and {2 * MIN_STRETCH} "
+                        "are needed; take longer footage, a higher --fps, or a lower --min_flow")
+    return PreparedSequence(folder.name, kept, seen - kept, intrinsics, breaks)
 
 
-def after_gaps(view: Footage) -> set[Path]:
-    """Return the names of a folder's images that come after missing ones.
+def frames_after_gaps(view: Footage) -> set[Path]:
+    """Return the names of the images in a folder that come after missing images.
 
-    The numbers that names end with tell: a step to the next that is clearly larger than most (they
-    may be times, which jitter), or back to a smaller one.
+    Gaps show in the numbers at the end of file names: a step clearly longer than the median step
+    (numbers may be times, which jitter), or a step back. A video has no gaps.
     """
     if view.is_video:
         return set()
     stills = list(view)
-    numbers = [_number(still) for still in stills]
+    numbers = [_frame_number(still) for still in stills]
     if None in numbers:
         return set()
     steps = np.diff(numbers)
@@ -152,63 +148,96 @@ def after_gaps(view: Footage) -> set[Path]:
             if step < 0 or step > GAP * np.median(steps)}
 
 
-def _together(views: Sequence[Footage], fps: float) -> Iterator[list[Still]]:
-    """Yield the views' frames of the same time, `fps` of them a second."""
+def _synchronise(views: Sequence[Footage], fps: float) -> Iterator[list[Still]]:
+    """Yield the frames that all views took at the same time, `fps` of them a second.
+
+    Raises:
+        DataError: the views differ in frame rate, length or frame numbers.
+    """
     rates = {view.fps for view in views}
     if len(rates) > 1:
         raise DataError(f"{views[0].source} has {views[0].fps} frames a second, {views[1].source} "
                         f"{views[1].fps}; convert both to one rate")
-    number, ends = 0, object()
+    number, end = 0, object()
     iterators = [iter(view) for view in views]
     share = min(1.0, fps / views[0].fps) if views[0].is_video else 1.0
     while True:
-        stills = [next(one, ends) for one in iterators]
-        if all(still is ends for still in stills):
+        stills = [next(iterator, end) for iterator in iterators]
+        if all(still is end for still in stills):
             return
-        if ends in stills:
-            raise DataError(f"{views[stills.index(ends)].source} ends after {number} frames, the "
-                            "other camera's footage does not; cut them to one length")
-        if len({_number(still) for still in stills}) > 1:
+        if end in stills:
+            raise DataError(f"{views[stills.index(end)].source} ends after {number} frames, the "
+                            "other camera's footage is longer; cut both to one length")
+        if len({_frame_number(still) for still in stills}) > 1:
             raise DataError(f"{stills[0].label} and {stills[1].label} would be a pair, but have "
-                            "other numbers; a frame of one side is missing")
+                            "different numbers; a frame of one side is missing")
         if number == 0 or int(number * share) > int((number - 1) * share):
             yield stills
         number += 1
 
 
-def _number(still: Still) -> int | None:
-    """Return the number that a frame's name ends with."""
+def _frame_number(still: Still) -> int | None:
+    """Return the number at the end of a frame's name."""
     found = re.search("[0-9]+$", still.name.name)
     return int(found[0]) if found else None
 
 
-def _read(still: Still, size: tuple[int, int], camera: Intrinsics) -> Tensor:
-    """Return a frame at the camera's size, (3, H, W) uint8."""
+def _read_frame(still: Still, size: tuple[int, int], intrinsics: Intrinsics) -> Tensor:
+    """Return a frame resized to the size of the intrinsics, (3, H, W) uint8.
+
+    Raises:
+        DataError: the frame cannot be read, or is not of `size`.
+    """
     image = still.read()
     found = tuple(image.shape[1:])
     if found != size:
         raise DataError(f"{still.label} has {found[1]}x{found[0]} pixels, the first frame "
                         f"{size[1]}x{size[0]}; give footage of one size and one camera")
-    if found == (camera.height, camera.width):
+    if found == (intrinsics.height, intrinsics.width):
         return image
-    return resize(image, camera.height, camera.width, exact=True)
+    return resize(image, intrinsics.height, intrinsics.width, exact=True)
 
 
-def _write(image: Tensor, path: Path) -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(
-        buffer, "JPEG", quality=QUALITY)
-    path.write_bytes(buffer.getvalue())
+class _JpegWriter:
+    """Write images as JPEGs in threads, with a limited number of images waiting."""
+
+    def __init__(self):
+        self.pool, self.pending = ThreadPoolExecutor(), deque()
+
+    def __enter__(self) -> _JpegWriter:
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        self.pool.shutdown()
+        if kind is None:
+            self._wait_for(len(self.pending))
+
+    def write(self, image: Tensor, path: Path) -> None:
+        """Write an image (3, H, W) uint8; errors of earlier images may be raised here."""
+        self.pending.append(self.pool.submit(_write_jpeg, image, path))
+        self._wait_for(len(self.pending) - MAX_PENDING)
+
+    def _wait_for(self, count: int) -> None:
+        """Wait for the first `count` pending images, and raise their errors."""
+        for _ in range(count):
+            self.pending.popleft().result()
 
 
-def write_lists(folder: Path, sequences: Sequence[Prepared], sides: str) -> dict[str, int]:
-    """Write train_files.txt and val_files.txt; return how many lines each has.
+def _write_jpeg(image: Tensor, path: Path) -> None:
+    """Write an image (3, H, W) uint8 as a JPEG."""
+    jpeg = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(jpeg, "JPEG", quality=QUALITY)
+    path.write_bytes(jpeg.getvalue())
 
-    Whole stretches are held out, and no frame is in an item of both lists.
+
+def write_lists(folder: Path, sequences: Sequence[PreparedSequence], sides: str) -> dict[str, int]:
+    """Write train_files.txt and val_files.txt, and return the number of lines of each.
+
+    Whole stretches of frames are held out: no frame belongs to samples of both lists.
 
     Args:
-        folder: for the lists.
-        sequences: that were written.
+        folder: folder for the lists.
+        sequences: the sequences that were written.
         sides: "lr" for stereo pairs, "" for single images.
     """
     lines = {"train": [], "val": []}
@@ -222,12 +251,21 @@ def write_lists(folder: Path, sequences: Sequence[Prepared], sides: str) -> dict
 
 
 def stretches(length: int, breaks: Iterable[int] = ()) -> Iterator[tuple[str, range]]:
-    """Yield ("train" or "val", frames that have both neighbours in their own stretch)."""
+    """Divide the frames of a sequence into stretches for training and validation.
+
+    Args:
+        length: number of frames.
+        breaks: index of the first frame after each gap.
+
+    Yields:
+        "train" or "val", and the target frames: those with both neighbours in the same stretch.
+    """
     for first, last in pairwise([0, *breaks, length]):
         parts = max(1, (last - first) // STRETCH)
         for part in range(parts):
             start, stop = (first + (last - first) * end // parts for end in (part, part + 1))
-            held_out = max(LEAST, round(VAL_SHARE * (stop - start)))
-            cut = stop - held_out if stop - start >= 2 * LEAST else stop  # too short for both
+            held_out = max(MIN_STRETCH, round(VAL_SHARE * (stop - start)))
+            is_long_enough = stop - start >= 2 * MIN_STRETCH  # for both lists
+            cut = stop - held_out if is_long_enough else stop
             yield "train", range(start + 1, cut - 1)
             yield "val", range(cut + 1, stop - 1)

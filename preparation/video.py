@@ -1,10 +1,11 @@
-"""Footage of one's own, made into a dataset: what `prepare_data.py video` does."""
+"""Prepare own footage as a dataset: the command `prepare_data.py video`."""
 from __future__ import annotations
 
 import os
 import shlex
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,80 +19,130 @@ from datasets.intrinsics import (
 )
 from options import nearest_input_size
 from preparation.optical_flow import MIN_FLOW, WIDTH
-from preparation.sequences import LISTS, folder_name, new_folder, write_lists, write_sequence
+from preparation.sequences import (
+    LISTS,
+    PreparedSequence,
+    folder_name,
+    new_folder,
+    write_lists,
+    write_sequence,
+)
 from runtime.errors import DataError
 
-DEFAULT_VIEW = 60.0   # degrees, where nobody says what the camera sees
-SHOWN = 5             # gaps that are named
-TRAIN_WIDTH = 640     # pixels, of the training that is proposed
+DEFAULT_FOV = 60.0    # degrees, assumed if the camera's field of view is unknown
+SHOWN_BREAKS = 5
+TRAIN_WIDTH = 640     # pixels, width of the proposed training
 
 
-def camera_of(opts: Namespace, source: Footage, width: int, height: int) -> Intrinsics:
-    """Return the camera of footage of this size, as it is."""
-    beside = None if opts.fov else _beside(Path(source.source))
+def prepare_video(opts: Namespace) -> None:
+    """Write footage as a dataset for `--dataset folder`, and print the next commands.
+
+    Args:
+        opts: options of `prepare_data.py video`.
+
+    Raises:
+        DataError: the footage cannot be read or used, or the folder cannot be written.
+    """
+    sources = [[opts.left, opts.right]] if opts.left else [[source] for source in opts.sources]
+    footage = [[Footage(source, opts.ext) for source in group] for group in sources]
+    if webcams := [view.source for views in footage for view in views if view.is_webcam]:
+        raise DataError(f"{webcams[0]} is a camera, which never ends; record a video first")
+    sizes = [tuple(next(iter(views[0])).read().shape[1:]) for views in footage]
+    if opts.intrinsics is not None and len(set(sizes)) > 1:
+        raise DataError("--intrinsics is in pixels of one size, and the inputs have several; "
+                        "prepare the inputs of each size separately, or give --fov")
+    min_flow = MIN_FLOW if opts.min_flow is None else opts.min_flow
+    sequences: list[PreparedSequence] = []
+    with new_folder(opts.out, os.getpid()) as folder:
+        for views, (height, width) in zip(footage, sizes, strict=True):
+            intrinsics = choose_intrinsics(opts, views[0], width, height)
+            if opts.size is not None:
+                intrinsics = intrinsics.resized(*opts.size)
+            name = folder_name(views, [sequence.name for sequence in sequences])
+            sequences.append(write_sequence(folder / name, views, (height, width), intrinsics,
+                                            opts.fps, min_flow))
+        counts = write_lists(folder / LISTS, sequences, "lr" if opts.left else "")
+        if not all(counts.values()):
+            raise DataError("between the gaps in the footage's numbers there are too few frames to "
+                            "train and validate on; give footage without gaps")
+    print_sequences(sequences, "pairs" if opts.left else "frames", min_flow)
+    print_next_commands(opts, sequences[0].intrinsics, counts)
+
+
+def choose_intrinsics(opts: Namespace, view: Footage, width: int, height: int) -> Intrinsics:
+    """Return the intrinsics of footage: from the flags, a file beside the footage, or a guess.
+
+    Args:
+        opts: options with intrinsics, fov and baseline.
+        view: the footage.
+        width: width of its frames, pixels.
+        height: height of its frames, pixels.
+
+    Raises:
+        DataError: the intrinsics are impossible, or for images of another size.
+    """
+    path = None if opts.fov else _find_intrinsics_beside(Path(view.source))
     if opts.intrinsics is not None:
-        camera = from_numbers(opts.intrinsics, width, height)
-    elif beside is not None:
-        camera = read_intrinsics(beside)
-        if (camera.width, camera.height) != (width, height):
-            raise DataError(f"{beside} is for images of {camera.width}x{camera.height}, those of "
-                            f"{source.source} have {width}x{height}; give --intrinsics or --fov")
+        intrinsics = from_numbers(opts.intrinsics, width, height)
+    elif path is not None:
+        intrinsics = read_intrinsics(path)
+        if (intrinsics.width, intrinsics.height) != (width, height):
+            raise DataError(f"{path} is for images of {intrinsics.width}x{intrinsics.height}, but "
+                            f"{view.source} has {width}x{height}; give --intrinsics or --fov")
     else:
         if opts.fov is None:
-            print(f"warning: {source.source}: nothing says what the camera sees; it is taken for "
-                  f"{DEFAULT_VIEW:g} degrees wide. Depth will be bent if it is not: give "
+            print(f"warning: {view.source}: the camera's field of view is unknown; "
+                  f"{DEFAULT_FOV:g} degrees are assumed. A wrong value bends depth: give "
                   "--intrinsics FX FY CX CY or --fov DEG", file=sys.stderr)
-        camera = from_field_of_view(opts.fov or DEFAULT_VIEW, width, height)
-    return camera._replace(baseline=opts.baseline)
+        intrinsics = from_field_of_view(opts.fov or DEFAULT_FOV, width, height)
+    return intrinsics._replace(baseline=opts.baseline)
 
 
-def _beside(source: Path) -> Path | None:
-    """Return the intrinsics file of footage: in its folder or the one above, or beside a video."""
+def _find_intrinsics_beside(source: Path) -> Path | None:
+    """Return the intrinsics file in a folder of images, in the folder above it, or by a video."""
     folder = source if source.is_dir() else source.parent
     with suppress(DataError):
         return find_intrinsics(folder, folder.parent if source.is_dir() else folder)
     return None
 
 
-def prepare_video(opts: Namespace) -> None:
-    """Turn footage into a dataset for `--dataset folder`."""
-    groups = [[opts.left, opts.right]] if opts.left else [[source] for source in opts.sources]
-    groups = [[Footage(source, opts.ext) for source in group] for group in groups]
-    if cameras := [view.source for views in groups for view in views if view.is_webcam]:
-        raise DataError(f"{cameras[0]} is a camera, which never ends; record a video first")
-    sizes = [tuple(next(iter(views[0])).read().shape[1:]) for views in groups]
-    if opts.intrinsics is not None and len(set(sizes)) > 1:
-        raise DataError("--intrinsics is in pixels of one size, and the inputs have several; "
-                        "prepare those of each size alone, or give --fov")
-    least, written = MIN_FLOW if opts.min_flow is None else opts.min_flow, []
-    with new_folder(opts.out, os.getpid()) as folder:
-        for views, (height, width) in zip(groups, sizes, strict=True):
-            camera = camera_of(opts, views[0], width, height)
-            if opts.size is not None:
-                camera = camera.resized(*opts.size)
-            name = folder_name(views, [sequence.name for sequence in written])
-            written.append(write_sequence(folder / name, views, (height, width), camera, opts.fps,
-                                          least))
-        counts = write_lists(folder / LISTS, written, "lr" if opts.left else "")
-        if not all(counts.values()):
-            raise DataError("between the gaps in the footage's numbers there are too few frames to "
-                            "train and validate on; give footage without gaps")
-    for name, kept, static, _, breaks in written:
-        print(f"{name}: {kept} {'pairs' if opts.left else 'frames'} written"
-              + f"; {static} left out, which move less than {least:g} px (of {WIDTH}) from the "
-              "last one kept: they teach nothing" * bool(static)
-              + f"; no sample reaches over the gaps before {', '.join(map(str, breaks[:SHOWN]))}"
-              f"{', ...' * (len(breaks) > SHOWN)}: frames are missing there" * bool(breaks))
-    _propose(opts, written[0].camera, counts)
+def print_sequences(sequences: Sequence[PreparedSequence], unit: str, min_flow: float) -> None:
+    """Print a line for each sequence: frames written, frames left out, gaps.
+
+    Args:
+        sequences: the sequences that were written.
+        unit: "frames" or "pairs".
+        min_flow: mean flow below which frames were left out, pixels.
+    """
+    for name, kept, static, _, breaks in sequences:
+        line = f"{name}: {kept} {unit} written"
+        if static:
+            line += (f"; {static} left out, which move less than {min_flow:g} px (of {WIDTH}) from "
+                     "the last frame kept: static frames teach the network nothing")
+        if breaks:
+            shown = [str(index) for index in breaks[:SHOWN_BREAKS]]
+            if len(breaks) > SHOWN_BREAKS:
+                shown.append("...")
+            line += (f"; no sample reaches over the gaps before {', '.join(shown)}: frames are "
+                     "missing there")
+        print(line)
 
 
-def _propose(opts: Namespace, camera: Intrinsics, counts: dict[str, int]) -> None:
-    """Print the commands that go on from here."""
-    width = min(TRAIN_WIDTH, nearest_input_size(camera.width))
-    size = ["--height", nearest_input_size(width * camera.height / camera.width), "--width", width]
-    words = ["--dataset", "folder", "--data_path", opts.out, "--split", opts.out / LISTS, *size,
-             *["--use_stereo"] * bool(opts.left)]
+def print_next_commands(opts: Namespace, intrinsics: Intrinsics, counts: dict[str, int]) -> None:
+    """Print the commands that check the dataset and train on it.
+
+    Args:
+        opts: options of `prepare_data.py video`.
+        intrinsics: intrinsics of the first sequence, for the size of the training.
+        counts: number of samples for "train" and "val".
+    """
+    width = min(TRAIN_WIDTH, nearest_input_size(intrinsics.width))
+    height = nearest_input_size(width * intrinsics.height / intrinsics.width)
+    words = ["--dataset", "folder", "--data_path", opts.out, "--split", opts.out / LISTS,
+             "--height", height, "--width", width]
+    if opts.left:
+        words.append("--use_stereo")
+    flags = shlex.join(map(str, words))
     name = shlex.quote(os.path.basename(os.path.abspath(opts.out)))
-    line = shlex.join(map(str, words))
     print(f"{opts.out}: {counts['train']} samples to train on, {counts['val']} to validate. Next:\n"
-          f"python prepare_data.py check {line}\npython train.py {line} --model_name {name}")
+          f"python prepare_data.py check {flags}\npython train.py {flags} --model_name {name}")

@@ -1,4 +1,4 @@
-"""Datasets: KITTI's layouts against published items and depth maps; what broken files get."""
+"""datasets/, kitti_utils.py: published items and depth maps, KITTI's layouts, broken files."""
 import os
 
 import numpy as np
@@ -36,7 +36,7 @@ DRIVE = "2011_09_26/2011_09_26_drive_0001_sync"
 
 @needs_shared
 @pytest.mark.parametrize("item", [0, 1])
-def test_items_are_the_published_ones(item):
+def test_items_equal_the_published_ones(item):
     # Faithful 4, 5, 6
     published = np.load(SHARED / "parity" / "items.npz")
     dataset = KITTIRAWDataset(RAW, [f"{DRIVE} 2 l", f"{DRIVE} 3 r"], 192, 640, [0, -1, 1, "s"], 4,
@@ -58,7 +58,7 @@ def test_items_are_the_published_ones(item):
 
 
 @needs_shared
-def test_items_to_train_on_are_the_published_ones_to_1_of_255():
+def test_training_items_equal_the_published_ones_to_1_of_255():
     items = [KITTIRAWDataset(RAW, [f"{DRIVE} 2 l"], 192, 640, [0, -1, 1, "s"], 4, is_train,
                              img_ext=".png")[0] for is_train in (False, True)]
     exact, fast = (Augment("cpu", [0], num_scales=4).eval()(collate([item])) for item in items)
@@ -73,7 +73,7 @@ def test_items_to_train_on_are_the_published_ones_to_1_of_255():
 
 @needs_shared
 @pytest.mark.parametrize("name", ["map_0", "map_1", "map_2", "cam_z_02", "cam_z_03"])
-def test_depth_maps_are_the_published_ones(name):
+def test_depth_maps_equal_the_published_ones(name):
     # Faithful 14, 15: eigen's maps are the scanner's forward distance, the others the camera's z
     if name.startswith("map"):
         folder, frame, _ = figures("evaluate_real.json")["lines"][int(name[-1])].split()
@@ -134,7 +134,7 @@ def raw(tmp_path, lines=("drive 1 l",), frames=(0, -1, 1), ext=".jpg"):
                            img_ext=ext)
 
 
-def test_only_what_is_read_is_made(tmp_path):
+def test_only_images_that_are_read_get_a_pyramid(tmp_path):
     write_images(tmp_path, [f"{i:010d}.jpg" for i in range(3)])
     item = raw(tmp_path)[0]
     colors = {key for key in item if key[0] == "color"}
@@ -150,7 +150,7 @@ def test_only_what_is_read_is_made(tmp_path):
         assert {key[1] for key in inputs if key[0] == "color_aug"} == {0, 1}
 
 
-def test_intrinsics_are_the_normalised_ones_times_each_scales_size(tmp_path):
+def test_intrinsics_are_the_normalised_k_times_the_size_of_each_scale(tmp_path):
     # Faithful 5
     write_images(tmp_path, [f"{i:010d}.jpg" for i in range(3)])
     item = raw(tmp_path)[0]
@@ -162,7 +162,7 @@ def test_intrinsics_are_the_normalised_ones_times_each_scales_size(tmp_path):
         np.testing.assert_allclose(item["K", s] @ item["inv_K", s], np.eye(4), atol=1e-5)
 
 
-def test_the_sign_of_the_nominal_baseline_is_set_by_the_side(tmp_path):
+def test_the_side_sets_the_sign_of_the_nominal_baseline(tmp_path):
     # Faithful 6: seen from the right camera, points lie further left
     for side in (2, 3):
         folder = tmp_path / f"drive/image_0{side}/data"
@@ -173,7 +173,7 @@ def test_the_sign_of_the_nominal_baseline_is_set_by_the_side(tmp_path):
     assert dataset[1]["stereo_T"][0, 3].item() == pytest.approx(0.1)
 
 
-def test_a_custom_dataset_needs_k_and_a_path(tmp_path):
+def test_a_custom_dataset_needs_only_k_and_image_paths(tmp_path):
     class Mine(MonoDataset):
         K = np.array([[1, 0, 0.4, 0], [0, 2, 0.5, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 
@@ -188,7 +188,7 @@ def test_a_custom_dataset_needs_k_and_a_path(tmp_path):
     assert item["K", 1].dtype == torch.float32
 
 
-def test_a_dataset_that_overrides_get_color_as_monodepth2_names_it_works():
+def test_a_dataset_may_override_get_color():
     class Mine(KITTIRAWDataset):
         def get_color(self, folder, frame_index, side, do_flip):
             return Image.new("RGB", (10, 10), (frame_index, 0, 0))
@@ -198,7 +198,7 @@ def test_a_dataset_that_overrides_get_color_as_monodepth2_names_it_works():
     assert item["color", 1, 0][0, 0, 0] == 8
 
 
-def test_kittis_test_images_are_one_view_of_png(tmp_path):
+def test_kittis_test_images_are_single_pngs(tmp_path):
     (tmp_path / "image").mkdir()
     Image.new("RGB", (96, 64)).save(tmp_path / "image" / "0000000003.png")
     dataset = KITTITestDataset(tmp_path, ["image 3"], 64, 96, [0], 1)
@@ -206,7 +206,7 @@ def test_kittis_test_images_are_one_view_of_png(tmp_path):
     assert DATASETS["kitti_test"] is KITTITestDataset
 
 
-def test_a_missing_image_is_named_with_its_line_and_cure(tmp_path):
+def test_a_missing_image_is_named_with_its_split_line(tmp_path):
     folder = write_images(tmp_path, ["0000000000.jpg", "0000000001.jpg"])
     split = tmp_path / "train_files.txt"
     split.write_text("# mine\ndrive l: 0\ndrive 1 l\n")
@@ -223,25 +223,25 @@ def test_a_missing_image_is_named_with_its_line_and_cure(tmp_path):
     ("kitti_odom", "9 7 r", "sequences/09/image_3/000007.jpg", "data_odometry_color.zip"),
     ("kitti_test", "image 7 l", "image/0000000007.png", "data_depth_selection.zip"),
     ("kitti_2015", "training 7 l", "training/image_2/000007_10", "data_scene_flow.zip")])
-def test_a_missing_image_is_named_with_the_archive_that_has_it(
+def test_a_missing_image_is_named_with_its_archive(
         tmp_path, dataset, line, path, archive):
     with pytest.raises(DataError, match=rf"^{tmp_path}/{path}.* is missing; extract {archive}"):
         DATASETS[dataset](tmp_path, [line], 64, 96, [0], 1)[0]
 
 
-def test_a_line_without_a_side_is_named(tmp_path):
+def test_a_split_line_without_a_side_is_named(tmp_path):
     write_images(tmp_path, ["0000000001.jpg"])
     with pytest.raises(DataError, match=r"the side is missing.*split line 'drive 1'"):
         raw(tmp_path, ["drive 1"], (0,))[0]
 
 
-def test_stereo_without_sides_is_refused(tmp_path):
+def test_stereo_needs_sides_in_the_split_lines(tmp_path):
     write_images(tmp_path, ["0000000001.jpg"])
     with pytest.raises(DataError, match="the side is missing"):
         raw(tmp_path, ["drive 1"], (0, "s"))[0]
 
 
-def test_a_broken_scan_is_named_with_its_line(tmp_path):
+def test_a_broken_scan_is_named_with_its_split_line(tmp_path):
     write_images(tmp_path, ["0000000001.jpg"])
     scans = tmp_path / "drive/velodyne_points/data"
     scans.mkdir(parents=True)
@@ -254,7 +254,7 @@ def test_a_broken_scan_is_named_with_its_line(tmp_path):
         dataset[0]
 
 
-def test_images_of_the_other_extension_name_the_flag(tmp_path):
+def test_png_images_without_the_flag_png_name_the_flag(tmp_path):
     write_images(tmp_path, [f"{i:010d}.png" for i in range(3)])
     with pytest.raises(DataError, match="pass --png"):
         raw(tmp_path)[0]
@@ -276,7 +276,7 @@ def test_a_truncated_image_is_named(tmp_path):
         raw(tmp_path)[0]
 
 
-def test_a_workers_error_is_one_line_too(tmp_path):
+def test_an_error_in_a_worker_is_one_line(tmp_path):
     write_images(tmp_path, ["0000000000.jpg"])
     loader = DataLoader(raw(tmp_path, ["drive 0 l"], (0, 1)), num_workers=1)
     with pytest.raises(DataError) as caught:
@@ -287,7 +287,7 @@ def test_a_workers_error_is_one_line_too(tmp_path):
     assert "0000000001.jpg is missing" in message
 
 
-def test_a_frame_without_a_scan_has_no_ground_truth(tmp_path):
+def test_a_frame_without_a_scan_has_an_empty_depth_map(tmp_path):
     write_images(tmp_path, ["0000000000.jpg"])
     dataset = raw(tmp_path, ["drive 0 l"], (0,))
     assert not dataset.check_depth()
@@ -297,18 +297,19 @@ def test_a_frame_without_a_scan_has_no_ground_truth(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(370, 1226), (374, 1238), (376, 1241), (375, 1242)])
-def test_ground_truth_of_kittis_other_sizes_is_brought_to_one(shape):
-    depth = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+def test_depth_maps_of_all_sizes_are_resized_to_the_nearest_pixel(shape):
+    depth = np.random.uniform(1, 80, shape).astype(np.float32)
+    depth[np.random.rand(*shape) < 0.9] = 0  # as sparse as a scan
+    rows, columns = (((np.arange(to) + 0.5) * size / to).astype(int)
+                     for size, to in zip(shape, (375, 1242), strict=True))
+    expected = depth[rows[:, None], columns]
     resized = raw("nowhere").to_full_res(depth, False)
-    assert resized.shape == (375, 1242)
-    rows, columns = resized[:, 0] // shape[1], resized[0]
-    for found, size in ((rows, shape[0]), (columns, shape[1])):
-        exact = (np.arange(len(found)) + 0.5) * size / len(found) - 0.5
-        assert np.abs(found - exact).max() <= 0.5
-    np.testing.assert_array_equal(raw("nowhere").to_full_res(depth, True), resized[:, ::-1])
+    assert resized.dtype == np.float32
+    np.testing.assert_array_equal(resized, expected)
+    np.testing.assert_array_equal(raw("nowhere").to_full_res(depth, True), expected[:, ::-1])
 
 
-def test_calibration_without_its_keys_is_named(tmp_path):
+def test_a_calibration_with_missing_keys_is_named(tmp_path):
     (tmp_path / "calib_cam_to_cam.txt").write_text(
         "calib_time: 09-Jan-2012 13:57:47\nS_rect_02: 3 4\n")
     assert list(read_calib_file(tmp_path / "calib_cam_to_cam.txt")) == ["S_rect_02"]
@@ -317,21 +318,21 @@ def test_calibration_without_its_keys_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 12, 15, 17, 68])
-def test_a_scan_of_no_whole_points_is_named(tmp_path, size):
+def test_a_scan_cut_within_a_point_is_named(tmp_path, size):
     (tmp_path / "scan.bin").write_bytes(bytes(size))
     with pytest.raises(DataError, match=rf"scan\.bin has {size} bytes"):
         load_velodyne_points(tmp_path / "scan.bin")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_scan_with_points_that_are_not_finite_is_named(tmp_path, value):
+def test_a_scan_with_infinite_or_nan_points_is_named(tmp_path, value):
     np.float32([[1, 2, 3, 0], [4, value, 6, 0]]).tofile(tmp_path / "scan.bin")
     with pytest.raises(DataError, match=r"scan\.bin has points that are not finite; extract"):
         load_velodyne_points(tmp_path / "scan.bin")
 
 
 @pytest.mark.parametrize("size", ["0 4", "-3 4", "1e9 1e9", "nan 4"])
-def test_a_camera_of_an_impossible_size_is_named(tmp_path, size):
+def test_a_calibration_of_an_impossible_image_size_is_named(tmp_path, size):
     (tmp_path / "calib_cam_to_cam.txt").write_text(
         f"S_rect_02: {size}\nR_rect_00:{' 1' * 9}\nP_rect_02:{' 1' * 12}\n")
     (tmp_path / "calib_velo_to_cam.txt").write_text(f"R:{' 1' * 9}\nT: 0 0 0\n")
@@ -368,7 +369,7 @@ def test_a_link_out_of_the_data_path_is_refused_with_the_line(tmp_path, level):
     link.symlink_to(tmp_path / "elsewhere" / level)
     (tmp_path / "files.txt").write_text("# a list\ndrive 0 l\n")
     dataset = KITTIRAWDataset(tmp_path / "data", read_split(tmp_path / "files.txt"), 64, 96, [0], 1)
-    with pytest.raises(DataError, match=r"leads, by a link, to .*elsewhere.*files\.txt, line 2"):
+    with pytest.raises(DataError, match=r"is a link to .*elsewhere.*files\.txt, line 2"):
         dataset[0]
     (tmp_path / "inside").symlink_to(tmp_path / "elsewhere")  # the data path itself may be one
     assert KITTIRAWDataset(tmp_path / "inside", ["drive 0 l"], 64, 96, [0], 1)[0]
@@ -378,13 +379,13 @@ def test_a_link_out_of_the_data_path_is_refused_with_the_line(tmp_path, level):
     inside = tmp_path / "scans/drive"
     inside.mkdir(parents=True)
     (inside / "velodyne_points").symlink_to(scan.parents[1])
-    with pytest.raises(DataError, match=r"0\.bin leads, by a link, to"):
+    with pytest.raises(DataError, match=r"0\.bin is a link to"):
         KITTIRAWDataset(tmp_path / "scans", ["drive 0 l"], 64, 96, [0], 1).get_depth(
             "drive", 0, "l", False)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read all files")
-def test_an_image_that_may_not_be_read_is_named(tmp_path):
+def test_an_image_without_read_permission_is_named(tmp_path):
     folder = write_images(tmp_path, ["0000000000.jpg"])
     (folder / "0000000000.jpg").chmod(0)
     with pytest.raises(DataError, match=r"0000000000\.jpg cannot be read as an image: .*ermission"):
@@ -404,7 +405,7 @@ def test_poses_are_read_as_matrices(tmp_path):
                                   [[[1, 0, 0, 5], [0, 1, 0, 6], [0, 0, 1, 7], [0, 0, 0, 1]]])
 
 
-def test_blank_lines_between_poses_do_not_count(tmp_path):
+def test_blank_lines_between_poses_are_skipped(tmp_path):
     (tmp_path / "09.txt").write_text("1 0 0 5 0 1 0 6 0 0 1 7\n\n1 0 0 5 0 1 0 6 0 0 1 7\n\n")
     assert read_poses(tmp_path / "09.txt").shape == (2, 4, 4)
 

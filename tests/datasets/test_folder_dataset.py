@@ -1,7 +1,8 @@
-"""Footage of one's own: cameras, frames by number, stereo pairs, what training keeps of them."""
+"""datasets/folder_dataset.py, intrinsics.py: own footage, its intrinsics, training on it."""
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ CAMERA = Intrinsics(150.0, 140.0, 90.0, 50.0, 200, 100)
 
 @pytest.fixture
 def footage(tmp_path):
-    """Two sequences: one with files of mixed names, one of stereo pairs under another camera."""
+    """Write a sequence of mixed file names, and a sequence of stereo pairs from another camera."""
     for name, camera in (("walk", CAMERA), ("ride", CAMERA._replace(cx=99.5, baseline=0.2))):
         (tmp_path / name).mkdir()
         write_intrinsics(tmp_path / name / "intrinsics.json", camera)
@@ -49,14 +50,14 @@ def dataset(path, lines, frames=(0, -1, 1), **kwargs):
     return FolderDataset(path, lines, 64, 96, list(frames), 2, **kwargs)
 
 
-def test_the_frame_is_the_number_that_a_name_ends_with(footage):
+def test_the_number_at_the_end_of_a_name_is_the_frame_index(footage):
     item = dataset(footage, ["walk 8"])[0]
     with Image.open(footage / "walk/frame_0007.png") as image:
         resized = np.asarray(image.resize((96, 64), Image.Resampling.LANCZOS))
     np.testing.assert_array_equal(item["color", -1, 0].permute(1, 2, 0), resized)
 
 
-def test_the_camera_is_scaled_to_the_images_of_each_scale(footage):
+def test_intrinsics_are_scaled_to_the_size_of_each_scale(footage):
     item = dataset(footage, ["walk 8"])[0]
     # the middle of a pixel is half a pixel from its edge, at which an image begins
     expected = [[150 * 96 / 200, 0, 90.5 * 96 / 200], [0, 140 * 64 / 100, 50.5 * 64 / 100]]
@@ -64,7 +65,7 @@ def test_the_camera_is_scaled_to_the_images_of_each_scale(footage):
     np.testing.assert_allclose(item["K", 1][:2, :3], np.array(expected) / 2, rtol=1e-6)
 
 
-def test_every_sequence_has_its_own_camera_and_a_flip_mirrors_it(footage):
+def test_sequences_have_their_own_intrinsics_and_a_flip_mirrors_them(footage):
     both = dataset(footage, ["walk 8", "ride 1 l"], (0,))
     batch = collate([both[0], both[1]])
     assert batch["K", 0][0, 0, 2] != batch["K", 0][1, 0, 2]
@@ -79,29 +80,29 @@ def test_every_sequence_has_its_own_camera_and_a_flip_mirrors_it(footage):
 
 def test_an_intrinsics_file_serves_all_folders_below_it(footage):
     (footage / "walk/intrinsics.json").rename(footage / "intrinsics.json")
-    assert dataset(footage, ["walk 8"]).camera("walk") == CAMERA
+    assert dataset(footage, ["walk 8"]).sequence_intrinsics("walk") == CAMERA
 
 
-def test_a_sequence_without_intrinsics_says_what_to_write(footage):
+def test_missing_intrinsics_are_named_with_the_expected_fields(footage):
     (footage / "walk/intrinsics.json").unlink()
     with pytest.raises(DataError, match=r"intrinsics.json is missing, also in the folders above; "
                                         r"expected \{\"fx\": 721.5"):
         dataset(footage, ["walk 8"])[0]
 
 
-def test_an_image_of_another_size_than_its_intrinsics_is_refused(footage):
+def test_an_image_must_have_the_size_of_its_intrinsics(footage):
     Image.new("RGB", (100, 50)).save(footage / "walk/0008.JPG", "JPEG")
     with pytest.raises(DataError, match=r"0008\.JPG has 100x50 pixels, its intrinsics are for 200"):
         dataset(footage, ["walk 8"])[0]
 
 
-def test_two_images_of_one_number_are_refused(footage):
+def test_two_images_with_the_same_number_are_an_error(footage):
     Image.new("RGB", (200, 100)).save(footage / "walk/8.png")
     with pytest.raises(DataError, match=r"8\.png and .*0008\.JPG are both frame 8"):
         dataset(footage, ["walk 8"])[0]
 
 
-def test_a_frame_that_is_missing_is_named(footage):
+def test_a_missing_frame_is_named(footage):
     with pytest.raises(DataError, match=r"walk/0000000010\.jpg is missing; frame 9 has no neighb"):
         dataset(footage, ["walk 9"])[0]
 
@@ -123,7 +124,7 @@ def test_stereo_pairs_need_one_baseline(footage):
         dataset(footage, ["ride 1 l", "walk 8"], (0, "s"))
 
 
-def test_a_camera_survives_being_written_resized_and_normalised(tmp_path):
+def test_intrinsics_survive_writing_resizing_and_normalising(tmp_path):
     camera = CAMERA._replace(baseline=0.5)
     write_intrinsics(tmp_path / "intrinsics.json", camera)
     assert read_intrinsics(tmp_path / "intrinsics.json") == camera
@@ -144,11 +145,12 @@ def test_a_field_of_view_reaches_from_edge_to_edge():
 
 @pytest.mark.parametrize(("change", "found"), [
     ({"fx": 0.58, "fy": 1.92}, "focal lengths are in pixels"),
-    ({"cx": 300}, "principal point 300 50 is outside of the image"),
-    ({"width": 0}, "width and height are 0 and 100"), ({"height": 99.5}, "no sizes of an image"),
-    ({"fx": "150"}, "a value that is no number"), ({"baseline": 0}, "the baseline is 0"),
-    ({"cy": float("nan")}, "a value that is no number")])
-def test_numbers_that_no_camera_has_are_refused(change, found):
+    ({"cx": 300}, "principal point 300 50 is outside the image"),
+    ({"width": 0}, "width and height are 0 and 100"),
+    ({"height": 99.5}, "expected whole numbers from 1"),
+    ({"fx": "150"}, "a value that is not a number"), ({"baseline": 0}, "the baseline is 0"),
+    ({"cy": float("nan")}, "a value that is not a number")])
+def test_impossible_intrinsics_are_an_error(change, found):
     content = json.dumps(CAMERA._asdict() | change).encode()
     with pytest.raises(DataError, match=found):
         parse_intrinsics(content, "intrinsics.json")
@@ -183,11 +185,14 @@ def test_a_broken_camera_is_refused(change):
         parse_training_camera(json.dumps(whole | change).encode(), "camera.json")
 
 
-def test_training_on_footage_keeps_baseline_and_camera_beside_the_weights(drive, tmp_path, script):
-    data = tmp_path / "data"
-    outcome = script("prepare_data", "video", "--left", drive / TRAIN / "image_02/data", "--right",
-                     drive / TRAIN / "image_03/data", "--baseline", 0.27, "--fov", 80, "--out",
-                     data, "--min_flow", 0)
+def test_training_on_footage_writes_baseline_and_camera_to_the_weights(drive, tmp_path, script):
+    data, views = tmp_path / "data", [tmp_path / "footage/left", tmp_path / "footage/right"]
+    for view, camera in zip(views, ("image_02", "image_03"), strict=True):
+        view.mkdir(parents=True)
+        for i in range(10):
+            shutil.copy(drive / TRAIN / camera / f"data/{i:010d}.jpg", view)
+    outcome = script("prepare_data", "video", "--left", views[0], "--right", views[1],
+                     "--baseline", 0.27, "--fov", 80, "--out", data, "--min_flow", 0)
     assert outcome.status == 0, outcome.err
     outcome = script("train", "--dataset", "folder", "--data_path", data, "--split",
                      data / "splits", "--height", 64, "--width", 96, "--use_stereo", "--batch_size",

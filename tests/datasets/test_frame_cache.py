@@ -1,4 +1,4 @@
-"""datasets/frame_cache.py: read once, never half, whatever happens to disk, files and processes."""
+"""datasets/frame_cache.py: each image is decoded once; full disks and killed writers do no harm."""
 import multiprocessing
 import os
 import resource
@@ -26,12 +26,12 @@ def image(tmp_path):
 
 
 def made(path):
-    """Return the frame of an image that has the frames' size already."""
+    """Decode an image that already has the frames' size."""
     return Resized(read_image(path).contiguous(), (H, W))
 
 
 def counted(calls):
-    """Return a `make` that notes each image it decodes."""
+    """Return a `make` function that records each image it decodes."""
     def make(path):
         calls.append(path)
         return made(path)
@@ -42,16 +42,16 @@ def same(one, other):
     return torch.equal(one.image, other.image) and one.original_size == other.original_size
 
 
-def test_a_frame_is_decoded_once_and_read_back_to_the_bit(tmp_path, image):
+def test_a_frame_is_decoded_once_and_read_back_bit_for_bit(tmp_path, image):
     calls = []
-    for _ in range(2):  # a later run too
+    for _ in range(2):  # two runs
         cache = FrameCache(tmp_path / "cache", H, W)
         for _ in range(2):
             assert same(cache.read(image, counted(calls)), made(image))
     assert calls == [image]
 
 
-def test_a_changed_image_another_size_and_another_path_are_read_anew(tmp_path, image):
+def test_a_changed_image_size_or_path_is_decoded_again(tmp_path, image):
     calls = []
     cache = FrameCache(tmp_path / "cache", H, W)
     cache.read(image, counted(calls))
@@ -67,7 +67,7 @@ def test_a_changed_image_another_size_and_another_path_are_read_anew(tmp_path, i
     assert len(list(tmp_path.glob("cache/96x32-*/*/*.rgb"))) == 1
 
 
-def test_a_file_cut_short_is_made_again(tmp_path, image):
+def test_a_truncated_file_is_made_again(tmp_path, image):
     cache = FrameCache(tmp_path / "cache", H, W)
     cache.read(image, made)
     (entry,) = cache.folder.glob("*/*.rgb")
@@ -83,12 +83,14 @@ def fill(folder, paths, frames_seen):
         frames_seen.value += 1
 
 
-def test_two_processes_fill_it_and_a_killed_one_leaves_nothing_half(tmp_path):
-    paths = []
-    for i in range(60):
-        paths.append(tmp_path / f"{i}.png")
-        Image.fromarray(np.random.randint(0, 256, (H, W, 3), np.uint8)).save(paths[-1])
-    context = multiprocessing.get_context("spawn")
+def test_processes_fill_a_cache_together_and_a_killed_one_does_no_harm(tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(400)]
+    for i, path in enumerate(paths):
+        if i < 20:
+            Image.fromarray(np.random.randint(0, 256, (H, W, 3), np.uint8)).save(path)
+        else:
+            os.link(paths[i % 20], path)
+    context = multiprocessing.get_context("fork")  # as a loader's workers
     seen = [context.Value("i", 0) for _ in range(3)]
     workers = [context.Process(target=fill, args=(tmp_path / "cache", paths, count))
                for count in seen]
@@ -119,7 +121,7 @@ def test_temporary_files_of_killed_writers_are_removed_when_old(tmp_path):
 
 
 def write_to_the_limit(folder, image, results):
-    """Fill a cache where files may hold 1000 bytes: the disk is as good as full."""
+    """Fill a cache where no file may exceed 1000 bytes, which acts as a full disk."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
     cache = FrameCache(folder, H, W)
@@ -127,8 +129,8 @@ def write_to_the_limit(folder, image, results):
                  for _ in range(2)])
 
 
-def test_a_full_disk_gets_one_line_and_frames_go_on_uncached(tmp_path, image, capfd):
-    context = multiprocessing.get_context("spawn")
+def test_a_full_disk_gets_one_warning_and_reading_goes_on_uncached(tmp_path, image, capfd):
+    context = multiprocessing.get_context("fork")  # as a loader's workers
     results = context.Queue()
     process = context.Process(target=write_to_the_limit,
                               args=(tmp_path / "cache", image, results))
@@ -140,7 +142,7 @@ def test_a_full_disk_gets_one_line_and_frames_go_on_uncached(tmp_path, image, ca
     assert [path for path in (tmp_path / "cache").glob("**/*") if path.is_file()] == []
 
 
-def test_a_run_says_what_it_needs_and_when_that_does_not_fit(tmp_path):
+def test_the_space_needed_is_reported_and_compared_with_the_disk(tmp_path):
     cache = FrameCache(tmp_path, 192, 640)
     assert "cache: 44000 frames at 0.37 MB take 16.2 GB in " in cache.describe(44000)
     assert "not enough, the rest will be read from its files" in cache.describe(10**10)
@@ -153,9 +155,9 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         FrameCache(tmp_path / "file", H, W)
 
 
-def test_a_dataset_reads_the_same_items_with_and_without_it(drive, tmp_path):
+def test_a_dataset_gives_the_same_items_with_and_without_a_cache(drive, tmp_path):
     lines = ["2011_01_01/2011_01_01_drive_0001_sync 10 l"]
-    for is_train in (True, False):  # resized for speed and to the bit, in stores of their own
+    for is_train in (True, False):  # fast and exact resizing have separate stores
         plain, caching = (KITTIRAWDataset(drive, lines, H, W, [0, -1, 1, "s"], 1, is_train,
                                           load_depth=False, cache=cache)
                           for cache in (None, FrameCache(tmp_path, H, W, exact=not is_train)))
@@ -166,14 +168,14 @@ def test_a_dataset_reads_the_same_items_with_and_without_it(drive, tmp_path):
         assert len(list(caching.cache.folder.glob("*/*.rgb"))) == 4
 
 
-def test_a_missing_image_is_still_named(drive, tmp_path):
+def test_a_missing_image_is_named_with_a_cache_too(drive, tmp_path):
     lines = ["2011_01_01/2011_01_01_drive_0001_sync 9999 l"]
     dataset = KITTIRAWDataset(drive, lines, H, W, [0], 1, cache=FrameCache(tmp_path, H, W))
     with pytest.raises(DataError, match=r"0000009999\.jpg is missing"):
         dataset[0]
 
 
-def test_images_that_are_no_files_are_refused(tmp_path):
+def test_a_dataset_with_its_own_get_color_cannot_be_cached(tmp_path):
     class Mine(KITTIRAWDataset):
         def get_color(self, folder, frame_index, side, do_flip):
             return Image.new("RGB", (W, H))

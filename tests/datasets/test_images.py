@@ -1,4 +1,4 @@
-"""datasets/images.py: decoding and resizing are Pillow's, for every kind of image."""
+"""datasets/images.py: decoding and resizing equal Pillow's, for every kind of image."""
 import io
 
 import numpy as np
@@ -14,21 +14,21 @@ KITTI_SIZES = [(1242, 375), (1224, 370), (1226, 370), (1238, 374), (1241, 376)]
 
 
 def photo(width, height, smooth=True):
-    """An image with the texture of a photograph or, if not `smooth`, with hard edges."""
+    """Return an image textured like a photograph or, if not `smooth`, with hard edges."""
     noise = Image.fromarray(np.random.randint(0, 256, (height // 4, width // 4, 3), np.uint8))
     return noise.resize((width, height),
                         Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST)
 
 
 def difference(found, image):
-    """Return the largest difference of a (3, H, W) tensor and a Pillow image, and its share."""
+    """Return the largest difference of a tensor and an image, and the share of different values."""
     difference = np.abs(found.permute(1, 2, 0).numpy().astype(int) - np.asarray(image).astype(int))
     return difference.max(), (difference > 0).mean()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "LA", "1", "CMYK"])
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "TIFF"])
-def test_every_kind_of_file_is_decoded_as_pillow_does(tmp_path, mode, form):
+def test_every_image_format_is_decoded_as_pillow_does(tmp_path, mode, form):
     image = photo(160, 64).convert(mode)
     try:
         image.save(tmp_path / "image", form)
@@ -84,7 +84,7 @@ def test_float_images_are_resized_as_pillow_does_but_for_rounding(to):
     assert share < 0.25  # Pillow rounds between rows and columns, too
 
 
-def test_a_pyramid_halves_the_scale_above_with_lanczos():
+def test_each_pyramid_level_is_made_from_the_level_above():
     # Faithful 4
     image = photo(96, 64)
     levels = pyramid(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None], 3)
@@ -100,9 +100,9 @@ def test_a_pyramid_halves_the_scale_above_with_lanczos():
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0broken"])
-def test_what_is_no_image_raises_pillows_error(tmp_path, content):
+def test_a_file_that_is_not_an_image_raises_an_error(tmp_path, content):
     (tmp_path / "image.jpg").write_bytes(content)
-    with pytest.raises(OSError, match=r"is empty|of no kind of image|Truncated"):
+    with pytest.raises(OSError, match=r"is empty|format is unknown|Truncated"):
         read_image(tmp_path / "image.jpg")
 
 

@@ -94,7 +94,7 @@ def test_a_list_equals_the_published_file(name):
     assert in_published_order(name, read_split(SPLITS / name)) == published
 
 
-def test_no_list_is_without_a_pin():
+def test_every_list_of_the_project_has_a_pinned_hash():
     lists = {path.relative_to(SPLITS).as_posix() for path in SPLITS.glob("*/*_files*.txt")}
     assert lists == set(PUBLISHED)
 
@@ -149,13 +149,13 @@ def test_a_byte_order_mark_is_not_part_of_a_folder(write):
     assert read_split(write("\ufeffa 1 l\n")) == ["a 1 l"]
 
 
-def test_a_line_remembers_where_it_was_written(write):
+def test_a_line_remembers_its_file_and_line_number(write):
     path = write("# mine\na l: 1-2\nb 3 r\n")
     assert [line.where for line in read_split(path)] == [
         f"{path}, line 2", f"{path}, line 2", f"{path}, line 3"]
 
 
-def test_where_is_relative_to_the_project_for_its_own_lists():
+def test_the_projects_own_lists_are_named_relative_to_the_project():
     line = read_split(split_path("odom", "test_files_09.txt"))[0]
     assert line.where == str(Path("splits/odom/test_files_09.txt")) + ", line 3"
 
@@ -188,11 +188,11 @@ def test_a_split_line_survives_pickling():
     ("a l: 0-999999\na 5 l", "1,000,000 frames"),
     ("../a 1 l", "'../a'"),
     ("a/../../b l: 1", "'a/../../b'"),
-    ("a\\..\\b 1 l", "no folder below"),
+    ("a\\..\\b 1 l", "not below the data path"),
     ("/a 1 l", "'/a'"),
-    ("C:\\a 1 l", "no folder below"),
+    ("C:\\a 1 l", "not below the data path"),
 ])
-def test_a_malformed_line_is_one_error_that_says_where_what_and_what_instead(write, text, found):
+def test_a_malformed_line_is_named_with_file_line_and_expected_form(write, text, found):
     path = write(f"# mine\n{text}\n")
     with pytest.raises(DataError) as error:
         read_split(path)
@@ -219,7 +219,7 @@ def test_a_plain_line_parses_into_folder_index_and_side():
 
 
 @pytest.mark.parametrize("line", ["", "a", "a l: 1", "a: 1", "# 1", "a 1 l r"])
-def test_parsing_what_is_not_a_plain_line_is_an_error_that_says_where(line):
+def test_parsing_a_malformed_line_names_file_and_line_number(line):
     with pytest.raises(DataError, match=r"^split line: found "):
         parse_line(line)
     with pytest.raises(DataError, match=r"^mine\.txt, line 4: found "):
@@ -246,7 +246,7 @@ def test_an_unknown_split_is_an_error_that_lists_the_splits(split):
     assert "benchmark, eigen, eigen_benchmark, eigen_full, eigen_zhou, odom" in str(error.value)
 
 
-def test_a_split_without_the_file_is_an_error_that_names_the_splits_with_it():
+def test_a_split_without_the_list_names_the_splits_that_have_it():
     with pytest.raises(DataError) as error:
         split_path("eigen", "train_files.txt")
     assert str(error.value).startswith(str(Path("splits/eigen/train_files.txt")) + " is missing")
@@ -289,14 +289,14 @@ LINES = st.lists(RUNS | st.builds(lambda frame: [f"a {frame} l"], FRAMES), min_s
 
 
 @given(LINES)
-def test_reading_what_compact_wrote_gives_the_same_lines(tmp_path_factory, runs):
+def test_reading_the_compact_form_gives_the_same_lines(tmp_path_factory, runs):
     lines = [line for run in runs for line in run]
     path = tmp_path_factory.getbasetemp() / "round_trip.txt"
     path.write_text(compact(lines), encoding="utf-8")
     assert read_split(path) == lines
 
 
-def test_a_list_in_the_place_of_its_folder_is_told_so(tmp_path):
+def test_a_list_given_instead_of_its_folder_is_an_error(tmp_path):
     (tmp_path / "test_files.txt").write_text("a 0 l\n")
-    with pytest.raises(DataError, match=f"is a file; give the folder that it is in, {tmp_path}"):
+    with pytest.raises(DataError, match=f"is a file; give its folder, {tmp_path}"):
         split_path(str(tmp_path / "test_files.txt"), "test_files.txt")

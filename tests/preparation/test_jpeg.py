@@ -1,4 +1,4 @@
-"""preparation/jpeg.py: PNGs become JPEGs on all cores; no image is lost, whatever happens."""
+"""preparation/jpeg.py: PNGs become JPEGs on all cores; killed runs and full disks lose none."""
 import os
 import resource
 import signal
@@ -13,15 +13,15 @@ from conftest import ROOT, one_line
 from PIL import Image, JpegImagePlugin
 
 from preparation import jpeg
-from preparation.jpeg import find_pngs, to_jpeg
+from preparation.jpeg import convert_png, find_pngs
 
 RAW = "2011_09_26/2011_09_26_drive_0001_sync"
 HEIGHT, WIDTH = 37, 124
-COUNT = 120  # frames of KITTI's size: some seconds, in which to be killed
+COUNT = 120  # frames of KITTI's size: converting them takes long enough to be interrupted
 
 
 def write_png(path: Path, mode: str = "RGB", height: int = HEIGHT, width: int = WIDTH) -> Path:
-    """Write a picture that is as smooth as a photograph, and as hard to compress."""
+    """Write a picture as smooth and as hard to compress as a photograph."""
     noise = np.random.randint(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
@@ -42,7 +42,7 @@ def pictures(folder):
                   if path.is_file())
 
 
-def test_images_of_cameras_are_converted_and_ground_truth_is_left(tmp_path, convert):
+def test_camera_images_are_converted_and_depth_maps_are_kept(tmp_path, convert):
     images = [f"{RAW}/image_00/data/0000000000", f"{RAW}/image_03/data/0000000001",
               "sequences/09/image_2/000000", "sequences/10/image_1/000000"]
     others = [f"{RAW}/proj_depth/groundtruth/image_02/0000000005.png",
@@ -58,42 +58,42 @@ def test_images_of_cameras_are_converted_and_ground_truth_is_left(tmp_path, conv
     assert f"{tmp_path} has no PNG images to convert" in convert().out
 
 
-def test_a_jpeg_has_the_quality_and_the_subsampling_of_the_published_models(tmp_path):
+def test_jpegs_have_the_published_quality_and_subsampling(tmp_path):
     png = write_png(tmp_path / "a.png")
     with Image.open(png) as image:
         before = np.array(image).astype(int)
-    assert to_jpeg(png) is None
+    assert convert_png(png) is None
     with Image.open(tmp_path / "a.jpg") as image:
-        # of the first luminance coefficient, 16 at quality 50, and of the last, 99
+        # quantization of the first and last luminance coefficients: 16 and 99 at quality 50
         assert (image.quantization[0][0], image.quantization[0][63]) == (3, 16)
         assert JpegImagePlugin.get_sampling(image) == 2  # 4:2:0
         assert np.abs(np.array(image) - before).mean() < 4
     png = write_png(tmp_path / "grey.png", "L")
-    assert to_jpeg(png) is None
+    assert convert_png(png) is None
     with Image.open(tmp_path / "grey.jpg") as image:
         assert (image.mode, image.size) == ("L", (WIDTH, HEIGHT))
     assert pictures(tmp_path) == ["a.jpg", "grey.jpg"]
 
 
-def test_a_png_is_deleted_only_after_its_jpeg_has_been_read_back_whole(tmp_path, monkeypatch):
+def test_a_png_is_deleted_only_after_its_jpeg_was_read_back(tmp_path, monkeypatch):
     png, other = write_png(tmp_path / "a.png"), write_png(tmp_path / "b.png", width=WIDTH + 8)
-    to_jpeg(other)
+    convert_png(other)
     larger = (tmp_path / "b.jpg").read_bytes()
     for written, found in ((lambda content: content[:-100], "truncated"),
-                           (lambda content: b"", "it is of no kind of image"),
+                           (lambda content: b"", "the image format is unknown"),
                            (lambda content: larger, "another size than")):
         monkeypatch.setattr(jpeg, "write_atomically",  # as a disk that loses something does
                             lambda path, content, change=written: path.write_bytes(change(content)))
-        fault = to_jpeg(png)
+        fault = convert_png(png)
         assert str(png) in fault
         assert found in fault
         assert png.is_file()
     monkeypatch.undo()
-    assert to_jpeg(png) is None
+    assert convert_png(png) is None
     assert not png.is_file()
 
 
-def test_broken_pngs_are_named_and_left_and_the_rest_is_converted(tmp_path, convert):
+def test_broken_pngs_are_named_and_kept_and_the_rest_is_converted(tmp_path, convert):
     folder = tmp_path / "sequences/09/image_2"
     names = ("good", "cut", "flipped", "text", "depth", "jpeg", "also_good")
     paths = {name: write_png(folder / f"{name}.png", height=100) for name in names}
@@ -112,7 +112,7 @@ def test_broken_pngs_are_named_and_left_and_the_rest_is_converted(tmp_path, conv
     assert all(outcome.err.count(f"{folder / name} ") >= 1 for name in left)
     assert pictures(folder) == sorted(["also_good.jpg", "good.jpg", *left])
     assert {name: (folder / name).read_bytes() for name in left} == {n: before[n] for n in left}
-    assert "odom_9" in outcome.out  # the report comes nevertheless
+    assert "odom_9" in outcome.out  # the report is printed too
 
 
 def start(folder, **kwargs):
@@ -122,7 +122,7 @@ def start(folder, **kwargs):
 
 
 def descendants(pid):
-    """Return the processes that a process has started, and those that they have."""
+    """Return the process ids of all children and grandchildren of a process."""
     own = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [found for child in own for found in (child, *descendants(child))]
 
@@ -144,7 +144,7 @@ def frames(tmp_path):
     return folder
 
 
-def test_killed_in_the_middle_no_image_is_lost_and_the_next_run_goes_on(frames, tmp_path, convert):
+def test_after_a_kill_no_image_is_lost_and_the_next_run_goes_on(frames, tmp_path, convert):
     run = start(tmp_path)
     while len(list(frames.glob("*.jpg"))) < 5:
         assert run.poll() is None
@@ -152,7 +152,7 @@ def test_killed_in_the_middle_no_image_is_lost_and_the_next_run_goes_on(frames, 
     workers = descendants(run.pid)
     run.kill()
     run.wait()
-    for _ in range(500):  # they end with their parent, and write no more
+    for _ in range(500):  # workers end with their parent, and stop writing
         if not any(map(is_running, workers)):
             break
         time.sleep(0.01)
@@ -168,7 +168,7 @@ def test_killed_in_the_middle_no_image_is_lost_and_the_next_run_goes_on(frames, 
     assert pictures(frames) == [f"{i:06d}.jpg" for i in range(COUNT)]
 
 
-def test_interrupted_it_ends_with_one_word(frames, tmp_path):
+def test_an_interrupted_run_prints_one_word(frames, tmp_path):
     run = start(tmp_path, start_new_session=True)
     while len(list(frames.glob("*.jpg"))) < 5:
         assert run.poll() is None
@@ -182,7 +182,7 @@ def test_interrupted_it_ends_with_one_word(frames, tmp_path):
     assert not list(frames.glob("*.tmp"))
 
 
-def test_a_process_that_is_killed_ends_the_run_with_a_line_that_says_so(frames, tmp_path):
+def test_a_killed_worker_process_ends_the_run_with_one_line(frames, tmp_path):
     run = start(tmp_path)
     while not list(frames.glob("*.jpg")):
         assert run.poll() is None
@@ -194,7 +194,7 @@ def test_a_process_that_is_killed_ends_the_run_with_a_line_that_says_so(frames, 
     assert "Traceback" not in err
 
 
-def test_a_full_disk_ends_the_run_with_one_line_and_the_png_stays(frames, tmp_path):
+def test_a_full_disk_ends_the_run_with_one_line_and_the_pngs_stay(frames, tmp_path):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
     run = start(tmp_path, preexec_fn=limit)

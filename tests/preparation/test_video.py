@@ -1,29 +1,22 @@
-"""prepare_data.py video and check: footage becomes a dataset; what is wrong with one is said."""
-import shutil
-
+"""prepare_data.py video: footage becomes images, intrinsics and split lists."""
 import numpy as np
 import pytest
 import torch
 from conftest import one_line
 from PIL import Image
 
-from checkpoints.weights import load_weights
-from datasets import Augment, KITTIRAWDataset, collate
 from datasets.footage import Footage
 from datasets.intrinsics import Intrinsics, read_intrinsics, write_intrinsics
 from datasets.splits import parse_line, read_split
-from losses import ReprojectionObjective
-from networks import Monodepth2
 from prediction.video import VideoFile
-from preparation.check import predicted
 from preparation.optical_flow import mean_flow, small_gray
-from preparation.sequences import after_gaps, stretches
-from synthetic.render import HELD_OUT, TRAIN
+from preparation.sequences import frames_after_gaps, stretches
+from synthetic.render import TRAIN
 
 
 @pytest.fixture(scope="session")
 def frames(drive):
-    """Twenty frames of the drive, (64, 96, 3) uint8, after it has set off."""
+    """Return twenty frames of the drive, (64, 96, 3) uint8, from when the camera moves."""
     paths = sorted((drive / TRAIN / "image_02/data").glob("*.jpg"))[4:24]
     return [np.array(Image.open(path)) for path in paths]
 
@@ -39,7 +32,7 @@ def targets(out, name):
     return [parse_line(line) for line in read_split(out / f"splits/{name}_files.txt")]
 
 
-def test_a_video_becomes_frames_camera_and_lists(tmp_path, frames, script):
+def test_a_video_becomes_images_intrinsics_and_lists(tmp_path, frames, script):
     video, out = write_video(tmp_path / "My drive.mp4", frames), tmp_path / "out"
     outcome = script("prepare_data", "video", video, "--out", out, "--fps", 10, "--min_flow", 0,
                      "--intrinsics", 60, 61, 47, 31)
@@ -56,7 +49,7 @@ def test_a_video_becomes_frames_camera_and_lists(tmp_path, frames, script):
     assert "python train.py --dataset folder --data_path" in outcome.out
 
 
-def test_frames_that_hardly_move_are_left_out_and_counted(tmp_path, frames, script):
+def test_nearly_static_frames_are_left_out_and_counted(tmp_path, frames, script):
     for i, frame in enumerate(np.repeat(frames[:10], 3, 0)):
         (tmp_path / "slow").mkdir(exist_ok=True)
         Image.fromarray(frame).save(tmp_path / f"slow/{i:03d}.png")
@@ -74,7 +67,7 @@ def to_tensor(frame):
     return torch.from_numpy(frame).permute(2, 0, 1)
 
 
-def test_flow_is_the_length_of_a_shift(frames):
+def test_mean_flow_is_the_length_of_a_shift(frames):
     wide = np.array(Image.fromarray(frames[0]).resize((416, 277), Image.Resampling.BICUBIC))
     shifted = np.roll(wide, 5, 1)
     flow = mean_flow(small_gray(to_tensor(wide)), small_gray(to_tensor(shifted)))
@@ -83,7 +76,7 @@ def test_flow_is_the_length_of_a_shift(frames):
 
 
 @pytest.mark.parametrize("length", [6, 7, 20, 499, 500, 1730])
-def test_no_frame_is_in_an_item_of_both_lists_and_none_lacks_a_neighbour(length):
+def test_training_and_validation_samples_share_no_frame(length):
     used = {"train": set(), "val": set()}
     for name, wanted in stretches(length):
         assert len(wanted) > 0
@@ -93,7 +86,7 @@ def test_no_frame_is_in_an_item_of_both_lists_and_none_lacks_a_neighbour(length)
     assert 0.05 < len(used["val"]) / length < 0.15 or length < 30
 
 
-def test_no_sample_reaches_over_a_gap_in_the_numbers_of_a_folders_images(tmp_path, frames, script):
+def test_samples_do_not_reach_over_gaps_in_the_frame_numbers(tmp_path, frames, script):
     folder, out = tmp_path / "frames", tmp_path / "out"
     folder.mkdir()
     for i, frame in zip([*range(0, 20, 2), *range(40, 60, 2)], frames, strict=True):
@@ -102,7 +95,7 @@ def test_no_sample_reaches_over_a_gap_in_the_numbers_of_a_folders_images(tmp_pat
     assert outcome.status == 0, outcome.err
     assert "; no sample reaches over the gaps before 10: frames are missing there" in outcome.out
     found = [frame for name in ("train", "val") for _, frame, _ in targets(out, name)]
-    assert sorted(found) == [1, 2, 3, 4, 5, 8, 11, 12, 13, 14, 15, 18]  # 6, 7: between lists
+    assert sorted(found) == [1, 2, 3, 4, 5, 8, 11, 12, 13, 14, 15, 18]  # 6 and 7 separate the lists
     scattered = tmp_path / "scattered"
     scattered.mkdir()
     for i, frame in zip([0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23], frames, strict=False):
@@ -119,10 +112,10 @@ def test_no_sample_reaches_over_a_gap_in_the_numbers_of_a_folders_images(tmp_pat
     ([str(1403636579763555584 + 50_000_000 * i + 4_000_000 * (i % 3)) for i in range(9)], []),
     (["0_640", "1_640", "2_640"], []),
     (["left", "right"], [])])
-def test_a_gap_is_a_step_clearly_longer_than_the_others_or_back(names, expected, tmp_path):
+def test_a_gap_is_a_clearly_longer_step_or_a_step_back(names, expected, tmp_path):
     for name in names:
         (tmp_path / f"{name}.png").touch()
-    assert [path.name for path in after_gaps(Footage(tmp_path))] == expected
+    assert [path.name for path in frames_after_gaps(Footage(tmp_path))] == expected
 
 
 def test_several_inputs_become_several_sequences(tmp_path, frames, script):
@@ -158,7 +151,7 @@ def test_a_stereo_pair_keeps_its_sides_and_its_baseline(drive, tmp_path, script)
     assert {side for _, _, side in targets(out, "train")} == {"l", "r"}
 
 
-def test_a_folders_own_intrinsics_are_taken(tmp_path, frames, script):
+def test_the_intrinsics_file_of_a_folder_is_used(tmp_path, frames, script):
     (tmp_path / "walk").mkdir()
     for i, frame in enumerate(frames):
         Image.fromarray(frame).save(tmp_path / f"walk/{i}.png")
@@ -173,32 +166,32 @@ def test_a_folders_own_intrinsics_are_taken(tmp_path, frames, script):
     assert "warning" not in outcome.err
     write_intrinsics(tmp_path / "walk/intrinsics.json", camera._replace(width=200, height=100))
     outcome = script("prepare_data", "video", tmp_path / "walk", "--out", tmp_path / "more")
-    assert "is for images of 200x100, those of" in one_line(outcome, status=1)
+    assert "is for images of 200x100, but" in one_line(outcome, status=1)
 
 
-def test_a_camera_that_nobody_described_is_warned_of(tmp_path, frames, script):
+def test_an_unknown_field_of_view_is_assumed_with_a_warning(tmp_path, frames, script):
     video = write_video(tmp_path / "clip.mp4", frames)
     outcome = script("prepare_data", "video", video, "--out", tmp_path / "out", "--min_flow", 0)
     assert outcome.status == 0, outcome.err
-    assert "nothing says what the camera sees; it is taken for 60 degrees wide" in outcome.err
+    assert "field of view is unknown; 60 degrees are assumed" in outcome.err
 
 
 @pytest.mark.parametrize(("words", "found", "status"), [
-    (["--size", "640x190"], "640x190 is not of multiples of 32, from 64 on; for example 640x19", 2),
-    (["--size", "big"], "'big' is no size; expected WxH", 2),
+    (["--size", "640x190"], "640x190 is not in multiples of 32 from 64 on; for example 640x19", 2),
+    (["--size", "big"], "'big' is not a size; expected WxH", 2),
     (["--fov", "180"], "sees less than 180 degrees", 2),
-    (["--baseline", "1"], "--baseline is of a stereo pair", 2),
+    (["--baseline", "1"], "--baseline belongs to a stereo pair", 2),
     (["--left", "x"], "needs --left, --right and --baseline", 2),
     (["--intrinsics", "0.5", "1", "0.5", "0.5"], "focal lengths are in pixels", 1),
     (["--fps", "1", "--fov", "80"], "1 of 1 frames move, and 6 are needed", 1)])
-def test_wrong_flags_get_one_line_and_leave_nothing(tmp_path, frames, script, words, found, status):
+def test_wrong_flags_get_one_line_and_no_files(tmp_path, frames, script, words, found, status):
     video = write_video(tmp_path / "clip.mp4", frames)
     outcome = script("prepare_data", "video", video, "--out", tmp_path / "out", *words)
     assert found in one_line(outcome, status)
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
-def test_footage_that_is_broken_gets_one_line_and_leaves_nothing(tmp_path, frames, script):
+def test_broken_footage_gets_one_line_and_no_files(tmp_path, frames, script):
     for i, frame in enumerate(frames):
         Image.fromarray(frame).save(tmp_path / f"{i:02d}.png")
     (tmp_path / "12.png").write_bytes(b"no image")
@@ -212,91 +205,7 @@ def test_footage_that_is_broken_gets_one_line_and_leaves_nothing(tmp_path, frame
     assert "exists; remove it or choose another folder" in one_line(outcome, 1)
 
 
-def check(script, drive, tmp_path, *words):
-    return script("prepare_data", "check", "--data_path", drive, "--split", drive / "splits/tiny",
-                  "--height", 64, "--width", 96, "--out", tmp_path / "check.png", "--no_cuda",
-                  "--num_workers", 0, *words)
-
-
-def test_a_check_of_whole_data_shows_camera_motion_and_a_picture(drive, weights, tmp_path, script):
-    outcome = check(script, drive, tmp_path, "--use_stereo", "--load_weights_folder", weights)
-    assert outcome.status == 0, outcome.err
-    assert "files: all 6 samples can be read" in outcome.out
-    assert "normalised fx 0.5800 fy 1.9200 cx 0.5000 cy 0.5000" in outcome.out
-    assert "0% of 6 pairs are nearly static" in outcome.out
-    assert "; the wrong way in 0% of 6 pairs\n" in outcome.out
-    with Image.open(tmp_path / "check.png") as picture:
-        cells, rows = max(1 + 3 + 3, 1 + 3 * 2 + 1), 4 * 2
-        assert picture.size == (320 * cells, rows * (18 + 18 + round(64 * 320 / 96)))
-
-
-def test_a_check_counts_what_is_broken_and_ends_with_1(drive, tmp_path, script):
-    folder = tmp_path / "data" / TRAIN / "image_02/data"
-    folder.mkdir(parents=True)
-    for i in range(9, 15):
-        source = drive / TRAIN / f"image_02/data/{i:010d}.jpg"
-        (folder / source.name).write_bytes(source.read_bytes())
-    (folder / "0000000010.jpg").write_bytes(b"no image")
-    (folder / "0000000014.jpg").unlink()
-    (tmp_path / "split").mkdir()
-    (tmp_path / "split/train_files.txt").write_text(f"{TRAIN} l: 10-13\n")
-    outcome = script("prepare_data", "check", "--data_path", tmp_path / "data", "--split",
-                     tmp_path / "split", "--height", 64, "--width", 96, "--num_workers", 2,
-                     "--out", tmp_path / "check.png")
-    assert outcome.status == 1
-    assert "files: 3 of 4 samples cannot be read; 1 missing files, 1 other faults" in outcome.out
-    assert outcome.out.count("0000000010.jpg cannot be read as an image") == 2  # listed, in full
-    assert outcome.out.count("0000000014.jpg is missing") == 1
-    assert (tmp_path / "check.png").is_file()  # of the sample that is whole
-
-
-def test_a_check_says_that_a_camera_stands_still(drive, tmp_path, script):
-    folder = tmp_path / "data" / HELD_OUT / "image_02/data"
-    folder.mkdir(parents=True)
-    content = (drive / HELD_OUT / "image_02/data/0000000005.jpg").read_bytes()
-    for i in range(4):
-        (folder / f"{i:010d}.jpg").write_bytes(content)
-    (tmp_path / "split").mkdir()
-    (tmp_path / "split/train_files.txt").write_text(f"{HELD_OUT} l: 1-2\n")
-    outcome = script("prepare_data", "check", "--data_path", tmp_path / "data", "--split",
-                     tmp_path / "split", "--height", 64, "--width", 96, "--num_workers", 0,
-                     "--out", tmp_path / "check.png")
-    assert "100% of 2 pairs are nearly static, below 1. Leave them out" in outcome.out
-
-
-def test_a_check_says_that_left_and_right_are_exchanged(drive, tmp_path, script):
-    for camera, source in (("image_02", "image_03"), ("image_03", "image_02")):
-        shutil.copytree(drive / TRAIN / source, tmp_path / "data" / TRAIN / camera)
-    outcome = script("prepare_data", "check", "--data_path", tmp_path / "data", "--split",
-                     drive / "splits/tiny", "--height", 64, "--width", 96, "--num_workers", 0,
-                     "--use_stereo", "--out", tmp_path / "check.png")
-    assert "the wrong way in 100% of 6 pairs. Exchange left and right" in outcome.out
-
-
-def test_what_a_check_shows_of_weights_is_what_training_makes_of_them(drive, weights):
-    frames = [0, -1, 1, "s"]
-    dataset = KITTIRAWDataset(drive, [f"{TRAIN} 12 r"], 64, 96, frames, 1, is_train=True)
-    pictures = predicted(dataset[0], frames, str(weights), True)
-    model = Monodepth2(18, False, frames).eval()
-    load_weights(weights, model, ["encoder", "depth", "pose_encoder", "pose"])
-    inputs = Augment("cpu", [0, -1, 1]).eval()(collate([dataset[0]]))
-    _, views = ReprojectionObjective(frames, [0])(inputs, model(inputs))
-    for f in frames[1:]:
-        expected = 255 * views["color", f, 0][0].detach().permute(1, 2, 0).numpy()
-        np.testing.assert_allclose(pictures[f"{f} warped to 0"], expected, atol=1.01)
-
-
-@pytest.mark.parametrize(("flags", "found", "status"), [
-    (["--height", 100], "--height is 100; it must be a multiple of 32", 2),
-    (["--height", 96, "--load_weights_folder", "WEIGHTS"], "add --height 64 --width 96", 1),
-    (["--frame_ids", 0], "name a source frame unless there is --use_stereo", 2)])
-def test_a_check_of_what_cannot_be_gets_one_line(drive, weights, tmp_path, script, flags, found,
-                                                 status):
-    flags = [weights if flag == "WEIGHTS" else flag for flag in flags]
-    assert found in one_line(check(script, drive, tmp_path, *flags), status)
-
-
-def test_footage_of_several_sizes_or_rates_is_refused(tmp_path, frames, script):
+def test_footage_of_several_sizes_or_frame_rates_is_an_error(tmp_path, frames, script):
     (tmp_path / "a").mkdir()
     for i, frame in enumerate(frames):
         Image.fromarray(frame[:32] if i == 7 else frame).save(tmp_path / f"a/{i}.png")
@@ -315,7 +224,7 @@ def test_footage_of_several_sizes_or_rates_is_refused(tmp_path, frames, script):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_pair_whose_frames_have_other_numbers_is_refused(tmp_path, frames, script):
+def test_stereo_pairs_of_different_frame_numbers_are_an_error(tmp_path, frames, script):
     for side, missing in (("left", 3), ("right", 5)):
         (tmp_path / side).mkdir()
         for i, frame in enumerate(frames):
@@ -323,4 +232,4 @@ def test_a_pair_whose_frames_have_other_numbers_is_refused(tmp_path, frames, scr
                 Image.fromarray(frame).save(tmp_path / side / f"{i:03d}.png")
     outcome = script("prepare_data", "video", "--left", tmp_path / "left", "--right",
                      tmp_path / "right", "--baseline", 1, "--fov", 80, "--out", tmp_path / "out")
-    assert "would be a pair, but have other numbers" in one_line(outcome, 1)
+    assert "would be a pair, but have different numbers" in one_line(outcome, 1)

@@ -1,6 +1,7 @@
-"""prepare_data.py: its command line, and the report of what is missing for which split."""
+"""prepare_data.py kitti: the report of missing files, and wrong flags of all commands."""
 import os
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,32 +10,38 @@ from conftest import one_line
 from datasets import KITTIDepthDataset, KITTIOdomDataset, KITTIRAWDataset, KITTITestDataset
 from datasets.splits import SPLITS, parse_line, read_split
 from preparation import inventory
-from preparation.inventory import look, read_needs
+from preparation.inventory import find_files, list_needed_files
 
 IMAGE_LISTS = {"eigen_zhou": ["train", "val"], "eigen_full": ["train", "val"], "eigen": ["test"],
                "eigen_benchmark": ["test"], "benchmark": ["train", "val"]}
 
 
 def paths(dataset, folder, *lists, kind="get_image_path", ext=".jpg"):
-    """Return the files that a dataset reads for split lists, below its data path."""
+    """Return the paths, below the data path, of the files that a dataset reads for split lists."""
     lines = [line for name in lists for line in read_split(SPLITS / folder / f"{name}_files.txt")]
     get = getattr(dataset("", lines, 192, 640, [0], 4, img_ext=ext), kind)
     return {str(get(*parse_line(line))) for line in lines}
 
 
-def needed(split, what):
-    """Return the same by the report, with its first ending."""
-    return {os.path.join(folder, name) + need.kind.endings[0]
-            for need in read_needs(split) if need.kind.what == what
-            for folder, names in need.names.items() for name in names}
+@cache
+def all_needed_files():
+    """Return the needed files of all splits, read once."""
+    return list_needed_files()
+
+
+def needed(split, title):
+    """Return the paths of the files that the report lists, with the first accepted ending."""
+    return {os.path.join(folder, name) + files.kind.endings[0]
+            for files in all_needed_files() if (files.split, files.kind.title) == (split, title)
+            for folder, names in files.names.items() for name in names}
 
 
 @pytest.mark.parametrize("split", IMAGE_LISTS)
-def test_the_images_of_a_split_are_those_that_its_dataset_reads(split):
+def test_the_listed_images_of_a_split_are_those_its_dataset_reads(split):
     assert needed(split, "images") == paths(KITTIRAWDataset, split, *IMAGE_LISTS[split])
 
 
-def test_what_else_splits_need_is_what_their_datasets_read():
+def test_other_listed_files_are_those_that_datasets_read():
     lines = read_split(SPLITS / "eigen" / "test_files.txt")
     path = KITTIRAWDataset("", lines, 192, 640, [0], 4)._scan_path
     scans = {str(path(*parse_line(line)[:2])) for line in lines}
@@ -51,28 +58,28 @@ def test_what_else_splits_need_is_what_their_datasets_read():
         ("2011_09_26", "2011_09_28", "2011_09_29", "2011_09_30", "2011_10_03")}
 
 
-def test_depth_maps_are_found_in_the_layout_of_their_archive(tmp_path):
+def test_depth_maps_are_found_in_their_archives_layout(tmp_path):
     folder, frame, _ = parse_line(read_split(SPLITS / "eigen_benchmark/test_files.txt")[0])
     place = tmp_path / "val" / Path(folder).name / "proj_depth/groundtruth/image_02"
     place.mkdir(parents=True)
     (place / f"{frame:010d}.png").touch()
-    (maps,) = [one for one in look(tmp_path, read_needs("eigen_benchmark"))
-               if one.need.kind.what == "depth maps"]
+    (maps,) = [one for one in find_files(tmp_path, list_needed_files("eigen_benchmark"))
+               if one.needed.kind.title == "depth maps"]
     assert maps.endings[".png"] == 1
 
 
-def test_every_archive_that_raw_splits_need_is_on_the_list():
+def test_every_archive_of_the_raw_splits_is_on_the_download_list():
     known = {url.rpartition("/")[2]
              for url in (SPLITS / "kitti_archives_to_download.txt").read_text().split()}
-    asked = {archive for split in IMAGE_LISTS for need in read_needs(split)
-             for archive in need.archives.values()}
-    assert asked - known == {"data_depth_annotated.zip", "data_depth_selection.zip"}
-    assert known <= asked
+    needed = {archive for files in all_needed_files() if files.split in IMAGE_LISTS
+              for archive in files.archives.values()}
+    assert needed - known == {"data_depth_annotated.zip", "data_depth_selection.zip"}
+    assert known <= needed
 
 
 @pytest.fixture
 def show(script, tmp_path):
-    """Print the report of a folder."""
+    """Return the printed report on a folder."""
     def call(*flags):
         outcome = script("prepare_data", "kitti", "--data_path", tmp_path, *flags)
         assert outcome.status == 0, outcome
@@ -87,7 +94,7 @@ def touch(folder, names):
         path.touch()
 
 
-def test_of_an_empty_folder_all_is_missing(show):
+def test_in_an_empty_folder_everything_is_missing(show):
     out = show()
     rows = re.findall(r"^  (\w+) +(\w[\w ]+?) +0 of +([\d,]+)$", out, re.MULTILINE)
     assert rows == [
@@ -106,7 +113,7 @@ def test_of_an_empty_folder_all_is_missing(show):
     assert "--png" not in out
 
 
-def test_of_a_whole_folder_nothing_is_missing(show, tmp_path):
+def test_in_a_complete_folder_nothing_is_missing(show, tmp_path):
     files = {*needed("eigen", "images"), *needed("eigen", "velodyne scans"),
              *needed("eigen", "calibration")}
     touch(tmp_path, files)
@@ -117,7 +124,7 @@ def test_of_a_whole_folder_nothing_is_missing(show, tmp_path):
     assert "get" not in out
 
 
-def test_a_missing_file_names_its_archive_and_a_png_its_flag(show, tmp_path):
+def test_the_report_names_missing_archives_and_the_flag_for_pngs(show, tmp_path):
     images = sorted(needed("odom_9", "images"))
     touch(tmp_path, [*images[:1000], *(image.replace(".jpg", ".png") for image in images[500:])])
     out = show("--split", "odom_9")
@@ -131,13 +138,13 @@ def test_a_missing_file_names_its_archive_and_a_png_its_flag(show, tmp_path):
 
 def test_each_folder_is_listed_once(tmp_path, monkeypatch):
     touch(tmp_path, sorted(needed("eigen", "images")))
-    listed, listing = [], inventory._listing
-    monkeypatch.setattr(inventory, "_listing", lambda path: listed.append(path) or listing(path))
-    needs = read_needs()
-    look(tmp_path, needs)
+    listed, list_folder = [], inventory._list_folder
+    monkeypatch.setattr(inventory, "_list_folder",
+                        lambda path: listed.append(path) or list_folder(path))
+    find_files(tmp_path, all_needed_files())
     assert sorted(listed) == sorted({
-        os.path.join(tmp_path, place) for need in needs for folder in need.names
-        for place in (folder, *need.elsewhere[folder])})
+        os.path.join(tmp_path, place) for files in all_needed_files()
+        for folder in files.names for place in (folder, *files.elsewhere[folder])})
     assert len(listed) < 300
 
 
@@ -151,7 +158,7 @@ EIGEN = ("--split", "eigen")
     (["kitti", "--data_path", "x", "--odometry", *EIGEN], 2,
      "--odometry has nothing of --split eigen"),
     (["kitti", "--data_path", "x", "--split", "eigen_2"], 2,
-     "--split eigen_2 is none of KITTI's; choose one of eigen_zhou, eigen_full, eigen, "),
+     "--split eigen_2 is not a split of KITTI; choose one of eigen_zhou, eigen_full, eigen, "),
     (["kitti", "--data_path", "nowhere", *EIGEN], 1, "--data_path nowhere does not exist"),
     (["kitti", "--data_path", "nowhere", "--convert", *EIGEN], 1,
      "--data_path nowhere does not exist"),
