@@ -4,6 +4,7 @@ from datasets.folder_dataset import FolderDataset
 from datasets.frame_cache import FrameCache
 from datasets.kitti_dataset import (
     KITTI2015Dataset,
+    KITTIDataset,
     KITTIDepthDataset,
     KITTIOdomDataset,
     KITTIRAWDataset,
@@ -33,6 +34,6 @@ def dataset_class(name: str) -> type[MonoDataset]:
     return DATASETS[name]
 
 
-__all__ = ["DATASETS", "Augment", "FolderDataset", "FrameCache", "KITTI2015Dataset",
+__all__ = ["DATASETS", "Augment", "FolderDataset", "FrameCache", "KITTI2015Dataset", "KITTIDataset",
            "KITTIDepthDataset", "KITTIOdomDataset", "KITTIRAWDataset", "KITTITestDataset",
            "MonoDataset", "as_float", "collate", "dataset_class"]
