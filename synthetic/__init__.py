@@ -1,1 +1,1 @@
-"""A rendered street drive as data, and the demo that learns from it."""
+"""Render a street drive as data in KITTI's layout, and run a demo that learns from it."""

@@ -1,4 +1,4 @@
-"""The demo: a user's day on a rendered street drive, in a few minutes without a GPU."""
+"""Demonstrate the project on a rendered street, without a GPU: `python -m synthetic.demo OUT`."""
 from __future__ import annotations
 
 import argparse
@@ -18,7 +18,7 @@ from checkpoints.weights import InputFormat, save_weights
 from datasets.splits import parse_line, read_split
 from kitti_utils import generate_depth_map
 from networks import Monodepth2
-from options import PROJECT
+from options import PROJECT, OneLineParser
 from runtime.errors import DataError, run
 from runtime.files import save_array, write_atomically
 from synthetic.render import HELD_OUT
@@ -26,21 +26,58 @@ from utils import sec_to_hm_str
 
 HEIGHT, WIDTH = 64, 224
 EPOCHS, BATCH_SIZE = 6, 4
-LEARNING_RATE = 2e-4   # twice the paper's: the run is a thousandth of its length
-# In the network's unit: 2.2 m, and hardly anything on the street is nearer. The default of 0.1 has
-# the network start at 1 m everywhere, so far off that frames in time, which leave the scale open,
-# may win every pixel before the stereo view has set it.
+LEARNING_RATE = 2e-4   # twice the paper's, because the training is a thousand times shorter
+# In the network's unit of length: 2.2 m, nearer than almost everything on the street. With the
+# default of 0.1 the network would start at a depth of 1 m everywhere. That is so far off that the
+# frames in time, which leave the scale open, may win every pixel before stereo has set the scale.
 MIN_DEPTH = 0.4
 SEED = 0
-FAR = 80.0             # metres, where no training scan ever reaches
-SHOWN = 40             # the test frame in the picture
+FAR = 80.0             # metres, for pixels that no training scan reaches
+SHOWN_FRAME = 40       # test frame in the picture
 
 
-def call(script: str, *words: object) -> str:
-    """Run one of the project's command lines, shown as a user would type it; return its output.
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the options of the command line.
+
+    Args:
+        argv: words of the command line (default: those of this program).
+    """
+    parser = OneLineParser(
+        prog="python -m synthetic.demo",
+        description="Render a street, train on it, evaluate, predict: a few minutes on a CPU.")
+    parser.add_argument("out", type=Path, help="folder for all files; a rendered drive is reused")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Render, train, export, evaluate and predict; print the errors of the trained network.
 
     Raises:
-        DataError: it failed; it has said why itself.
+        DataError: a command failed, or the network did not learn.
+    """
+    out = Path(os.path.relpath(parse_args().out, PROJECT))
+    os.chdir(PROJECT)
+    started = time.monotonic()
+    drive = out / "drive"
+    if not drive.exists():
+        run_command("-m", "synthetic.render", drive, "--height", HEIGHT, "--width", WIDTH)
+    errors = train_and_evaluate(out, drive)
+    if errors["trained network"] > errors["untrained network"] / 2:
+        raise DataError(f"the network did not learn: abs_rel is {errors['trained network']}, "
+                        f"untrained {errors['untrained network']}; run make test")
+    picture = predict_picture(out, drive)
+    print("\nerror of depth on a street never seen (abs_rel, lower is better)")
+    for name, error in errors.items():
+        print(f"  {name:<20}{error:8.3f}")
+    print(f"picture (input beside disparity): {picture}\n"
+          f"done in {sec_to_hm_str(time.monotonic() - started)}")
+
+
+def run_command(script: str, *words: object) -> str:
+    """Print a command line of the project, run it, and return its output.
+
+    Raises:
+        DataError: the command failed.
     """
     line = [script, *map(str, words)]
     print("\n$ python " + shlex.join(line), flush=True)
@@ -51,94 +88,97 @@ def call(script: str, *words: object) -> str:
     return done.stdout
 
 
-def first_error(out: str) -> float:
-    """Return abs_rel, the first number of the table that evaluate_depth.py printed."""
-    (row,) = [line for line in out.splitlines() if line.startswith("&")]
+def train_and_evaluate(out: Path, drive: Path) -> dict[str, float]:
+    """Train on a drive, and return the abs_rel of each compared depth.
+
+    Args:
+        out: folder for weights, logs and results.
+        drive: folder of the rendered drive.
+    """
+    split = drive / "splits/drive"
+    run_command(
+        "train.py", "--data_path", drive, "--split", split, "--height", HEIGHT, "--width", WIDTH,
+        "--use_stereo", "--weights_init", "scratch", "--batch_size", BATCH_SIZE, "--num_epochs",
+        EPOCHS, "--scheduler_step_size", EPOCHS - 1, "--learning_rate", LEARNING_RATE,
+        "--num_workers", 1, "--log_dir", out, "--model_name", "model", "--save_frequency", EPOCHS,
+        "--min_depth", MIN_DEPTH, "--overwrite")
+    save_untrained_weights(out / "untrained")
+    run_command("export_gt_depth.py", "--data_path", drive, "--split", split)
+    save_constant_disparities(drive, split, out / "constant.npy")
+    weights = "--load_weights_folder", trained_weights(out)
+    errors = {
+        "untrained network": measure_abs_rel(drive, split, "--load_weights_folder",
+                                             out / "untrained", "--eval_mono"),
+        "best constant map": measure_abs_rel(drive, split, "--ext_disp_to_eval",
+                                             out / "constant.npy", "--eval_mono"),
+        "trained network": measure_abs_rel(drive, split, *weights, "--eval_mono"),
+        "the same, in metres": measure_abs_rel(drive, split, *weights, "--eval_stereo"),
+    }
+    run_command("evaluate_pose.py", "--data_path", drive, "--eval_split",
+                drive / "splits/odom/test_files_09.txt", "--num_workers", 0, *weights)
+    return errors
+
+
+def trained_weights(out: Path) -> Path:
+    """Return the weights folder of the last epoch."""
+    return out / f"model/models/weights_{EPOCHS - 1}"
+
+
+def measure_abs_rel(drive: Path, split: Path, *words: object) -> float:
+    """Run evaluate_depth.py on the drive's test frames, and return abs_rel."""
+    return parse_abs_rel(run_command("evaluate_depth.py", "--data_path", drive, "--eval_split",
+                                     split, "--num_workers", 0, "--min_depth", MIN_DEPTH, *words))
+
+
+def parse_abs_rel(output: str) -> float:
+    """Return abs_rel, the first number of the table that evaluate_depth.py prints."""
+    (row,) = [line for line in output.splitlines() if line.startswith("&")]
     return float(row.split("&")[1])
 
 
-def save_untrained(folder: Path) -> None:
-    """Write the weights of a network that has seen nothing."""
+def save_untrained_weights(folder: Path) -> None:
+    """Write the weights of an untrained network."""
     torch.manual_seed(SEED)
     model = Monodepth2(frame_ids=[0])
     save_weights(folder, model, torch.optim.Adam(model.parameters()),
                  InputFormat(HEIGHT, WIDTH, True))
 
 
-def save_constant_map(drive: Path, split: Path, path: Path) -> None:
-    """Write, for every test image, the per-pixel median of the training scans' depths."""
+def save_constant_disparities(drive: Path, split: Path, path: Path) -> None:
+    """Write one disparity map for all test images: the per-pixel median of the training scans.
+
+    Args:
+        drive: folder of the rendered drive.
+        split: folder of the split lists.
+        path: .npy file to write, (N, H, W) 1 / metres.
+    """
     depths = []
     for line in read_split(split / "train_files.txt"):
         folder, frame, side = parse_line(line)
         if side == "l":
             scan = drive / folder / f"velodyne_points/data/{frame:010d}.bin"
             depths.append(generate_depth_map((drive / folder).parent, scan, vel_depth=True))
-    seen = np.ma.masked_equal(depths, 0)
-    constant = np.ma.median(seen, 0).filled(FAR).astype(np.float32)
-    tests = len(read_split(split / "test_files.txt"))
-    save_array(path, np.broadcast_to(1 / constant, (tests, *constant.shape)))
+    known = np.ma.masked_equal(depths, 0)
+    median = np.ma.median(known, 0).filled(FAR).astype(np.float32)         # (H, W)
+    count = len(read_split(split / "test_files.txt"))
+    save_array(path, np.broadcast_to(1 / median, (count, *median.shape)))
+
+
+def predict_picture(out: Path, drive: Path) -> Path:
+    """Run test_simple.py on a test frame, and return the picture of frame and disparity."""
+    image, picture = out / "street.jpg", out / "demo.png"
+    shutil.copy(drive / HELD_OUT / f"image_02/data/{SHOWN_FRAME:010d}.jpg", image)
+    run_command("test_simple.py", "--image_path", image, "--min_depth", MIN_DEPTH,
+                "--load_weights_folder", trained_weights(out))
+    save_picture(image, picture)
+    return picture
 
 
 def save_picture(image: Path, path: Path) -> None:
-    """Write an image beside the disparity that test_simple.py made of it."""
+    """Write an image and the disparity that test_simple.py drew for it, side by side."""
     pair = [cv2.imread(str(p)) for p in (image, image.with_name(f"{image.stem}_disp.jpeg"))]
     png = cv2.imencode(".png", cv2.resize(np.hstack(pair), None, fx=2, fy=2))[1]
     write_atomically(path, png.tobytes())
-
-
-def evaluate(drive: Path, split: Path, *words: object) -> float:
-    """Run evaluate_depth.py on the drive's test frames; return abs_rel."""
-    return first_error(call("evaluate_depth.py", "--data_path", drive, "--eval_split", split,
-                            "--num_workers", 0, "--min_depth", MIN_DEPTH, *words))
-
-
-def learn(out: Path, drive: Path, split: Path) -> dict[str, float]:
-    """Train, export and evaluate; return abs_rel of each depth that is compared."""
-    call("train.py", "--data_path", drive, "--split", split, "--height", HEIGHT, "--width", WIDTH,
-         "--use_stereo", "--weights_init", "scratch", "--batch_size", BATCH_SIZE, "--num_epochs",
-         EPOCHS, "--scheduler_step_size", EPOCHS - 1, "--learning_rate", LEARNING_RATE,
-         "--num_workers", 1, "--log_dir", out, "--model_name", "model", "--save_frequency", EPOCHS,
-         "--min_depth", MIN_DEPTH, "--overwrite")
-    save_untrained(out / "untrained")
-    call("export_gt_depth.py", "--data_path", drive, "--split", split)
-    save_constant_map(drive, split, out / "constant.npy")
-    weights = "--load_weights_folder", out / f"model/models/weights_{EPOCHS - 1}"
-    errors = {
-        "untrained network": evaluate(drive, split, "--load_weights_folder", out / "untrained",
-                                      "--eval_mono"),
-        "best constant map": evaluate(drive, split, "--ext_disp_to_eval", out / "constant.npy",
-                                      "--eval_mono"),
-        "trained network": evaluate(drive, split, *weights, "--eval_mono"),
-        "the same, in metres": evaluate(drive, split, *weights, "--eval_stereo"),
-    }
-    call("evaluate_pose.py", "--data_path", drive, "--eval_split",
-         drive / "splits/odom/test_files_09.txt", "--num_workers", 0, *weights)
-    image = out / "street.jpg"
-    shutil.copy(drive / HELD_OUT / f"image_02/data/{SHOWN:010d}.jpg", image)
-    call("test_simple.py", "--image_path", image, "--min_depth", MIN_DEPTH, *weights)
-    return errors
-
-
-def main() -> None:
-    """Render, train, export, evaluate, predict; print what was learned."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, help="folder for all that is made")
-    out = Path(os.path.relpath(parser.parse_args().out, PROJECT))
-    os.chdir(PROJECT)
-    started = time.monotonic()
-    drive = out / "drive"
-    if not drive.exists():
-        call("-m", "synthetic.render", drive, "--height", HEIGHT, "--width", WIDTH)
-    errors = learn(out, drive, drive / "splits/drive")
-    if errors["trained network"] > errors["untrained network"] / 2:
-        raise DataError(f"the network did not learn: abs_rel is {errors['trained network']}, "
-                        f"untrained {errors['untrained network']}; run make test")
-    save_picture(out / "street.jpg", out / "demo.png")
-    print("\nerror of depth on a street never seen (abs_rel, lower is better)")
-    for name, error in errors.items():
-        print(f"  {name:<20}{error:8.3f}")
-    print(f"picture (input beside disparity): {out / 'demo.png'}\n"
-          f"done in {sec_to_hm_str(time.monotonic() - started)}")
 
 
 if __name__ == "__main__":

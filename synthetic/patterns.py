@@ -1,7 +1,8 @@
-"""Patterns for the rendered street: what its surfaces look like.
+"""Paint the surfaces of the rendered street with patterns.
 
-A pattern turns the N samples of a `Surface` into (3, N) RGB colours, about [0, 1]. It averages over
-the pixel: edges are soft, detail finer than the pixel fades, and so two views of a place agree.
+A pattern turns the N samples of a `Surface` into RGB colours (3, N), roughly in [0, 1]. It averages
+over each pixel: edges are soft and detail finer than a pixel fades, so that two views of the same
+place agree.
 """
 from __future__ import annotations
 
@@ -12,24 +13,33 @@ import numpy as np
 
 KERB, GRASS = 5.8, 8.0  # m from the centre line
 
-OCTAVES = tuple(5.0 / 2.4**i for i in range(6))  # m between the values that noise interpolates
+OCTAVES = tuple(5.0 / 2.4**i for i in range(6))  # m, spacing of the random values of each octave
 OCTAVE_WEIGHT = 0.35
 LATTICE = np.random.default_rng(0).uniform(-1, 1, 1 << 16).astype(np.float32)  # 256 x 256, periodic
 
 
 class Surface(NamedTuple):
-    """Samples of one face of a box, in metres; the arrays are (N,)."""
+    """Samples of one face of a box, in metres.
 
-    axis: int       # the box axis the face is perpendicular to: 0 the sides, 1 the top, 2 the ends
-    width: float    # of the face, along u
-    u: np.ndarray   # from the middle of the face
-    v: np.ndarray   # height above the base; on the top, along the box from its middle
-    du: np.ndarray  # change over one pixel
+    Attributes:
+        axis: axis of the box that is perpendicular to the face: 0 sides, 1 top, 2 ends.
+        width: width of the face, along u.
+        u: (N,) distance from the middle of the face.
+        v: (N,) height above the base; on the top, distance from its middle along the box.
+        du: (N,) change of u over one pixel.
+        dv: (N,) change of v over one pixel.
+    """
+
+    axis: int
+    width: float
+    u: np.ndarray
+    v: np.ndarray
+    du: np.ndarray
     dv: np.ndarray
 
 
 def noise(u: np.ndarray, v: np.ndarray, seed: int) -> np.ndarray:
-    """Interpolate between random values in [-1, 1] that sit on the whole numbers."""
+    """Interpolate smoothly between random values in [-1, 1] at whole numbers."""
     column, row = np.floor(u), np.floor(v)
     u, v = u - column, v - row
     u, v = u * u * (3 - 2 * u), v * v * (3 - 2 * v)
@@ -41,7 +51,7 @@ def noise(u: np.ndarray, v: np.ndarray, seed: int) -> np.ndarray:
 
 
 def grain(s: Surface, seed: int, stretch: float = 1.0) -> np.ndarray:
-    """Add up noise of many sizes, about 0, without what the pixel averages out; `stretch` v."""
+    """Sum octaves of noise; octaves finer than a pixel fade out. `stretch` lengthens v."""
     v, pixel = s.v / stretch, np.maximum(s.du, s.dv / stretch)
     total = np.zeros_like(s.u)
     for i, size in enumerate(OCTAVES):
@@ -54,12 +64,12 @@ def grain(s: Surface, seed: int, stretch: float = 1.0) -> np.ndarray:
 
 
 def band(x: np.ndarray, dx: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Return the share of each pixel, [x - dx/2, x + dx/2], that lies in [low, high]."""
+    """Return the share of each pixel [x - dx/2, x + dx/2] that lies in [low, high]."""
     return (np.clip(x + dx / 2, low, high) - np.clip(x - dx / 2, low, high)) / dx
 
 
 def stripes(x: np.ndarray, dx: np.ndarray, period: float, low: float, high: float) -> np.ndarray:
-    """Return the share of each pixel that lies in [low, high] or a repetition of it."""
+    """Return the share of each pixel that lies in a stripe [low, high], repeated every `period`."""
     def covered(x: np.ndarray) -> np.ndarray:
         whole = np.floor(x / period)
         return whole * (high - low) + np.clip(x - whole * period, low, high)
@@ -67,12 +77,12 @@ def stripes(x: np.ndarray, dx: np.ndarray, period: float, low: float, high: floa
 
 
 def tint(colour: np.ndarray | tuple[float, ...], brightness: np.ndarray) -> np.ndarray:
-    """Return one colour at N brightnesses."""
+    """Return a colour (3, N) at N brightnesses."""
     return np.asarray(colour, np.float32)[:, None] * brightness
 
 
 def mix(below: np.ndarray, above: np.ndarray | tuple[float, ...], share: np.ndarray) -> np.ndarray:
-    """Lay one colour, or N, over others where it covers them."""
+    """Cover the colours `below` (3, N) with one colour, or N colours, by a share (N,)."""
     return below + (np.asarray(above, np.float32).reshape(3, -1) - below) * share
 
 
@@ -114,7 +124,7 @@ def bodywork(s: Surface, colour: np.ndarray, seed: int) -> np.ndarray:
 
 
 def cabin(s: Surface, colour: np.ndarray, seed: int) -> np.ndarray:
-    """Paint the upper box of a car: two panes on a side, one at an end."""
+    """Paint the upper box of a car: two windows on each side, one at each end."""
     rough = grain(s, seed)
     paint, glass = tint(colour, 1 + 0.25 * rough), tint((0.14, 0.17, 0.2), 1 + 0.5 * rough)
     if s.axis == 1:
@@ -125,7 +135,7 @@ def cabin(s: Surface, colour: np.ndarray, seed: int) -> np.ndarray:
 
 
 def street(s: Surface, centre: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Paint the ground about the line u = centre(v): lanes, parking strips, pavements, grass."""
+    """Paint the ground on both sides of the line u = centre(v): lanes, parking, pavement, grass."""
     s = s._replace(u=s.u - centre(s.v))
     side = np.abs(s.u)
     wear = 0.4 * grain(s, seed=90, stretch=12)
@@ -143,7 +153,7 @@ def street(s: Surface, centre: Callable[[np.ndarray], np.ndarray]) -> np.ndarray
 
 
 def sky(rays: np.ndarray) -> np.ndarray:
-    """Paint clouds at infinity, as seen along (3, N) rays."""
+    """Paint the clouds seen along rays (3, N)."""
     azimuth, height = np.arctan2(rays[0], rays[2]), -rays[1] / np.hypot(rays[0], rays[2])
     apart = np.full_like(height, 0.1)
     clouds = grain(Surface(1, 0, 8 * azimuth, 20 * height, apart, apart), seed=120)

@@ -1,9 +1,9 @@
-"""Write a rendered street drive in KITTI's folders: `python -m synthetic.render OUT`.
+"""Render a street drive into KITTI's folders: `python -m synthetic.render OUT`.
 
-One street is for training, another one for validation and test; the second is there in the odometry
-layout too. The scans are points of the left camera's depth, so they agree with its images exactly.
-All of that depth is there as improved ground truth (proj_depth) and, of the test frames, as that of
-the split `dense`.
+One street is for training; a second street is for validation and test, and is written in the
+odometry layout too. Velodyne scans are points of the left camera's depth map, so they agree with
+its images exactly. The whole depth map is written as improved ground truth (proj_depth) and, for
+the test frames, as the ground truth of the split `dense`.
 """
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import argparse
 import os
 import shlex
 import shutil
-import signal
 from functools import partial
 from itertools import chain
 from multiprocessing import Pool
@@ -24,78 +23,79 @@ from tqdm import tqdm
 from datasets.kitti_dataset import annotated_path
 from datasets.splits import compact
 from kitti_utils import DEPTH_PNG_SCALE
-from options import OneLineParser
+from options import MIN_SIZE, SIZE_STEP, OneLineParser
 from runtime.errors import DataError, run
-from synthetic.street import BASELINE, Drive, intrinsics
+from runtime.signals import leave_interrupts_to_parent
+from synthetic.street import BASELINE, Drive, kitti_K
 
 DATE = "2011_01_01"
 TRAIN, HELD_OUT = (f"{DATE}/{DATE}_drive_{i:04d}_sync" for i in (1, 2))
-SEQUENCE = 9        # the odometry sequence that the held-out drive plays
+SEQUENCE = 9        # number of the held-out drive as an odometry sequence
 TRAIN_SHARE = 0.75  # of all frames
 VAL_SHARE = 0.33    # of the held-out frames
-MIN_FRAMES = 16     # fewer leave a list empty
-SIZE_STEP = 32      # pixels; the networks take multiples of it, from twice it on
+MIN_FRAMES = 16     # with fewer frames, a split list would be empty
 
 AXES = np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]])  # velodyne (forward, left, up) to camera
-# m, velodyne to camera: 8 cm above it as on KITTI's car, but not behind it, so that the forward
-# distance, which `eigen` ground truth takes for depth, is depth.
+# m, velodyne to camera: 8 cm above the camera as on KITTI's car, but not behind it. Therefore the
+# forward distance, which is the ground truth of `eigen`, equals depth.
 OFFSET = np.array([0, -0.08, 0])
-SCAN_TOP = np.tan(np.radians(2.0))  # the highest beam of KITTI's velodyne
-SCAN_RANGE = 80.0   # m, the farthest depth that KITTI's evaluation counts
-SCAN_STEP = 5       # one point for so many pixels
+SCAN_TOP = np.tan(np.radians(2.0))  # slope of the highest beam of KITTI's velodyne
+SCAN_RANGE = 80.0   # m, the largest depth in KITTI's evaluation
+SCAN_STEP = 5       # pixels for each point of a scan
 REFLECTANCE = 0.3
-LEFT_CAMERA = 2     # whose depth is written
+LEFT_CAMERA = 2     # KITTI's number of the camera whose depth is written
 
 
-def numbers(values: np.ndarray) -> str:
-    """Write an array's numbers as KITTI's text files do."""
+def format_numbers(values: np.ndarray) -> str:
+    """Format the numbers of an array as in KITTI's text files."""
     return " ".join(f"{value:.9e}" for value in np.ravel(values))
 
 
-def projections(height: int, width: int) -> list[np.ndarray]:
-    """Return P_rect (3, 4) of cameras 0 to 3; the grey pair (0, 1) is where the colour pair is."""
-    K = intrinsics(height, width)
-    K[:2, 2] += 1  # KITTI counts pixels from 1; its readers subtract it after projecting
+def projection_matrices(height: int, width: int) -> list[np.ndarray]:
+    """Return P_rect (3, 4) of cameras 0 to 3; the gray pair 0, 1 equals the colour pair 2, 3."""
+    K = kitti_K(height, width)
+    K[:2, 2] += 1  # KITTI counts pixels from 1; readers subtract 1 after the projection
     left = np.hstack([K, np.zeros((3, 1))])
     right = np.hstack([K, -BASELINE * K[:, :1]])
     return [left, right, left, right]
 
 
 def write_calibration(folder: Path, height: int, width: int) -> None:
-    """Write the calibration of a day."""
+    """Write the calibration files of a date."""
     cameras = "calib_time: 01-Jan-2011 00:00:00\n"
-    for i, projection in enumerate(projections(height, width)):
-        cameras += (f"S_rect_{i:02d}: {numbers([width, height])}\n"
-                    f"R_rect_{i:02d}: {numbers(np.eye(3))}\n"
-                    f"P_rect_{i:02d}: {numbers(projection)}\n")
+    for i, projection in enumerate(projection_matrices(height, width)):
+        cameras += (f"S_rect_{i:02d}: {format_numbers([width, height])}\n"
+                    f"R_rect_{i:02d}: {format_numbers(np.eye(3))}\n"
+                    f"P_rect_{i:02d}: {format_numbers(projection)}\n")
     (folder / "calib_cam_to_cam.txt").write_text(cameras)
     (folder / "calib_velo_to_cam.txt").write_text(
-        f"calib_time: 01-Jan-2011 00:00:00\nR: {numbers(AXES)}\nT: {numbers(OFFSET)}\n")
+        "calib_time: 01-Jan-2011 00:00:00\n"
+        f"R: {format_numbers(AXES)}\nT: {format_numbers(OFFSET)}\n")
 
 
-def scan(depth: np.ndarray) -> np.ndarray:
-    """Return velodyne points (N, 4), forward, left, up and reflectance, on a depth map (H, W)."""
+def scan_points(depth: np.ndarray) -> np.ndarray:
+    """Sample a depth map (H, W) as velodyne points (N, 4): forward, left, up, reflectance."""
     v, u = np.indices(depth.shape)
     pixels = np.stack([u, v, np.ones_like(u)])
-    rays = np.tensordot(np.linalg.inv(intrinsics(*depth.shape)), pixels, 1)
+    rays = np.tensordot(np.linalg.inv(kitti_K(*depth.shape)), pixels, 1)
     chosen = (rays[1] > -SCAN_TOP) & ((u + 2 * v) % SCAN_STEP == 0) & (depth < SCAN_RANGE)
     points = (depth[chosen] * rays[:, chosen] - OFFSET[:, None]).T @ AXES
     return np.pad(points, ((0, 0), (0, 1)), constant_values=REFLECTANCE).astype("<f4")
 
 
 def write_frame(drive: Drive, folder: Path, height: int, width: int, frame: int) -> None:
-    """Write both images, the scan and the depth of a frame."""
+    """Write both images, the scan and the depth map of a frame."""
     for side, camera in ("r", "image_03"), ("l", "image_02"):
         image, depth = drive.render(frame, side, height, width)
         Image.fromarray(image).save(folder / camera / "data" / f"{frame:010d}.jpg", quality=95,
                                     subsampling=0)
-    scan(depth).tofile(folder / "velodyne_points" / "data" / f"{frame:010d}.bin")
+    scan_points(depth).tofile(folder / "velodyne_points" / "data" / f"{frame:010d}.bin")
     png = np.where(depth < SCAN_RANGE, depth * DEPTH_PNG_SCALE, 0).round().astype(np.uint16)
     Image.fromarray(png).save(annotated_path(folder, ".", frame, LEFT_CAMERA))
 
 
 def link_or_copy(source: Path, to: Path) -> None:
-    """Give a file a second name, or its content where the file system knows no second names."""
+    """Hard-link a file, or copy it if the file system has no hard links."""
     try:
         os.link(source, to)
     except OSError:
@@ -103,25 +103,31 @@ def link_or_copy(source: Path, to: Path) -> None:
 
 
 def write_odometry(out: Path, drive: Drive, height: int, width: int) -> None:
-    """Write the held-out drive in the odometry layout, with links to its images if possible."""
+    """Write the held-out drive in the odometry layout: images, calibration and poses."""
     sequence = out / "sequences" / f"{SEQUENCE:02d}"
     for kind, source in ("image_2", "image_02"), ("image_3", "image_03"):
         (sequence / kind).mkdir(parents=True)
         for frame in range(drive.frames):
             link_or_copy(out / HELD_OUT / source / "data" / f"{frame:010d}.jpg",
                          sequence / kind / f"{frame:06d}.jpg")
-    calibration = [*projections(height, width), np.column_stack([AXES, OFFSET])]
+    calibration = [*projection_matrices(height, width), np.column_stack([AXES, OFFSET])]
     (sequence / "calib.txt").write_text("".join(
-        f"{name}: {numbers(matrix)}\n"
+        f"{name}: {format_numbers(matrix)}\n"
         for name, matrix in zip(("P0", "P1", "P2", "P3", "Tr"), calibration, strict=True)))
     (out / "poses").mkdir()
     poses = np.linalg.inv(drive.pose(0)) @ [drive.pose(i) for i in range(drive.frames)]
     (out / "poses" / f"{SEQUENCE:02d}.txt").write_text(
-        "".join(f"{numbers(pose[:3])}\n" for pose in poses))
+        "".join(f"{format_numbers(pose[:3])}\n" for pose in poses))
 
 
 def write_splits(out: Path, train: int, held_out: int) -> None:
-    """Write the split lists of drives that have so many frames, and their dense ground truth."""
+    """Write the split lists and the ground truth of `dense`.
+
+    Args:
+        out: folder of the drives.
+        train: number of frames of the training drive.
+        held_out: number of frames of the held-out drive.
+    """
     val = 1 + max(1, round(VAL_SHARE * (held_out - 2)))
     lists = {
         "drive/train_files": [(TRAIN, i, side) for side in "lr" for i in range(1, train - 1)],
@@ -141,8 +147,18 @@ def write_splits(out: Path, train: int, held_out: int) -> None:
         link_or_copy(depth, dense / depth.name)
 
 
-def write(out: Path, frames: int, height: int, width: int, seed: int, workers: int) -> None:
-    """Render both drives and write everything that belongs to them into a new folder."""
+def write_drives(out: Path, frames: int, height: int, width: int, seed: int,
+                 workers: int) -> None:
+    """Render both drives and write all their files into a new folder.
+
+    Args:
+        out: new folder.
+        frames: number of stereo frames of both drives together.
+        height: height of the images, pixels.
+        width: width of the images, pixels.
+        seed: seed of both streets.
+        workers: number of processes that render.
+    """
     train = round(TRAIN_SHARE * frames)
     drives = {TRAIN: Drive(2 * seed, train), HELD_OUT: Drive(2 * seed + 1, frames - train)}
     for name in drives:
@@ -150,8 +166,8 @@ def write(out: Path, frames: int, height: int, width: int, seed: int, workers: i
             (out / name / kind / "data").mkdir(parents=True)
         annotated_path(out, name, 0, LEFT_CAMERA).parent.mkdir(parents=True)
     write_calibration(out / DATE, height, width)
-    # Ctrl-C is for the parent, which then ends its workers and clears away what they wrote.
-    with Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    # workers ignore Ctrl-C: the parent ends them and removes their files
+    with Pool(workers, leave_interrupts_to_parent) as pool:
         done = chain.from_iterable(
             pool.imap_unordered(partial(write_frame, drive, out / name, height, width),
                                 range(drive.frames)) for name, drive in drives.items())
@@ -161,21 +177,25 @@ def write(out: Path, frames: int, height: int, width: int, seed: int, workers: i
     write_splits(out, train, frames - train)
 
 
-def parse() -> argparse.Namespace:
-    """Return the options of the command line."""
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the options of the command line.
+
+    Args:
+        argv: words of the command line (default: those of this program).
+    """
     parser = OneLineParser(
         prog="python -m synthetic.render",
         description="Render a street drive with known depth and motion, in KITTI's folders.")
     parser.add_argument("out", type=Path, help="folder to write; must be new or empty")
-    parser.add_argument("--frames", type=int, default=300, help="stereo frames in all (300)")
-    parser.add_argument("--height", type=int, default=96, help="of the images, in pixels (96)")
-    parser.add_argument("--width", type=int, default=320, help="of the images, in pixels (320)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed is another town (0)")
+    parser.add_argument("--frames", type=int, default=300, help="number of stereo frames (300)")
+    parser.add_argument("--height", type=int, default=96, help="image height, pixels (96)")
+    parser.add_argument("--width", type=int, default=320, help="image width, pixels (320)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the street (0)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(),
-                        help="processes that render (one for each core)")
-    args = parser.parse_args()
+                        help="processes that render (default: one for each core)")
+    args = parser.parse_args(argv)
     for name, least in zip(("frames", "height", "width", "seed", "workers"),
-                           (MIN_FRAMES, 2 * SIZE_STEP, 2 * SIZE_STEP, 0, 1), strict=True):
+                           (MIN_FRAMES, MIN_SIZE, MIN_SIZE, 0, 1), strict=True):
         if getattr(args, name) < least:
             parser.error(f"--{name} is {getattr(args, name)}; it must be at least {least}")
     for name in ("height", "width"):
@@ -186,14 +206,14 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Render as the command line says; a folder is written as a whole or not at all."""
-    args = parse()
+    """Render a drive; the folder appears as a whole or not at all."""
+    args = parse_args()
     out = args.out.resolve()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"{args.out} exists; remove it or choose another folder")
     unfinished = out.with_name(f"{out.name}.unfinished-{os.getpid()}")
     try:
-        write(unfinished, args.frames, args.height, args.width, args.seed, args.workers)
+        write_drives(unfinished, args.frames, args.height, args.width, args.seed, args.workers)
         unfinished.replace(out)
     except OSError as error:
         raise DataError(f"{args.out} cannot be written: {error}") from None

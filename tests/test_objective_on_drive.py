@@ -8,7 +8,7 @@ from datasets.augment import flip
 from layers import get_translation_matrix, rot_from_axisangle
 from losses import ReprojectionObjective
 from metrics.depth import STEREO_SCALE_FACTOR
-from synthetic.render import TRAIN, write
+from synthetic.render import TRAIN, write_drives
 from synthetic.street import Drive
 
 HEIGHT, WIDTH = 96, 320
@@ -18,7 +18,7 @@ FRAMES, SEED, MOVING, STATIC = 40, 3, 20, 1
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("truth")
-    write(out / "drive", FRAMES, HEIGHT, WIDTH, SEED, workers=2)
+    write_drives(out / "drive", FRAMES, HEIGHT, WIDTH, SEED, workers=2)
     return out / "drive"
 
 

@@ -1,4 +1,4 @@
-"""demo.py's own parts; the rest of it are the command lines, which have tests of their own."""
+"""synthetic/demo.py: the parts that are not command lines of the project."""
 import cv2
 import numpy as np
 import pytest
@@ -6,16 +6,16 @@ from conftest import HEIGHT, WIDTH
 
 from datasets import KITTIRAWDataset
 from datasets.splits import read_split
-from synthetic.demo import FAR, first_error, save_constant_map, save_picture
+from synthetic.demo import FAR, parse_abs_rel, save_constant_disparities, save_picture
 
 
-def test_abs_rel_is_read_off_the_printed_table():
-    assert first_error("  abs_rel | ...\n&   0.187  &   1.019  &   4.814  \\\\\n") == 0.187
+def test_abs_rel_is_read_from_the_printed_table():
+    assert parse_abs_rel("  abs_rel | ...\n&   0.187  &   1.019  &   4.814  \\\\\n") == 0.187
 
 
-def test_the_constant_map_is_the_median_of_the_training_depths(drive, tmp_path):
+def test_the_constant_disparity_is_the_median_of_the_training_depths(drive, tmp_path):
     split = drive / "splits" / "tiny"
-    save_constant_map(drive, split, tmp_path / "constant.npy")
+    save_constant_disparities(drive, split, tmp_path / "constant.npy")
     disps = np.load(tmp_path / "constant.npy")
     assert disps.shape == (4, HEIGHT, WIDTH)
     dataset = KITTIRAWDataset(drive, [line for line in read_split(split / "train_files.txt")
