@@ -146,7 +146,7 @@ def enlarge_points(gt: np.ndarray, values: np.ndarray, height: int, width: int) 
     rows, columns = np.nonzero(~np.isnan(values))
     far_to_near = np.argsort(-gt[rows, columns], kind="stable")
     rows, columns = rows[far_to_near], columns[far_to_near]
-    order = np.full((height, width), -1.0)  # index of the nearest point in each pixel, -1 = none
+    order = np.full((height, width), -1.0)  # index of the nearest point in each pixel; -1: no point
     order[_centres(rows, gt.shape[0], height), _centres(columns, gt.shape[1], width)] = np.arange(
         len(rows))
     size = max(POINT, -(-height // gt.shape[0]), -(-width // gt.shape[1])) | 1  # odd: centred
@@ -231,7 +231,7 @@ def draw_by_distance(abs_rel: np.ndarray, counts: np.ndarray) -> Figure:
         counts: (9,) numbers of pixels.
     """
     names = [f"{i * DISTANCE_STEP:g}-{(i + 1) * DISTANCE_STEP:g}" for i in range(len(counts) - 1)]
-    bins = len(counts) if counts[-1] else len(counts) - 1  # with Eigen's range, none is beyond 80 m
+    bins = len(counts) if counts[-1] else len(counts) - 1  # Eigen's range ends at 80 m
     names, abs_rel, counts = [*names, "farther"][:bins], abs_rel[:bins], counts[:bins]
     figure = Figure((11, 7), dpi=DPI, layout="constrained")
     above, below = figure.subplots(2, sharex=True, height_ratios=(3, 2))

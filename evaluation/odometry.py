@@ -182,10 +182,10 @@ def evaluate_trajectory_file(opts: Namespace, sequence: OdometrySequence) -> Non
         five_frames = five_frame_error(sequence.poses[frames], motions)
         print_five_frame_error(*five_frames)
     else:
-        print("\n   Trajectory error: none, because the trajectory has missing frames\n")
+        print("\n   Trajectory error: undefined, because the trajectory misses frames\n")
     print_scores(scores, sequence)
     if opts.eval_out_dir is None:
-        print("nothing is written without --eval_out_dir")
+        print("--eval_out_dir FOLDER writes these errors and a picture")
     else:
         write_scores(Path(opts.eval_out_dir), sequence, five_frames, scores, path.name)
 

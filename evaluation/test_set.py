@@ -23,7 +23,7 @@ class TestSet(NamedTuple):
     Attributes:
         lines: N split lines.
         dataset: makes the dataset of the N images at a height and a width.
-        truth: N depth maps; None if the evaluation compares with none.
+        truth: N depth maps; None if the evaluation needs no ground truth.
     """
 
     lines: list[SplitLine]

@@ -120,7 +120,7 @@ def test_an_interrupted_export_leaves_no_process_and_no_file(drive, five):
 
 
 def test_a_map_has_the_nearest_of_all_points_that_fall_on_a_pixel(tmp_path):
-    # from a tenth of a millimetre before the camera on; one by one, none left out early
+    # from a tenth of a millimetre before the camera on; every point, one by one
     (tmp_path / "calib_cam_to_cam.txt").write_text(
         f"S_rect_02: 96 64\nR_rect_00: {'1 0 0 0 ' * 2}1\n"
         "P_rect_02: 55 0 48 4 0 60 32 -1 0 0 1 0.003\n")

@@ -88,7 +88,7 @@ def test_networks_of_all_frames_are_evaluated(drive, tmp_path, script, frames, k
                         for item in data)
     if frames == [0, -1]:  # only the frame after sees both
         expected = {3: np.linalg.inv(at_4[-1]), 0: np.linalg.inv(at_1[-1])}
-    elif frames == [0, -1, 1]:  # frame 0 has none before it
+    elif frames == [0, -1, 1]:  # frame 0 has no frame before it
         expected = {4: at_4[1], 0: np.linalg.inv(at_1[-1])}
     else:  # frame 10 has no second frame after it
         expected = {4: at_4[1], 10: at_9[2] @ np.linalg.inv(at_9[1])}

@@ -216,7 +216,7 @@ def test_recorded_scores_are_reproduced_to_the_last_digit():
 
 @pytest.mark.parametrize("alignment", ["none", "6dof", "7dof"])
 @pytest.mark.parametrize("source", ["made", pytest.param("real", marks=needs_shared)])
-def test_ate_and_rpe_are_those_of_evo(alignment, source):
+def test_ate_and_rpe_equal_the_values_of_evo(alignment, source):
     metrics = pytest.importorskip("evo.core.metrics")
     from evo.core.trajectory import PosePath3D
     if source == "made":
