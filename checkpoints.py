@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from datasets.images import MAX_PIXELS
 from networks import ENCODERS, Monodepth2
+from networks.cpu import prepare_for_cpu
 from networks.depth_decoder import NUM_CH_DEC
 from options import MIN_SIZE, SIZE_STEP
 from utils import DataError, write_atomically
@@ -154,6 +155,7 @@ def load_model(folder: str | Path, *, with_pose: bool = False,
     for name, network in model.named_children():
         load_strictly(network, states[name], folder / f"{name}.pth")
     input_format = _input_format(states["encoder"], folder / "encoder.pth")
+    prepare_for_cpu(model)  # on another device, the model runs as it was built
     # prediction is a quarter faster with the channels last, on CPUs too
     return model.to(device, memory_format=torch.channels_last).eval(), input_format
 
