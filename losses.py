@@ -1,4 +1,4 @@
-"""The objective: source frames warped into the target, their photometric error, and smoothness."""
+"""The training objective: minimum reprojection error, auto-masking and edge-aware smoothness."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,54 +9,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layers import (
-    Moments,
-    Reference,
+    TargetStatistics,
+    WindowMeans,
     backproject,
     disp_to_depth,
     get_smooth_loss,
-    moments,
     normalise_by_mean,
     project,
-    reference,
     reflect,
     resize_disp,
     sample,
     ssim_error,
+    target_statistics,
+    window_means,
 )
 
 SSIM_WEIGHT = 0.85      # Faithful: 0.85 SSIM + 0.15 L1
 TIE_NOISE = 1e-5        # decides between equal identity and warped errors
-MASK_WEIGHT = 0.2       # of the term that keeps a predictive mask from closing
-
-
-def _as_they_are(maps: tuple) -> tuple:
-    return maps
-
-
-class _OnGPU:
-    """Steps of the objective that a compiler may take apart and join with others."""
-
-    sample, resize_disp, reflect, computed = map(
-        staticmethod, (sample, resize_disp, reflect, _as_they_are))
-
-
-class _OnCPU:
-    """The same steps, where it may not.
-
-    It would make scalar loops of the first three, which take ten times as long, and compute maps
-    anew in all that uses them; with them computed once, the objective takes two thirds of the time.
-    """
-
-    sample, resize_disp, reflect, computed = map(
-        staticmethod, map(torch.compiler.disable, (sample, resize_disp, reflect, _as_they_are)))
-
-
-def _steps(x: Tensor) -> type[_OnGPU] | type[_OnCPU]:
-    return _OnGPU if x.is_cuda else _OnCPU
+MASK_WEIGHT = 0.2       # weight of the loss that keeps a predictive mask open
 
 
 class ReprojectionObjective(nn.Module):
-    """Minimum reprojection error with auto-masking, and edge-aware smoothness, over scales.
+    """Compute the minimum reprojection loss with auto-masking, and the smoothness loss.
+
+    The objective has no parameters, and computes in float32 whatever the networks' precision. One
+    warp and one SSIM serve F source frames and S scales of one size, stacked as (F, B, S, ...).
 
     Args:
         frame_ids: 0, then the source frames (offsets in time, "s" for the other stereo view).
@@ -64,16 +41,13 @@ class ReprojectionObjective(nn.Module):
         min_depth: depth at disparity 1.
         max_depth: depth at disparity 0.
         disparity_smoothness: weight of the smoothness at scale 0.
-        v1_multiscale: compare images at the size of each disparity, not at full size.
-        avg_reprojection: mean over source frames, not the minimum.
-        automasking: ignore pixels that an unmoved source frame explains better.
-        predictive_mask: weight the error by ("predictive_mask", s) of the outputs.
-        ssim: compare structure too, not only intensities.
+        v1_multiscale: compare images at the size of each disparity instead of full size.
+        avg_reprojection: take the mean over source frames instead of the minimum.
+        automasking: ignore pixels that an unwarped source frame explains better.
+        predictive_mask: multiply the error by the outputs ("predictive_mask", s).
+        ssim: compare images by SSIM and L1 instead of L1 alone.
         scale_translation: multiply translations by the mean inverse depth (for PoseCNN).
-        tie_noise: standard deviation of the noise on identity errors.
-
-    It has no parameters and computes in float32, whatever the networks' precision. F source frames
-    and S scales of one size are folded into (F, B, S, ...) so that one warp and one SSIM serve all.
+        tie_noise: standard deviation of the noise on the identity errors.
 
     Source: Godard et al. 2019 (arXiv:1806.01260), Sec. 3.
     """
@@ -96,18 +70,19 @@ class ReprojectionObjective(nn.Module):
         self.sizes = [(s, [s]) for s in self.scales] if v1_multiscale else [(0, self.scales)]
 
     def forward(self, inputs: dict, outputs: dict) -> tuple[dict[str, Tensor], dict[tuple, Tensor]]:
-        """Compare the source frames, seen through `outputs`, with the target.
+        """Compute the losses of a batch, and the images that show them.
 
         Args:
             inputs: ("color", f, s) (B, 3, h, w) in [0, 1], all scales of frame 0 and scale 0 of the
-                sources (all, with v1_multiscale); ("K", s), ("inv_K", s) (B, 4, 4), in pixels.
-            outputs: what `Monodepth2` returns.
+                source frames (all scales with v1_multiscale); ("K", s), ("inv_K", s) (B, 4, 4), in
+                pixels of scale s.
+            outputs: as `Monodepth2` returns them.
 
         Returns:
             losses: scalars "loss", and for each scale "loss/s" and its terms "photometric/s",
                 "smoothness/s", "mask/s" before weighting.
             views: ("depth", 0, s) (B, 1, H, W), warped ("color", f, s) (B, 3, H, W) and
-                ("automask", s) (B, H, W), 1 where the pixel counts.
+                ("automask", s) (B, H, W), 1 where a warped source frame has the lower error.
         """
         losses, views = {}, {}
         for size, scales in self.sizes:
@@ -128,41 +103,34 @@ class ReprojectionObjective(nn.Module):
 
     def _photometric(self, size: int, scales: list[int], inputs: dict,
                      outputs: dict) -> tuple[Tensor, Tensor | None, dict[tuple, Tensor]]:
-        """Return (S,) errors, (S,) mask terms and views of the `scales` compared at one `size`."""
-        image = inputs["color", 0, size]
-        (height, width), steps = image.shape[2:], _steps(image)
-        disp = torch.cat([steps.resize_disp(outputs["disp", s].float(), height, width)
-                          for s in scales], 1)
+        """Compute the photometric losses (S,), mask losses (S,) and views of scales of one size."""
+        image = inputs["color", 0, size]                                    # (B, 3, H, W)
+        # depth of the target frame, from the disparities resized to the size of the image
+        disp = self._resize([outputs["disp", s] for s in scales], image).squeeze(1)
         depth = disp_to_depth(disp, self.min_depth, self.max_depth)[1]      # (B, S, H, W)
-        sources = torch.stack([inputs["color", f, size] for f in self.sources])
+        # source frames warped into the target view
+        sources = torch.stack([inputs["color", f, size] for f in self.sources])  # (F, B, 3, H, W)
         warped = self._warp(sources, depth, self._poses(outputs, depth), size, inputs)
-        target = steps.computed(reference(steps.reflect(image)))
+        # error of the source frames as they are, and of the warped frames at every scale
+        target = self._target_statistics(image)
         identity = self._identity_error(sources, target) if self.automasking else None
-        for_scales = Reference(*(part[:, None] for part in target))
-        windows = self._moments(warped, for_scales)
-        errors = self._error(warped, windows, for_scales)                   # (F, B, S, H, W)
-
-        mask_terms = None
+        target = TargetStatistics(*(part[:, None] for part in target))      # (B, 1, 3, H, W)
+        means = self._window_means(warped, target)
+        errors = self._error(warped, means, target)                         # (F, B, S, H, W)
+        mask_losses = None
         if self.predictive_mask:
-            masks = torch.stack([
-                steps.resize_disp(outputs["predictive_mask", s].float(), height, width)
-                for s in scales], 2).transpose(0, 1)                        # (F, B, S, H, W)
-            errors = errors * masks
-            to_open = F.binary_cross_entropy(masks, torch.ones_like(masks), reduction="none")
-            mask_terms = to_open.mean((0, 1, 3, 4))                         # (S,)
-        minimum, automask = self._minimum(errors, identity)
+            errors, mask_losses = self._mask(errors, outputs, scales, image)
+        # minimum over source frames, then the mean over batch and pixels
+        minimum, automask = self._minimum(errors, identity)                 # (B, S, H, W)
+        views = self._views(scales, depth, warped, automask)
+        return minimum.mean((0, 2, 3)), mask_losses, views
 
-        views = {}
-        for i, s in enumerate(scales):
-            views["depth", 0, s] = depth[:, i:i + 1].detach()
-            for f, seen in zip(self.sources, warped, strict=True):
-                views["color", f, s] = seen[:, i, :, 1:-1, 1:-1].detach()
-            if automask is not None:
-                views["automask", s] = automask[:, i]
-        return minimum.mean((0, 2, 3)), mask_terms, views
+    def _resize(self, maps: Sequence[Tensor], image: Tensor) -> Tensor:
+        """Resize S maps (B, C, h, w) to the size of an image (B, 3, H, W): (B, C, S, H, W)."""
+        return torch.stack([resize_disp(x.float(), *image.shape[2:]) for x in maps], 2)
 
     def _poses(self, outputs: dict, depth: Tensor) -> Tensor:
-        """Return the (F, B, S, 4, 4) motions from the target to each source."""
+        """Return the (F, B, S, 4, 4) poses from the target camera to each source camera."""
         (B, S), poses = depth.shape[:2], []
         for f in self.sources:
             T = outputs["cam_T_cam", 0, f].float()[:, None].expand(B, S, 4, 4)
@@ -175,59 +143,117 @@ class ReprojectionObjective(nn.Module):
         return torch.stack(poses)
 
     def _warp(self, sources: Tensor, depth: Tensor, T: Tensor, size: int, inputs: dict) -> Tensor:
-        """Return (F, B, S, 3, H + 2, W + 2): each source as the target camera sees it at `depth`.
+        """Warp the source frames into the target view, padded by reflection.
 
-        Its border is reflected, by reflecting the places that are looked up.
+        Args:
+            sources: (F, B, 3, H, W).
+            depth: (B, S, H, W) of the target frame.
+            T: (F, B, S, 4, 4), from the target camera to each source camera.
+            size: scale of the intrinsics.
+            inputs: ("K", size) and ("inv_K", size), (B, 4, 4).
+
+        Returns:
+            (F, B, S, 3, H + 2, W + 2).
         """
         (n_sources, B), (S, H, W) = sources.shape[:2], depth.shape[1:]
         K, inv_K = (inputs[name, size].repeat_interleave(S, 0) for name in ("K", "inv_K"))
-        points = backproject(depth.view(B * S, 1, H, W), inv_K)
+        # lift the pixels of the target frame to 3-D points
+        points = backproject(depth.view(B * S, 1, H, W), inv_K)             # (B*S, 4, H*W)
+        # project the points into every source camera
         grid = project(points.repeat(n_sources, 1, 1), K.repeat(n_sources, 1, 1),
-                       T.reshape(-1, 4, 4), H, W)
+                       T.reshape(-1, 4, 4), H, W)                           # (F*B*S, H, W, 2)
+        # reflected coordinates sample a reflected border
         grid = F.pad(grid, (0, 0, 1, 1, 1, 1), mode="reflect")              # (F*B*S, H+2, W+2, 2)
-        # the scales of a source frame stack up along the height: its image is not repeated
+        # the scales of a source frame stack up along the height: one image serves them all
         grid = grid.reshape(n_sources * B, S * (H + 2), W + 2, 2)
-        warped = _steps(grid).sample(sources.flatten(0, 1), grid)
+        warped = self._sample(sources.flatten(0, 1), grid)                  # (F*B, 3, S*(H+2), W+2)
         return warped.view(n_sources, B, 3, S, H + 2, W + 2).transpose(2, 3)
 
-    def _moments(self, image: Tensor, target: Reference) -> Moments | None:
-        return _steps(image).computed(moments(image, target)) if self.ssim else None
+    def _sample(self, image: Tensor, grid: Tensor) -> Tensor:
+        """Sample images (B, 3, H, W) at coordinates (B, H', W', 2): (B, 3, H', W')."""
+        return sample(image, grid)
 
-    def _error(self, image: Tensor, windows: Moments | None, target: Reference) -> Tensor:
-        """Return the photometric error (..., H, W) of images (..., 3, H + 2, W + 2) in [0, 1].
+    def _reflect(self, images: Tensor) -> Tensor:
+        """Pad images by reflection: (..., 3, H, W) -> (..., 3, H + 2, W + 2)."""
+        return reflect(images)
+
+    def _target_statistics(self, image: Tensor) -> TargetStatistics:
+        """Precompute the window statistics of the target image (B, 3, H, W) for SSIM."""
+        return target_statistics(self._reflect(image))
+
+    def _window_means(self, images: Tensor, target: TargetStatistics) -> WindowMeans | None:
+        """Compute the window means that SSIM compares, (..., 3, H, W); None without SSIM."""
+        return window_means(images, target) if self.ssim else None
+
+    def _error(self, images: Tensor, means: WindowMeans | None, target: TargetStatistics) -> Tensor:
+        """Compute the photometric error pe, (..., H, W).
 
         Args:
-            image: with a reflected border.
-            windows: its `_moments`.
-            target: of shapes that broadcast to it.
+            images: (..., 3, H + 2, W + 2) in [0, 1], padded by reflection.
+            means: window means of the images; None compares by L1 alone.
+            target: statistics of the target image, in shapes that broadcast to those of the images.
         """
-        l1 = (target.image - image)[..., 1:-1, 1:-1].abs().mean(-3)
-        if windows is None:
+        l1 = (target.image - images)[..., 1:-1, 1:-1].abs().mean(-3)
+        if means is None:
             return l1
-        return SSIM_WEIGHT * ssim_error(windows, target).mean(-3) + (1 - SSIM_WEIGHT) * l1
+        return SSIM_WEIGHT * ssim_error(means, target).mean(-3) + (1 - SSIM_WEIGHT) * l1
 
-    def _identity_error(self, sources: Tensor, target: Reference) -> Tensor:
-        """Return the (B, 1, H, W) error of the best source frame as it is; it has no gradient."""
+    def _identity_error(self, sources: Tensor, target: TargetStatistics) -> Tensor:
+        """Compute the lowest error of the unwarped source frames, (B, 1, H, W)."""
         # Faithful: an unmoved frame competes, with noise against ties. All scales share its errors,
         # and the noise too: it decides between equal errors within a scale, nothing between scales
-        sources = _steps(sources).reflect(sources)
-        windows = self._moments(sources, target)
-        errors = self._error(sources, windows, target)                      # (F, B, H, W)
+        sources = self._reflect(sources)                                    # (F, B, 3, H+2, W+2)
+        means = self._window_means(sources, target)
+        errors = self._error(sources, means, target)                        # (F, B, H, W)
         if self.avg_reprojection:
-            errors = errors.mean(0, keepdim=True)
+            errors = errors.mean(0, keepdim=True)                           # (1, B, H, W)
         return (errors + self.tie_noise * torch.randn_like(errors)).amin(0)[:, None]
+
+    def _mask(self, errors: Tensor, outputs: dict, scales: list[int],
+              image: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight errors (F, B, S, H, W) by the predictive masks; return the mask losses (S,), too.
+
+        Source: Zhou et al. 2017 (arXiv:1704.07813), Sec. 3.3.
+        """
+        masks = self._resize([outputs["predictive_mask", s] for s in scales], image)
+        masks = masks.transpose(0, 1)                                       # (F, B, S, H, W)
+        errors = errors * masks
+        # cross-entropy with a mask of ones keeps the masks from closing
+        losses = F.binary_cross_entropy(masks, torch.ones_like(masks), reduction="none")
+        return errors, losses.mean((0, 1, 3, 4))
 
     def _minimum(self, errors: Tensor,
                  identity: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return the (B, S, H, W) error that counts, and where it is a warped frame's."""
+        """Reduce errors (F, B, S, H, W) to the per-pixel minimum reprojection error (B, S, H, W).
+
+        Args:
+            errors: of the warped source frames.
+            identity: (B, 1, H, W) error of the unwarped source frames; None without auto-masking.
+
+        Returns:
+            The error per pixel, and the auto-mask mu: 1 where a warped frame has the lower error.
+        """
         # Faithful: the minimum over source frames, or their mean with --avg_reprojection
         warped = errors.mean(0) if self.avg_reprojection else reduce(torch.minimum, errors)
         if identity is None:
             return warped, None
-        is_still = identity <= warped  # and not so where the warped one is NaN, which shall show
+        # False where the warped error is NaN, so that the NaN reaches the loss
+        is_still = identity <= warped                                       # (B, S, H, W)
         return torch.where(is_still, identity, warped), 1 - is_still.float()
 
+    def _views(self, scales: list[int], depth: Tensor, warped: Tensor,
+               automask: Tensor | None) -> dict[tuple, Tensor]:
+        """Return depth, warped source frames and auto-masks by scale, for logs."""
+        views = {}
+        for i, s in enumerate(scales):
+            views["depth", 0, s] = depth[:, i:i + 1].detach()
+            for f, frame in zip(self.sources, warped, strict=True):
+                views["color", f, s] = frame[:, i, :, 1:-1, 1:-1].detach()  # without the padding
+            if automask is not None:
+                views["automask", s] = automask[:, i]
+        return views
+
     def _smoothness(self, image: Tensor, outputs: dict, scale: int) -> Tensor:
+        """Compute the edge-aware smoothness loss of a scale."""
         # Faithful: mean-normalised disparity against the image of its own scale
         return get_smooth_loss(normalise_by_mean(outputs["disp", scale].float()), image)
-

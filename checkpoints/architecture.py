@@ -9,6 +9,7 @@ import torch
 
 from checkpoints.weights import InputFormat, load_strictly, read_weights
 from networks import ENCODERS, Monodepth2
+from networks.cpu import prepare_for_cpu
 from networks.depth_decoder import NUM_CH_DEC
 from options import MIN_SIZE, SIZE_STEP
 from runtime.errors import DataError
@@ -46,6 +47,7 @@ def load_model(folder: str | Path, *, with_pose: bool = False,
     for name, network in model.named_children():
         load_strictly(network, states[name], folder / f"{name}.pth")
     input_format = _input_format(states["encoder"], folder / "encoder.pth")
+    prepare_for_cpu(model)  # on another device, the model runs as it was built
     # channels_last makes prediction a quarter faster, on CPUs too
     return model.to(device, memory_format=torch.channels_last).eval(), input_format
 

@@ -1,4 +1,4 @@
-"""The networks of Monodepth2, and the model that assembles them."""
+"""Build the networks of Monodepth2 and the model that assembles them."""
 from networks.depth_decoder import DepthDecoder
 from networks.monodepth2 import ENCODERS, Monodepth2
 from networks.pose_cnn import PoseCNN

@@ -1,4 +1,4 @@
-"""The assembled model: disparities of the target frame, motions to its source frames."""
+"""Assemble the networks: disparity of the target frame, poses to the source frames."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,27 +13,29 @@ from networks.pose_cnn import PoseCNN
 from networks.pose_decoder import PoseDecoder
 from networks.resnet_encoder import ResnetEncoder
 
-# A backbone takes (pretrained, num_input_images), has num_ch_enc and returns five features.
+# A backbone is called with (pretrained, num_input_images); it has the attribute num_ch_enc, and its
+# forward pass returns five feature maps.
 ENCODERS = {n: partial(ResnetEncoder, n) for n in (18, 34, 50, 101, 152)}
 
 
 class Monodepth2(nn.Module):
-    """Depth, pose and mask networks; a child's name is the name of its checkpoint file.
+    """Predict depth, poses and masks with networks that are trained together.
+
+    The names of the child modules are the names of their checkpoint files. A model of frame 0 and
+    the stereo view alone has no pose network.
 
     Args:
         num_layers: key of `ENCODERS`.
-        pretrained: start the encoders from ImageNet's weights.
+        pretrained: initialise the encoders with ImageNet weights.
         frame_ids: 0, then the source frames: offsets in time, and "s" for the other stereo view.
         scales: scales at which disparity is predicted.
         pose_model_type: "separate_resnet", "shared" (the depth encoder's features) or "posecnn".
-        pose_model_input: "pairs" of target and source, or "all" frames at once.
-        predictive_mask: predict the mask of SfMLearner (one channel a source frame).
+        pose_model_input: "pairs" of target and source frame, or "all" frames at once.
+        predictive_mask: predict the mask of SfMLearner, one channel for each source frame.
 
     Attributes:
-        precision: of the networks' arithmetic; weights and what is returned are float32, and so is
-            the geometry.
-
-    Without a source frame in time there is no pose network.
+        precision: data type in which the networks compute. Weights, outputs and geometry are
+            float32 in any case.
     """
 
     def __init__(self, num_layers: int = 18, pretrained: bool = False,
@@ -66,21 +68,23 @@ class Monodepth2(nn.Module):
 
     @property
     def frames_read(self) -> list[int | str]:
-        """The frames whose "color_aug" the networks read."""
+        """Return the frames whose ("color_aug", f, 0) the networks read."""
         if self.pose is None:
             return [0]
         return self.frame_ids if self.pose_model_type == "shared" else self.times
 
     def forward(self, inputs: dict) -> dict[tuple, Tensor]:
-        """Predict all that the objective compares.
+        """Predict the disparities, poses and masks that the objective needs.
 
         Args:
-            inputs: ("color_aug", f, 0) (B, 3, H, W) of every frame a network reads; "stereo_T".
+            inputs: ("color_aug", f, 0) (B, 3, H, W) in [0, 1] for the frames in `frames_read`;
+                "stereo_T" (B, 4, 4) if "s" is a source frame.
 
         Returns:
             ("disp", s) (B, 1, H/2^s, W/2^s) in (0, 1); ("predictive_mask", s) (B, F, H/2^s, W/2^s);
-            for each source frame ("cam_T_cam", 0, f) (B, 4, 4), target to source camera, and for
-            those in time ("axisangle", 0, f), ("translation", 0, f) (B, 1, 3).
+            ("cam_T_cam", 0, f) (B, 4, 4), from the target camera to the source camera, for each
+            source frame; ("axisangle", 0, f) and ("translation", 0, f) (B, 1, 3) for each source
+            frame but "s".
         """
         device, is_mixed = inputs["color_aug", 0, 0].device.type, self.precision != torch.float32
         with torch.autocast(device, self.precision if is_mixed else None, enabled=is_mixed):
@@ -99,15 +103,15 @@ class Monodepth2(nn.Module):
         return outputs
 
     def disparity(self, images: Tensor) -> Tensor:
-        """Return the (B, 1, H, W) disparity in (0, 1) of (B, 3, H, W) `images` in [0, 1]."""
+        """Predict disparity (B, 1, H, W) in (0, 1) from images (B, 3, H, W) in [0, 1]."""
         return self.depth(self.encoder(images), scales=[0])["disp", 0]
 
     def motion(self, earlier: Tensor, later: Tensor) -> Tensor:
-        """Return the (B, 4, 4) pose from the camera of `earlier` to that of `later`.
+        """Predict the (B, 4, 4) pose from the camera of a frame to the camera of the next frame.
 
         Args:
             earlier: (B, 3, H, W) in [0, 1].
-            later: the next frame, the same.
+            later: (B, 3, H, W) in [0, 1], the next frame.
         """
         features = {}
         if self.pose_model_type == "shared":
@@ -116,11 +120,11 @@ class Monodepth2(nn.Module):
         return transformation_from_parameters(axisangle[:, 0], translation[:, 0])
 
     def motions(self, images: dict[int, Tensor]) -> dict[int, Tensor]:
-        """Return the (B, 4, 4) poses from the target's camera to each source frame's.
+        """Predict the (B, 4, 4) pose from the target camera to the camera of each source frame.
 
         Args:
-            images: {frame: (B, 3, H, W) in [0, 1]}, all that the network takes at once, in the
-                order of training; 0 is the target.
+            images: {frame: (B, 3, H, W) in [0, 1]} for every frame of training, in the order of
+                training; 0 is the target frame.
         """
         features = {}
         if self.pose_model_type == "shared":
@@ -131,14 +135,14 @@ class Monodepth2(nn.Module):
                 for i, f in enumerate(list(images)[1:])}
 
     def _features(self, inputs: dict) -> dict[int | str, list[Tensor]]:
-        """Encode the target, or with a shared encoder every frame in one batch."""
+        """Encode the target frame; with a shared encoder, encode all frames in one batch."""
         frames = self.frames_read if self.pose_model_type == "shared" else [0]
         images = torch.cat([inputs["color_aug", f, 0] for f in frames])
         per_map = [feature.chunk(len(frames)) for feature in self.encoder(images)]
         return dict(zip(frames, (list(maps) for maps in zip(*per_map, strict=True)), strict=True))
 
     def _poses(self, inputs: dict, features: dict) -> dict[int, tuple[Tensor, Tensor, bool]]:
-        """Return {source frame: (axisangle, translation, whether it is to be inverted)}."""
+        """Predict {source frame: (axisangle, translation, whether to invert the pose)}."""
         if self.pose is None:
             return {}
         images = {f: inputs["color_aug", f, 0] for f in self.times}
@@ -156,7 +160,7 @@ class Monodepth2(nn.Module):
 
     def _predict_poses(self, frames: list[int], images: dict,
                        features: dict) -> tuple[Tensor, Tensor]:
-        """Return (axisangle, translation), each (B, poses, 1, 3), for frames in this order."""
+        """Predict (axisangle, translation), each (B, poses, 1, 3), from frames in this order."""
         if self.pose_model_type == "shared":
             return self.pose([features[f] for f in frames])
         stacked = torch.cat([images[f] for f in frames], 1)

@@ -1,4 +1,4 @@
-"""The pose network of SfMLearner: plain convolutions on stacked frames."""
+"""Predict poses with the network of SfMLearner: convolutions on stacked frames."""
 from __future__ import annotations
 
 import torch
@@ -10,7 +10,7 @@ LAYERS = ((16, 7), (32, 5), (64, 3), (128, 3), (256, 3), (256, 3), (256, 3))  # 
 
 
 class PoseCNN(nn.Module):
-    """Motions between `num_input_frames` frames stacked along the channels.
+    """Predict the poses between `num_input_frames` frames stacked along the channels.
 
     Source: Zhou et al. 2017 (arXiv:1704.07813).
     """
@@ -25,7 +25,14 @@ class PoseCNN(nn.Module):
         self.pose_conv = nn.Conv2d(channels, 6 * self.num_poses, 1)
 
     def forward(self, out: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (B, 3 * num_input_frames, H, W) to two (B, num_input_frames - 1, 1, 3)."""
+        """Map stacked frames to axis-angles and translations.
+
+        Args:
+            out: (B, 3 * num_input_frames, H, W) in [0, 1].
+
+        Returns:
+            (axisangle, translation), each (B, num_input_frames - 1, 1, 3).
+        """
         for conv in self.net:
             out = torch.relu(conv(out))
         return split_pose(self.pose_conv(out), self.num_poses)

@@ -1,4 +1,4 @@
-"""From image features to the motion between frames."""
+"""Decode image features into the poses between frames."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-POSE_SCALE = 0.01  # keeps the first predicted motions small
+POSE_SCALE = 0.01  # keeps the poses of an untrained network small
 
 
 def split_pose(out: Tensor, num_poses: int) -> tuple[Tensor, Tensor]:
-    """Average (B, 6 * num_poses, h, w) over pixels into axis-angles and translations.
+    """Average (B, 6 * num_poses, h, w) over pixels, and split it into axis-angle and translation.
 
     Returns:
         (axisangle, translation), each (B, num_poses, 1, 3).
@@ -21,13 +21,13 @@ def split_pose(out: Tensor, num_poses: int) -> tuple[Tensor, Tensor]:
 
 
 class PoseDecoder(nn.Module):
-    """Six numbers a frame, from the last features of one or several encoders' passes.
+    """Predict poses from the last feature maps of one or several images.
 
     Args:
-        num_ch_enc: channels of the encoder's five features.
-        num_input_features: passes joined along the channels.
-        num_frames_to_predict_for: poses predicted (default: num_input_features - 1).
-        stride: of the first 3x3 convolution.
+        num_ch_enc: channels of the encoder's five feature maps.
+        num_input_features: encoded images, whose feature maps are joined along the channels.
+        num_frames_to_predict_for: number of poses (default: num_input_features - 1).
+        stride: stride of the 3x3 convolutions.
     """
 
     def __init__(self, num_ch_enc: Sequence[int], num_input_features: int,
@@ -41,10 +41,11 @@ class PoseDecoder(nn.Module):
             nn.Conv2d(256, 6 * self.num_poses, 1)])
 
     def forward(self, input_features: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
-        """Return (axisangle, translation), each (B, num_poses, 1, 3).
+        """Decode poses into (axisangle, translation), each (B, num_poses, 1, 3).
 
         Args:
-            input_features: for each pass, the encoder's five maps; only the last is read.
+            input_features: the encoder's five feature maps of each encoded image; only the last
+                map is read.
         """
         squeeze, *convs, head = self.net
         x = torch.cat([torch.relu(squeeze(features[-1])) for features in input_features], 1)

@@ -1,43 +1,45 @@
-"""ResNet as a feature pyramid, for one image or several stacked along the channels."""
+"""Encode one image, or several stacked along the channels, into ResNet feature maps."""
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision import models
 
-IMAGE_MEAN, IMAGE_STD = 0.45, 0.225  # one value for all channels, near ImageNet's
+IMAGE_MEAN, IMAGE_STD = 0.45, 0.225  # for all three channels; close to ImageNet's statistics
 
 
 class ResnetEncoder(nn.Module):
-    """The five feature maps of a ResNet: after its first convolution and its four stages.
+    """Compute the feature maps after a ResNet's first convolution and each of its four stages.
 
     Args:
         num_layers: 18, 34, 50, 101 or 152.
-        pretrained: start from torchvision's IMAGENET1K_V1 weights.
+        pretrained: initialise with torchvision's IMAGENET1K_V1 weights.
         num_input_images: images stacked along the channels (2 or more for a pose network).
 
     Attributes:
-        num_ch_enc: channels of the five features.
+        num_ch_enc: (5,) array, the channels of the five feature maps.
 
     Raises:
-        ValueError: there is no ResNet of that many layers.
-        OSError: the pretrained weights are neither in torch's cache nor to be had.
+        ValueError: `num_layers` is none of the five numbers above.
+        OSError: the pretrained weights are not in torch's cache, and the download failed.
     """
 
     def __init__(self, num_layers: int, pretrained: bool, num_input_images: int = 1):
         super().__init__()
         if num_layers not in (18, 34, 50, 101, 152):
             raise ValueError(f"{num_layers} is not a number of ResNet layers (18 34 50 101 152)")
-        self.num_ch_enc = [64, 64, 128, 256, 512] if num_layers < 50 else [64, 256, 512, 1024, 2048]
+        stages = [64, 128, 256, 512] if num_layers < 50 else [256, 512, 1024, 2048]
+        self.num_ch_enc = np.array([64, *stages])
         self.encoder = models.get_model(f"resnet{num_layers}",
                                         weights="IMAGENET1K_V1" if pretrained else None)
         if num_input_images > 1:
             self.encoder.conv1 = _widened(self.encoder.conv1, num_input_images, pretrained)
-        # The classifier stays for the published keys and Adam's numbering, and never learns.
+        # the classifier is unused and frozen; it keeps the published keys and Adam's numbering
         self.encoder.fc.requires_grad_(False)
 
     def forward(self, input_image: Tensor) -> list[Tensor]:
-        """Return five maps of (B, num_ch_enc[i], H / 2^(i+1), W / 2^(i+1)).
+        """Return five feature maps (B, num_ch_enc[i], H / 2^(i+1), W / 2^(i+1)).
 
         Args:
             input_image: (B, 3 * num_input_images, H, W) in [0, 1]; H and W multiples of 32.
@@ -53,7 +55,7 @@ class ResnetEncoder(nn.Module):
 
 
 def _widened(conv1: nn.Conv2d, num_input_images: int, pretrained: bool) -> nn.Conv2d:
-    """Return a first convolution for several images, from that for one."""
+    """Widen the first convolution from one input image to several."""
     wide = nn.Conv2d(3 * num_input_images, 64, kernel_size=7, stride=2, padding=3, bias=False)
     if pretrained:
         # Faithful: repeated weights, divided so that equal images give the response to one

@@ -1,4 +1,4 @@
-"""layers.py against the published implementation's figures, and against hand values."""
+"""Compare layers.py with figures of the published implementation, and with values by hand."""
 import math
 
 import pytest
@@ -17,25 +17,25 @@ def parity():
     return {key: torch.from_numpy(value) for key, value in figures("layers.npz").items()}
 
 
-def test_disp_to_depth_is_the_published_one(parity):
+def test_disp_to_depth_matches_the_published_figures(parity):
     scaled, depth = layers.disp_to_depth(parity["disp"], 0.1, 100)
     assert_close(scaled, parity["scaled_disp"], **TOLERANCE)
     assert_close(depth, parity["depth"], **TOLERANCE)
 
 
-def test_disp_1_is_the_nearest_and_disp_0_the_farthest_depth():
+def test_disp_1_is_the_nearest_depth_and_disp_0_the_farthest():
     # Faithful 7
     _, depth = layers.disp_to_depth(torch.tensor([1.0, 0.0, 0.5]), 0.1, 100)
     assert_close(depth, torch.tensor([0.1, 100, 1 / (0.01 + 9.99 * 0.5)]))
 
 
 @pytest.mark.parametrize(("invert", "name"), [(False, "T"), (True, "T_inv")])
-def test_transformations_are_the_published_ones(parity, invert, name):
+def test_transformations_match_the_published_figures(parity, invert, name):
     T = layers.transformation_from_parameters(parity["axisangle"], parity["translation"], invert)
     assert_close(T, parity[name], **TOLERANCE)
 
 
-def test_an_inverted_transformation_undoes_it():
+def test_a_transformation_and_its_inverse_cancel_out():
     axisangle, translation = torch.randn(4, 1, 3), torch.randn(4, 1, 3)
     T = layers.transformation_from_parameters(axisangle, translation)
     T_inv = layers.transformation_from_parameters(axisangle, translation, invert=True)
@@ -48,7 +48,7 @@ def test_a_quarter_turn_about_y_takes_z_to_x():
     assert_close(turned, torch.tensor([1.0, 0, 0, 1]), atol=1e-6, rtol=0)
 
 
-def test_no_rotation_is_the_identity_with_a_finite_gradient():
+def test_a_zero_rotation_is_the_identity_with_a_finite_gradient():
     vec = torch.zeros(1, 1, 3, requires_grad=True)
     R = layers.rot_from_axisangle(vec)
     R.sum().backward()
@@ -56,7 +56,7 @@ def test_no_rotation_is_the_identity_with_a_finite_gradient():
     assert vec.grad.isfinite().all()
 
 
-def test_projection_is_the_published_one(parity):
+def test_projection_matches_the_published_figures(parity):
     points = layers.BackprojectDepth(2, 24, 40)(parity["depth"], parity["inv_K"])
     assert_close(points, parity["cam_points"], **TOLERANCE)
     grid = layers.Project3D(2, 24, 40)(points, parity["K"], parity["pix_T"])
@@ -82,7 +82,7 @@ def test_identity_motion_leaves_the_image_unchanged():
     assert_close(warped, image, atol=1e-4, rtol=0)
 
 
-def test_a_shift_by_whole_pixels_moves_them_exactly_and_repeats_the_border():
+def test_whole_pixel_shifts_are_exact_and_repeat_the_border():
     # Faithful 1: only align_corners=True with a division by size - 1 gives this
     image, K = torch.rand(2, 3, 24, 80), pinhole(24, 80)
     T = layers.get_translation_matrix(torch.tensor([[[3 / K[0, 0, 0], 0, 0]]])).expand(2, 4, 4)
@@ -94,8 +94,8 @@ def test_a_shift_by_whole_pixels_moves_them_exactly_and_repeats_the_border():
 
 @pytest.mark.parametrize("sample", [layers.sample,
                                     torch.compile(layers.sample, backend="eager")])
-def test_a_place_that_is_no_number_is_seen_as_none(sample):
-    # a compiled one is a GPU's, which must not look at the values
+def test_nan_coordinates_sample_nan_and_leave_the_rest_alone(sample):
+    # compiled code takes the path of a GPU, without data-dependent control flow
     image, grid = torch.rand(1, 3, 8, 8), torch.rand(1, 4, 4, 2) * 2 - 1
     whole = sample(image, grid)
     grid[0, 1, 2, 0] = torch.nan
@@ -112,7 +112,7 @@ def test_disparities_are_resized_without_aligned_corners():
 
 
 @pytest.mark.parametrize("name", ["ssim", "ssim_near"])
-def test_ssim_is_the_published_one(parity, name):
+def test_ssim_matches_the_published_figures(parity, name):
     x, y = parity["x"], parity["y"]
     y = y if name == "ssim" else (x + 0.02 * y).clamp(0, 1)
     assert_close(layers.SSIM()(x, y), parity[name], **TOLERANCE)
@@ -125,7 +125,7 @@ def test_ssim_of_constant_images_is_the_hand_value():
     assert_close(layers.SSIM()(x, y), torch.full_like(x, expected), atol=1e-3, rtol=0)
 
 
-def test_ssim_of_a_shared_target_is_that_of_repeated_targets():
+def test_ssim_of_a_broadcast_target_equals_repeated_targets():
     x, y = torch.rand(2, 3, 4, 3, 8, 12), torch.rand(3, 1, 3, 8, 12)
     repeated = y[None].expand_as(x)
     shared = layers.SSIM()(x, y)
@@ -133,7 +133,16 @@ def test_ssim_of_a_shared_target_is_that_of_repeated_targets():
     assert_close(shared[1, 2, 3], layers.SSIM()(x[1, 2, 3][None], y[2])[0])
 
 
-def test_smoothness_is_the_published_one(parity):
+def test_a_local_means_gradient_is_that_of_average_pooling():
+    x = torch.rand(2, 4, 3, 8, 12, dtype=torch.float64, requires_grad=True)
+    found, expected = layers.local_mean(x), torch.nn.functional.avg_pool2d(x.flatten(0, 1), 3, 1)
+    expected = expected.view_as(found)
+    assert_close(found, expected)
+    weight = torch.rand_like(found)
+    assert_close(*(torch.autograd.grad(means, x, weight)[0] for means in (found, expected)))
+
+
+def test_smoothness_matches_the_published_figures(parity):
     assert_close(layers.get_smooth_loss(parity["disp"], parity["x"]), parity["smooth"], **TOLERANCE)
 
 
@@ -144,26 +153,19 @@ def test_smoothness_is_discounted_by_image_edges():
     assert_close(layers.get_smooth_loss(disp, edge), torch.tensor(math.exp(-1)))
 
 
-def test_the_scale_of_disparity_drops_out_of_smoothness():
+def test_normalised_disparity_is_independent_of_scale():
     disp = torch.rand(2, 1, 8, 8)
     assert_close(layers.normalise_by_mean(disp), layers.normalise_by_mean(7 * disp))
 
 
-def test_depth_errors_of_tensors_are_the_published_ones(parity):
+def test_depth_errors_of_tensors_match_the_published_figures(parity):
     errors = torch.stack(compute_depth_errors(parity["gt"], parity["pred"]))
     assert_close(errors.double(), parity["depth_errors"], **TOLERANCE)
 
 
-def test_elu_and_its_gradient_are_pytorchs():
-    x = torch.cat([torch.randn(4000) * scale for scale in (1e-6, 1e-3, 1, 30)]
-                  + [torch.tensor([0.0, -0.0, -float("inf"), float("inf")])]).requires_grad_()
-    again = x.detach().clone().requires_grad_()
-    found, expected = layers.ELU(inplace=True)(x), torch.nn.functional.elu(again)
-    assert_close(found, expected, atol=1e-7, rtol=0)
-    weight = torch.randn(len(x))
-    found.backward(weight)
-    expected.backward(weight)
-    assert_close(x.grad, again.grad, atol=1e-6, rtol=1e-6)
-    assert layers.ELU()(torch.tensor(float("nan"))).isnan()
-    half = torch.randn(100, dtype=torch.bfloat16)
-    assert torch.equal(layers.ELU()(half), torch.nn.functional.elu(half))
+def test_a_star_import_gives_the_names_that_papers_code_uses():
+    names = {}
+    exec("from layers import *", names)  # as it stands in code written against Monodepth2
+    assert {"np", "torch", "nn", "F", "SSIM", "BackprojectDepth", "Project3D", "disp_to_depth",
+            "transformation_from_parameters", "get_smooth_loss", "upsample"} <= names.keys()
+    assert all(hasattr(layers, name) for name in layers.__all__)

@@ -1,4 +1,4 @@
-"""losses.py against the published losses and gradients of each flag set, and its own properties."""
+"""Compare losses.py with published losses and gradients by flag, and with hand values."""
 import pytest
 import recipe
 import torch
@@ -14,7 +14,7 @@ PARITY = figures("losses.json")
 
 
 def build(argv):
-    """Return the model and objective of a command line, as the trainer builds them."""
+    """Build the model, objective and batch of a command line, as the trainer does."""
     opts = MonodepthOptions().parse(["--height", "64", "--width", "96", "--batch_size", "2",
                                      "--weights_init", "scratch", *argv.split()])
     frames = opts.frame_ids + ["s"] * opts.use_stereo
@@ -30,7 +30,7 @@ def build(argv):
 
 
 @pytest.mark.parametrize("flags", PARITY)
-def test_losses_and_gradients_are_the_published_ones(flags):
+def test_losses_and_gradients_match_the_published_figures(flags):
     expected = PARITY[flags]
     model, objective, inputs = build(expected["argv"])
     outputs = model(inputs)
@@ -49,7 +49,7 @@ def test_losses_and_gradients_are_the_published_ones(flags):
 
 
 def lookup(name, outputs, views):
-    """Return the tensor that the figures call `name`, such as color/-1/0."""
+    """Find the tensor that has the name `name` in the figures, such as color/-1/0."""
     kind, *key = name.split("/")
     key = tuple(k if k == "s" else int(k) for k in key)
     if kind == "identity_selection":
@@ -61,8 +61,8 @@ def objective_of(**arguments):
     return ReprojectionObjective([0, -1, 1], [0], tie_noise=0, **arguments)
 
 
-def still_scene():
-    """A batch whose sources are the target moved by 3 pixels; depth 1 and no motion predicted."""
+def shifted_scene():
+    """Make source frames by shifting the target 3 pixels, and outputs of constant depth at rest."""
     inputs = recipe.training_batch([0, -1, 1])
     for f, shift in ((-1, 3), (1, -3)):
         inputs["color", f, 0] = inputs["color", 0, 0].roll(shift, 3)
@@ -74,18 +74,18 @@ def still_scene():
 
 @pytest.mark.parametrize(("ssim", "expected"), [
     (True, 0.85 * (1 - (2 * 0.12 + 1e-4) / (0.04 + 0.36 + 1e-4)) / 2 + 0.15 * 0.4), (False, 0.4)])
-def test_the_photometric_error_is_085_ssim_and_015_l1(ssim, expected):
-    # Faithful 8: of constant images, by hand; --no_ssim leaves L1 alone
-    inputs, outputs = still_scene()
+def test_the_photometric_error_is_085_ssim_plus_015_l1(ssim, expected):
+    # Faithful 8: value by hand for constant images; --no_ssim compares by L1 alone
+    inputs, outputs = shifted_scene()
     for f, grey in ((0, 0.6), (-1, 0.2), (1, 0.2)):
         inputs["color", f, 0] = torch.full((2, 3, 64, 96), grey)
     losses, _ = objective_of(automasking=False, ssim=ssim)(inputs, outputs)
     assert losses["photometric/0"].item() == pytest.approx(expected, abs=1e-3)
 
 
-def test_the_better_source_frame_counts_alone():
+def test_the_lower_error_of_two_source_frames_counts_alone():
     # Faithful 10
-    inputs, outputs = still_scene()
+    inputs, outputs = shifted_scene()
     inputs["color", 1, 0] = inputs["color", 0, 0]
     minimum = objective_of(automasking=False)(inputs, outputs)[0]["photometric/0"]
     average = objective_of(automasking=False, avg_reprojection=True)(inputs, outputs)[0]
@@ -93,9 +93,9 @@ def test_the_better_source_frame_counts_alone():
     assert average["photometric/0"].item() > 0.01
 
 
-def test_pixels_that_do_not_move_between_frames_are_masked_out():
-    # Faithful 10: identical frames, and a prediction of motion
-    inputs, outputs = still_scene()
+def test_pixels_that_stay_between_frames_are_masked_out():
+    # Faithful 10: the frames are identical, but the predicted poses move
+    inputs, outputs = shifted_scene()
     for f in (-1, 1):
         inputs["color", f, 0] = inputs["color", 0, 0]
         outputs["cam_T_cam", 0, f] = torch.eye(4).repeat(2, 1, 1)
@@ -105,8 +105,8 @@ def test_pixels_that_do_not_move_between_frames_are_masked_out():
 
 
 def test_noise_decides_between_equal_identity_and_warped_errors():
-    # Faithful 10: without it a still scene is masked out whole, for the identity comes first
-    inputs, outputs = still_scene()
+    # Faithful 10: without the noise, auto-masking would remove a static scene completely
+    inputs, outputs = shifted_scene()
     for f in (-1, 1):
         inputs["color", f, 0] = inputs["color", 0, 0]
     noisy = ReprojectionObjective([0, -1, 1], [0])
@@ -115,7 +115,7 @@ def test_noise_decides_between_equal_identity_and_warped_errors():
     assert 0.05 < seen < 0.95
 
 
-def test_smoothness_halves_from_scale_to_scale_and_the_total_is_their_mean():
+def test_smoothness_halves_by_scale_and_the_loss_is_the_mean():
     # Faithful 11
     inputs = recipe.training_batch([0, -1, 1])
     outputs = {("disp", s): torch.rand(2, 1, 64 >> s, 96 >> s) for s in range(4)}
@@ -129,7 +129,7 @@ def test_smoothness_halves_from_scale_to_scale_and_the_total_is_their_mean():
     assert_close(losses["loss"], sum(losses[f"loss/{s}"] for s in range(4)) / 4)
 
 
-def test_disparities_are_compared_at_full_size_unless_v1_multiscale():
+def test_scales_compare_at_full_size_unless_v1_multiscale():
     # Faithful 9
     inputs = recipe.training_batch([0, -1, 1])
     outputs = {("disp", s): torch.rand(2, 1, 64 >> s, 96 >> s) for s in range(4)}
@@ -140,9 +140,9 @@ def test_disparities_are_compared_at_full_size_unless_v1_multiscale():
         assert views["color", 1, 3].shape == ((2, 3, 8, 12) if v1 else (2, 3, 64, 96))
 
 
-def test_posecnn_translations_are_multiplied_by_the_mean_inverse_depth_but_stereos_are_not():
+def test_only_posecnn_translations_scale_by_mean_inverse_depth():
     # Faithful 12
-    inputs, outputs = still_scene()
+    inputs, outputs = shifted_scene()
     inputs["color", "s", 0] = inputs["color", -1, 0]
     outputs["disp", 0] = torch.rand(2, 1, 64, 96)
     T = torch.eye(4).repeat(2, 1, 1)
@@ -159,16 +159,16 @@ def test_posecnn_translations_are_multiplied_by_the_mean_inverse_depth_but_stere
         assert_close(found["color", f, 0], expected["color", f, 0])
 
 
-def test_the_objective_computes_in_float32_whatever_the_networks_precision():
-    inputs, outputs = still_scene()
+def test_the_objective_computes_in_float32_for_half_outputs():
+    inputs, outputs = shifted_scene()
     full, _ = objective_of()(inputs, outputs)
     half, _ = objective_of()(inputs, {key: value.bfloat16() for key, value in outputs.items()})
     assert half["loss"].dtype == torch.float32
     assert half["loss"].item() == pytest.approx(full["loss"].item(), rel=1e-2)
 
 
-def test_nothing_changes_the_inputs_or_outputs():
-    inputs, outputs = still_scene()
+def test_the_objective_leaves_inputs_and_outputs_unchanged():
+    inputs, outputs = shifted_scene()
     before = {key: value.clone() for key, value in (inputs | outputs).items()}
     objective_of()(inputs, outputs)
     assert before.keys() == (inputs | outputs).keys()

@@ -1,4 +1,4 @@
-"""The rendered drive through KITTI's dataset classes: truth has the lowest objective."""
+"""Check on a rendered drive that true depth and poses minimise the objective."""
 import numpy as np
 import pytest
 import torch
@@ -28,7 +28,7 @@ def street():
 
 
 def true_outputs(street, frame, side, sources):
-    """Return what a perfect network predicts, in its unit of length (a baseline of 0.1)."""
+    """Compute the outputs of a perfect network, in units of a tenth of the stereo baseline."""
     _, depth = street.render(frame, side, HEIGHT, WIDTH)
     depth = torch.from_numpy(np.minimum(depth, 500)) / STEREO_SCALE_FACTOR
     outputs = {("disp", 0): ((1 / depth - 1 / 100) / (1 / 0.1 - 1 / 100))[None, None]}
@@ -62,7 +62,7 @@ def moved(outputs, f, T):
 
 
 def perturbed(outputs, sources):
-    """Yield (name, outputs) with depth or one pose a little off the truth."""
+    """Yield (name, outputs) with a small error in depth or in one pose."""
     disp, columns = outputs["disp", 0], torch.linspace(-1, 1, WIDTH)
     for name, factor in (("nearer", 1.2), ("farther", 0.8), ("right nearer", 1 + 0.2 * columns),
                          ("left nearer", 1 - 0.2 * columns)):
@@ -81,7 +81,7 @@ def perturbed(outputs, sources):
 
 @pytest.mark.parametrize("side", ["l", "r"])
 @pytest.mark.parametrize("source", [-1, 1])
-def test_the_objective_in_time_is_lowest_at_the_true_depth_and_pose(folder, street, side, source):
+def test_the_true_depth_and_pose_minimise_the_mono_objective(folder, street, side, source):
     inputs = batch_of(folder, MOVING, side, [0, source])
     truth = true_outputs(street, MOVING, side, [source])
     best, _ = objective([0, source], inputs, truth, automasking=False)
@@ -91,7 +91,7 @@ def test_the_objective_in_time_is_lowest_at_the_true_depth_and_pose(folder, stre
 
 @pytest.mark.parametrize("flipped", [False, True])
 @pytest.mark.parametrize("side", ["l", "r"])
-def test_the_objective_in_stereo_is_lowest_at_the_true_depth_and_baseline(folder, street, side,
+def test_the_true_depth_minimises_the_stereo_objective(folder, street, side,
                                                                          flipped):
     # Faithful 6: the baseline's sign is set by the side and by the flip
     inputs = batch_of(folder, MOVING, side, [0, "s"])
@@ -106,7 +106,7 @@ def test_the_objective_in_stereo_is_lowest_at_the_true_depth_and_baseline(folder
     assert objective([0, "s"], wrong, truth, automasking=False)[0] > 1.5 * best
 
 
-def test_the_full_objective_is_lowest_at_the_truth_too(folder, street):
+def test_the_true_depth_minimises_the_full_objective(folder, street):
     frames = [0, -1, 1, "s"]
     inputs = batch_of(folder, MOVING, "l", frames)
     truth = true_outputs(street, MOVING, "l", [-1, 1])

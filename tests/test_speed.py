@@ -1,4 +1,4 @@
-"""The flags of speed: what is learned stays as it is, and each does what it says."""
+"""Check the speed flags: each does what it says, and the training result stays the same."""
 import json
 import os
 import re
@@ -10,11 +10,12 @@ import pytest
 import recipe
 import torch
 from conftest import ROOT, one_line, train_flags
+from parts import keep_steps_eager
 from torch._dynamo.utils import counters
 from torch.testing import assert_close
 
 from datasets import collate
-from layers import SSIM, local_mean, transformation_from_parameters
+from layers import transformation_from_parameters
 from losses import ReprojectionObjective
 from networks import Monodepth2
 from options import MonodepthOptions
@@ -59,19 +60,20 @@ def test_only_the_networks_leave_float32(kind):
     assert len(disp.unique()) > 10 * len(disp.bfloat16().unique())
 
 
-def test_compiled_losses_and_gradients_are_those_that_are_not_compiled():
+def test_compiled_losses_and_gradients_match_eager_ones():
     inputs = recipe.training_batch([0, -1, 1])
     torch.manual_seed(0)
     disps = {("disp", s): torch.rand(2, 1, 64 >> s, 96 >> s) for s in (0, 2)}
     poses = {("cam_T_cam", 0, f): torch.eye(4).repeat(2, 1, 1) for f in (-1, 1)}
     for f in (-1, 1):
-        # off the pixels in both directions: on the border between two, the slope is either's
+        # between pixels in both directions: at a pixel, bilinear sampling has two gradients
         poses["cam_T_cam", 0, f][:, :3, 3] = f * torch.tensor([0.05, 0.013, 0.02])
     found = []
     for compiled in (False, True):
         outputs = {key: value.clone().requires_grad_() for key, value in (disps | poses).items()}
         objective = ReprojectionObjective([0, -1, 1], [0, 2], tie_noise=0)
-        if compiled:
+        if compiled:  # as `compile_parts` compiles it for a CPU
+            keep_steps_eager(objective)
             objective.compile(dynamic=False)
         losses, views = objective(inputs, outputs)
         losses["loss"].backward()
@@ -106,14 +108,6 @@ def test_a_compiled_run_says_so_and_trains_on_the_same_inputs(drive, tmp_path, c
     assert run.step == 3
 
 
-def test_windows_are_averaged_alike_with_and_without_a_compiler(monkeypatch):
-    x, y = torch.rand(2, 5, 3, 16, 24), torch.rand(2, 1, 3, 16, 24)
-    pooled, likeness = local_mean(x), SSIM()(x, y)
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert_close(local_mean(x), pooled, atol=1e-7, rtol=0)
-    assert_close(SSIM()(x, y), likeness, atol=1e-6, rtol=0)
-
-
 def run_train(drive, tmp_path, *flags, **environment):
     """Run train.py as a user does; return what it printed on both streams."""
     done = subprocess.run([sys.executable, ROOT / "train.py", *train_flags(
@@ -142,7 +136,7 @@ def test_the_cache_is_announced_filled_and_read_by_later_runs(drive, tmp_path):
     assert files == {path: path.stat().st_mtime_ns for path in tmp_path.glob("cache/*/*/*")}
 
 
-def test_a_profile_prints_ten_operations_and_writes_a_chrome_trace(drive, tmp_path, script):
+def test_a_profile_prints_ten_operations_and_writes_a_trace(drive, tmp_path, script):
     outcome = script("train", *train_flags(drive, "--profile", 2, "--num_epochs", 2, "--log_dir",
                                            tmp_path))
     assert outcome.status == 0, outcome.err

@@ -20,6 +20,7 @@ from datasets.images import IMAGE_ERRORS, open_image
 from datasets.splits import parse_line, read_split, split_path
 from losses import ReprojectionObjective
 from networks import ENCODERS, Monodepth2
+from networks.cpu import prepare_for_cpu
 from runtime.distributed import World
 from runtime.errors import DataError, UsageError
 from runtime.files import check_data_path
@@ -103,6 +104,8 @@ def make_model(opts: Namespace, frames: Sequence[int | str], is_resumed: bool,
     model = Monodepth2(opts.num_layers, pretrained, frames, opts.scales, opts.pose_model_type,
                        opts.pose_model_input, opts.predictive_mask)
     model.precision = PRECISIONS[opts.precision]
+    if world.device.type == "cpu":
+        prepare_for_cpu(model)
     if trains_channels_last(world.device):
         model.to(memory_format=torch.channels_last)
     if opts.sync_batchnorm and world.size > 1:
@@ -182,13 +185,27 @@ def make_training_camera(opts: Namespace, dataset: MonoDataset) -> TrainingCamer
 
 def compile_parts(model: Monodepth2, objective: ReprojectionObjective, augment: Augment,
                   device: torch.device) -> str:
-    """Compile what a run gains from on its device, if anything can be; say what is to come."""
+    """Compile the parts of a training step that gain speed on the device; return a message."""
     if fault := compiler_fault(device):
         return f"warning: --compile: {fault}; going on without it"
     augment.compile(dynamic=False)
     if device.type == "cuda":
         objective.compile(dynamic=False)
         model.compile(dynamic=False)
-    else:  # its library is faster than compiled convolutions and compiled noise
+    else:  # PyTorch's own convolutions and noise are faster on a CPU than compiled ones
+        keep_steps_eager(objective)
         objective.compile(dynamic=False, options={"fallback_random": True})
     return "compiling: the first step takes a minute or two"
+
+
+def keep_steps_eager(objective: ReprojectionObjective) -> None:
+    """Exclude from compilation the steps of the objective that a compiler slows down on a CPU."""
+    # compiled into scalar loops, these take ten times as long as PyTorch's own vectorised loops
+    for name in ("_resize", "_sample", "_reflect"):
+        setattr(objective, name, torch.compiler.disable(getattr(objective, name)))
+    # a call out of the graph stores the statistics; otherwise every loop computes them anew, and
+    # the objective takes one and a half times as long
+    store = torch.compiler.disable(lambda statistics: statistics)
+    target_statistics, window_means = objective._target_statistics, objective._window_means
+    objective._target_statistics = lambda *args: store(target_statistics(*args))
+    objective._window_means = lambda *args: store(window_means(*args))

@@ -1,12 +1,15 @@
-"""networks/ against the published implementation's figures, and what it accepts but cannot do."""
+"""Compare networks/ with published figures, and train what the original accepts but cannot do."""
+import io
+from copy import deepcopy
+
 import pytest
 import recipe
 import torch
 from conftest import figures
 from torch.testing import assert_close
 
-from layers import ConvBlock, upsample
 from networks import DepthDecoder, Monodepth2, PoseCNN, PoseDecoder, ResnetEncoder
+from networks.cpu import FastELU, prepare_for_cpu
 from networks.depth_decoder import UpConvBlock
 
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
@@ -54,7 +57,7 @@ def test_decoders_give_the_published_disparities(parity, layers):
 
 
 @torch.no_grad()
-def test_masks_and_decoders_without_skips_are_the_published_ones(parity):
+def test_masks_and_decoders_without_skips_match_the_figures(parity):
     encoder = filled(ResnetEncoder(18, False), "encoder18")
     features = encoder(image())
     mask = filled(DepthDecoder(encoder.num_ch_enc, [0, 2], num_output_channels=2), "mask18")
@@ -66,22 +69,74 @@ def test_masks_and_decoders_without_skips_are_the_published_ones(parity):
     check(plain(features)["disp", 0], parity["noskip18/disp0"])
 
 
+def prepared(network):
+    """Return a copy of a network, prepared for a CPU."""
+    copy = deepcopy(network)
+    prepare_for_cpu(copy)
+    return copy
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (6, 7)])
 @pytest.mark.parametrize("skipped", [0, 3])
-def test_a_doubled_maps_convolution_is_the_same_in_one_step_and_in_two(size, skipped):
-    block = UpConvBlock(4 + skipped, 5).double()
+def test_folding_upsampling_keeps_outputs_and_gradients(size, skipped):
+    two_steps = UpConvBlock(4 + skipped, 5).double()
     x = torch.randn(2, 4, *size, dtype=torch.float64, requires_grad=True)
     skip = torch.randn(2, skipped, 2 * size[0], 2 * size[1]).double() if skipped else None
-    one_step = block(x, skip)
-    doubled = upsample(x) if skip is None else torch.cat([upsample(x), skip], 1)
-    two_steps = ConvBlock.forward(block, doubled)
-    assert_close(one_step, two_steps, atol=1e-12, rtol=0)
-    assert not torch.equal(one_step, two_steps)  # or it was the same way twice
-    weight = torch.randn_like(one_step)
-    wanted = [x, *block.parameters()]
-    for found, expected in zip(torch.autograd.grad(one_step, wanted, weight),
-                               torch.autograd.grad(two_steps, wanted, weight), strict=True):
-        assert_close(found, expected, atol=1e-12, rtol=0)
+    blocks = prepared(two_steps), two_steps
+    found, expected = (block(x, skip) for block in blocks)
+    assert_close(found, expected, atol=1e-12, rtol=0)
+    assert not torch.equal(found, expected)  # equal bits would mean that both blocks are the same
+    weight = torch.randn_like(found)
+    gradients = (torch.autograd.grad(out, [x, *block.parameters()], weight)
+                 for out, block in zip((found, expected), blocks, strict=True))
+    for one, other in zip(*gradients, strict=True):
+        assert_close(one, other, atol=1e-12, rtol=0)
+
+
+def test_fast_elu_and_its_gradient_are_pytorchs():
+    x = torch.cat([torch.randn(4000) * scale for scale in (1e-6, 1e-3, 1, 30)]
+                  + [torch.tensor([0.0, -0.0, -float("inf"), float("inf")])]).requires_grad_()
+    again = x.detach().clone().requires_grad_()
+    found, expected = FastELU(inplace=True)(x), torch.nn.functional.elu(again)
+    assert_close(found, expected, atol=1e-7, rtol=0)
+    weight = torch.randn(len(x))
+    found.backward(weight)
+    expected.backward(weight)
+    assert_close(x.grad, again.grad, atol=1e-6, rtol=1e-6)
+    assert FastELU()(torch.tensor(float("nan"))).isnan()
+    half = torch.randn(100, dtype=torch.bfloat16)
+    assert torch.equal(FastELU()(half), torch.nn.functional.elu(half))
+
+
+@torch.no_grad()
+def test_a_prepared_model_keeps_its_keys_parameters_and_output():
+    model = Monodepth2(predictive_mask=True).eval()
+    before, parameters = model.disparity(image()), list(model.parameters())
+    keys = list(model.state_dict())
+    prepare_for_cpu(model)
+    assert list(model.state_dict()) == keys
+    assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
+    assert_close(model.disparity(image()), before, atol=1e-6, rtol=0)
+    assert not torch.equal(model.disparity(image()), before)
+    saved = io.BytesIO()
+    torch.save(model, saved)
+    saved.seek(0)
+    loaded = torch.load(saved, weights_only=False)
+    assert torch.equal(loaded.disparity(image()), model.disparity(image()))
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # torch 2.4 traces for ONNX
+@pytest.mark.parametrize("transform", [
+    lambda block, *args: torch.compile(block, backend="eager"),
+    lambda block, *args: torch.export.export(block, args).module(),
+    lambda block, *args: torch.jit.trace(block, args)], ids=["compile", "export", "trace"])
+def test_a_prepared_block_runs_two_steps_where_it_is_compiled(transform):
+    two_steps = UpConvBlock(7, 5)
+    x, skip = torch.randn(2, 4, 6, 7), torch.randn(2, 3, 12, 14)
+    folded = prepared(two_steps)
+    assert torch.equal(transform(folded, x, skip)(x, skip), two_steps(x, skip))
+    assert not torch.equal(folded(x, skip), two_steps(x, skip))
 
 
 @pytest.mark.parametrize("frames", [2, 3])
@@ -140,7 +195,7 @@ def test_images_are_normalised_by_one_mean_and_deviation():
 
 
 def pretrained_cache(tmp_path, monkeypatch, layers, url_name):
-    """Put a ResNet of known weights where torchvision looks for its download."""
+    """Save a ResNet of known weights under the path of torchvision's download."""
     from torchvision import models
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
@@ -159,7 +214,7 @@ def test_pretrained_pose_encoders_repeat_conv1_and_divide_it(tmp_path, monkeypat
     assert_close(ResnetEncoder(18, True).encoder.conv1.weight, state["conv1.weight"])
 
 
-def test_the_classifier_never_learns():
+def test_the_classifier_is_frozen():
     model = Monodepth2()
     idle = [name for name, p in model.named_parameters() if not p.requires_grad]
     assert idle == ["encoder.encoder.fc.weight", "encoder.encoder.fc.bias",
@@ -168,7 +223,8 @@ def test_the_classifier_never_learns():
 
 def inputs(frame_ids):
     batch = recipe.training_batch(frame_ids)
-    return {key: value for key, value in batch.items() if key[0] != "color"}
+    return {key: value for key, value in batch.items()
+            if isinstance(key, str) or key[0] != "color"}
 
 
 @pytest.mark.parametrize("arguments", [
@@ -191,7 +247,7 @@ def test_what_the_original_accepts_but_cannot_do_trains(arguments):
     assert unused == []
 
 
-def test_pairs_enter_in_temporal_order_and_poses_to_the_past_are_inverted():
+def test_pairs_enter_in_order_and_poses_to_the_past_are_inverted():
     # Faithful 12
     model, batch = Monodepth2().eval(), inputs([0, -1, 1])
     seen = []
@@ -205,7 +261,7 @@ def test_pairs_enter_in_temporal_order_and_poses_to_the_past_are_inverted():
                  atol=1e-5, rtol=0)
 
 
-def test_all_frames_enter_in_the_order_given_and_poses_are_used_as_they_are():
+def test_all_frames_enter_in_order_and_no_pose_is_inverted():
     # Faithful 12
     frame_ids = [0, 1, -1]
     model = Monodepth2(frame_ids=frame_ids, pose_model_input="all").eval()
@@ -217,7 +273,7 @@ def test_all_frames_enter_in_the_order_given_and_poses_are_used_as_they_are():
     assert_close(outputs["axisangle", 0, -1], axisangle[:, 1])
 
 
-def test_the_stereo_pose_is_the_batchs_own():
+def test_the_stereo_pose_is_the_pose_in_the_batch():
     model, batch = Monodepth2(frame_ids=[0, "s"]), inputs([0, "s"])
     assert model.pose is None
     assert_close(model(batch)["cam_T_cam", 0, "s"], batch["stereo_T"])
