@@ -123,7 +123,7 @@ def test_networks_that_cannot_see_a_motion_are_refused(drive, tmp_path, script):
     ("9 l: 0-3 5\n", "must list consecutive frames of one sequence"),
     ("9 0 l\n10 1 l\n", "must list consecutive frames of one sequence"),
     ("drive 0 l\n", "names 'drive'"), ("9 l: 0-11\n", "has 12 poses from frame 0 on"),
-    ("8 l: 0-3\n", "08.txt is missing"), ("9 zero l\n", "line 1: found 'zero' for a frame")])
+    ("8 l: 0-3\n", "08.txt is missing"), ("9 zero l\n", "line 1: found the frame 'zero'")])
 def test_a_wrong_list_is_named(drive, weights, tmp_path, script, text, found):
     (tmp_path / "list.txt").write_text(text)
     outcome = call(script, drive, weights, tmp_path / "list.txt")
