@@ -18,8 +18,9 @@ from metrics import compute_errors as compute_depth_errors
 
 # the names that `from layers import *` gives to code written against Monodepth2
 __all__ = ["SSIM", "BackprojectDepth", "Conv3x3", "ConvBlock", "F", "Project3D",
-           "compute_depth_errors", "disp_to_depth", "get_smooth_loss", "get_translation_matrix", "nn", "np", "rot_from_axisangle", "torch",
-           "transformation_from_parameters", "upsample"]
+           "compute_depth_errors", "disp_to_depth", "get_smooth_loss", "get_translation_matrix",
+           "nn", "np", "rot_from_axisangle", "torch", "transformation_from_parameters",
+           "upsample"]
 
 SSIM_C1 = 0.01**2  # for images in [0, 1] (Wang et al. 2004)
 SSIM_C2 = 0.03**2

@@ -43,7 +43,6 @@ def compute_errors(gt: Values, pred: Values) -> tuple:
     return abs_rel, sq_rel, rmse, rmse_log, *accuracies
 
 
-compute_depth_errors = compute_errors  # Monodepth2's name in `layers`, where it compares tensors
 
 
 def _log(values: Values) -> Values:

@@ -7,7 +7,6 @@ from conftest import figures
 from torch.testing import assert_close
 
 import layers
-from metrics.depth import compute_depth_errors
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -159,7 +158,7 @@ def test_normalised_disparity_is_independent_of_scale():
 
 
 def test_depth_errors_of_tensors_match_the_published_figures(parity):
-    errors = torch.stack(compute_depth_errors(parity["gt"], parity["pred"]))
+    errors = torch.stack(layers.compute_depth_errors(parity["gt"], parity["pred"]))
     assert_close(errors.double(), parity["depth_errors"], **TOLERANCE)
 
 
