@@ -43,8 +43,6 @@ def compute_errors(gt: Values, pred: Values) -> tuple:
     return abs_rel, sq_rel, rmse, rmse_log, *accuracies
 
 
-
-
 def _log(values: Values) -> Values:
     """Return the natural logarithm of an array, or of a tensor, which has it as a method."""
     return values.log() if hasattr(values, "log") else np.log(values)
