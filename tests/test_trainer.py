@@ -1,10 +1,12 @@
-"""trainer.py and train.py: every mode trains, weights and logs are written, bad data is named."""
+"""Test that every mode trains, writes weights and logs, and names what is wrong with its data."""
 import json
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import urllib.request
+from importlib import import_module
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ from datasets import DATASETS, KITTIRAWDataset
 from options import MonodepthOptions
 from synthetic.render import TRAIN
 from trainer import Trainer
+
+import_module("tiny")  # registers --num_layers 2, a tiny encoder
 
 
 def events(folder):
@@ -32,12 +36,18 @@ def trainer(drive, *flags):
     return Trainer(MonodepthOptions().parse(train_flags(drive, *flags)))
 
 
+def tiny_flags(drive, *more):
+    """Return the flags of a run with a tiny encoder."""
+    return train_flags(drive, "--num_layers", 2, *more)
+
+
 @pytest.mark.parametrize("flags", [
-    "", "--frame_ids 0 --use_stereo", "--use_stereo", "--predictive_mask --disable_automasking",
-    "--v1_multiscale --disable_automasking --avg_reprojection", "--no_ssim --scales 0 2",
-    "--pose_model_type posecnn --use_stereo", "--pose_model_type shared --use_stereo",
-    "--frame_ids 0 -2 -1 1 2 --pose_model_input all", "--num_layers 34",
-    "--pose_model_type posecnn --pose_model_input all"])
+    "", "--num_layers 34", *(f"--num_layers 2 {mode}" for mode in (
+        "--frame_ids 0 --use_stereo", "--use_stereo", "--predictive_mask --disable_automasking",
+        "--v1_multiscale --disable_automasking --avg_reprojection", "--no_ssim --scales 0 2",
+        "--pose_model_type posecnn --use_stereo", "--pose_model_type shared --use_stereo",
+        "--frame_ids 0 -2 -1 1 2 --pose_model_input all",
+        "--pose_model_type posecnn --pose_model_input all"))])
 def test_every_mode_trains_and_its_weights_load(drive, tmp_path, flags):
     run = trainer(drive, "--log_dir", tmp_path, "--model_name", "m", *flags.split())
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
@@ -66,7 +76,7 @@ def test_the_loss_falls(drive):
     run = trainer(drive, "--use_stereo", "--learning_rate", "3e-4", "--batch_size", 4, "--seed", 0)
     batch = next(iter(run.train_loader))
     losses = []
-    for _ in range(30):
+    for _ in range(15):
         inputs = run.augment.eval()(batch)
         loss = run.objective(inputs, run.model(inputs))[0]["loss"]
         run.optimizer.zero_grad()
@@ -79,7 +89,7 @@ def test_the_loss_falls(drive):
 def test_the_learning_rate_drops_after_whole_epochs(drive, tmp_path):
     # Faithful 2: with a step size of 2, both of the first epochs have the full rate
     run = trainer(drive, "--num_epochs", 3, "--scheduler_step_size", 2, "--log_dir", tmp_path,
-                  "--save_frequency", 9)
+                  "--save_frequency", 9, "--num_layers", 2)
     rates = []
     run.optimizer.register_step_pre_hook(
         lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
@@ -89,7 +99,7 @@ def test_the_learning_rate_drops_after_whole_epochs(drive, tmp_path):
 
 def test_weights_are_saved_every_save_frequency_and_at_the_end(drive, tmp_path):
     trainer(drive, "--num_epochs", 3, "--save_frequency", 2, "--log_dir", tmp_path,
-            "--model_name", "m").train()
+            "--model_name", "m", "--num_layers", 2).train()
     models = tmp_path / "m" / "models"
     assert sorted(path.name for path in models.iterdir()) == [
         "opt.json", "training_state_00000006.pth", "training_state_00000009.pth", "weights_1",
@@ -153,14 +163,13 @@ def test_train_py_trains_on_odometry_in_worker_processes(drive, tmp_path):
     (["--load_weights_folder", "nowhere"], "nowhere does not exist"),
     (["--dataset", "kitti_odom"], "odometry lists name a sequence")])
 def test_bad_data_gets_one_line_and_status_1(drive, tmp_path, script, flags, found):
-    outcome = script("train", *train_flags(drive, "--log_dir", tmp_path), *flags)
+    outcome = script("train", *tiny_flags(drive, "--log_dir", tmp_path), *flags)
     assert found in one_line(outcome, status=1)
     assert not list(tmp_path.glob("**/weights_*"))
 
 
-def test_a_run_that_wrong_flags_end_at_its_start_is_not_in_the_way_of_the_right_ones(
-        drive, tmp_path, script):
-    words = train_flags(drive, "--log_dir", tmp_path)
+def test_wrong_flags_leave_nothing_that_stops_the_corrected_run(drive, tmp_path, script):
+    words = tiny_flags(drive, "--log_dir", tmp_path)
     outcome = script("train", *words, "--png")
     assert "leave out --png" in one_line(outcome, status=1)
     assert list((tmp_path / "mdp/models").iterdir()) == []
@@ -170,9 +179,8 @@ def test_a_run_that_wrong_flags_end_at_its_start_is_not_in_the_way_of_the_right_
     assert sorted((tmp_path / "mdp/models").iterdir()) == before
 
 
-def test_a_first_state_that_was_there_before_outlives_a_resumed_runs_wrong_data(
-        drive, tmp_path, script):
-    words = train_flags(drive, "--log_dir", tmp_path, "--keep", 9)
+def test_resuming_with_wrong_data_keeps_an_earlier_first_state(drive, tmp_path, script):
+    words = tiny_flags(drive, "--log_dir", tmp_path, "--keep", 9)
     assert script("train", *words).status == 0
     models = tmp_path / "mdp/models"
     shutil.rmtree(models / "weights_0")
@@ -192,13 +200,12 @@ def test_a_name_that_does_not_exist_gets_one_line_and_status_2(drive, script, fl
     assert found in one_line(script("train", *train_flags(drive), *flags), status=2)
 
 
-def test_a_dataset_of_ones_own_is_known_by_its_line_in_datasets(drive, tmp_path, monkeypatch,
-                                                                script):
+def test_a_dataset_is_added_by_one_line_in_datasets(drive, tmp_path, monkeypatch, script):
     class Mine(KITTIRAWDataset):
-        """A newcomer's."""
+        """A dataset of a user."""
 
     monkeypatch.setitem(DATASETS, "mine", Mine)
-    outcome = script("train", *train_flags(drive, "--dataset", "mine", "--log_dir", tmp_path))
+    outcome = script("train", *tiny_flags(drive, "--dataset", "mine", "--log_dir", tmp_path))
     assert outcome.status == 0, outcome.err
     assert "--dataset mine" in outcome.out
 
@@ -211,7 +218,7 @@ def test_a_dataset_of_ones_own_is_known_by_its_line_in_datasets(drive, tmp_path,
 def test_the_next_command_evaluates_what_was_trained(drive, tmp_path, script, flags, found):
     split = tmp_path / "my split"
     shutil.copytree(drive / "splits/tiny", split)
-    run = trainer(drive, "--log_dir", tmp_path, "--split", split, *flags.split())
+    run = trainer(drive, "--log_dir", tmp_path, "--split", split, "--num_layers", 2, *flags.split())
     assert run.next_command() == (
         f"python evaluate_depth.py --data_path {drive} {found} --load_weights_folder "
         f"{tmp_path}/mdp/models/weights_0").format(split=f"'{split}'")
@@ -226,23 +233,29 @@ def test_the_next_command_evaluates_what_was_trained(drive, tmp_path, script, fl
     ("--split eigen_full --frame_ids 0 --use_stereo",
      "evaluate_depth.py --data_path {} --eval_stereo "),
     ("--split odom --dataset kitti_odom", "evaluate_pose.py --data_path {} --eval_split odom_9 ")])
-def test_the_next_command_after_kittis_splits_evaluates_on_its_test_frames(drive, flags, found):
-    command = trainer(drive, *flags.split()).next_command()
+def test_the_next_command_after_a_kitti_split_uses_its_test_frames(drive, flags, found):
+    command = trainer(drive, "--num_layers", 2, *flags.split()).next_command()
     assert command.startswith("python " + found.format(drive) + "--load_weights_folder ")
 
 
 def test_the_next_command_after_a_list_without_test_frames_predicts(drive, tmp_path):
     for name in ("train", "val"):
         shutil.copy(drive / f"splits/tiny/{name}_files.txt", tmp_path)
-    run = trainer(drive, "--split", tmp_path, "--log_dir", tmp_path)
+    run = trainer(drive, "--split", tmp_path, "--log_dir", tmp_path, "--num_layers", 2)
     assert run.next_command() == ("python test_simple.py --image_path IMAGE --load_weights_folder "
                                   f"{tmp_path}/mdp/models/weights_0")
 
 
-def test_fine_tuning_needs_no_imagenet_weights_where_it_has_the_encoders(drive, weights, tmp_path,
-                                                                        monkeypatch, script):
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """Start with an empty cache of torch, and let every download fail."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setattr(urllib.request, "_opener", None)  # the first opener keeps its proxies
+
+
+@pytest.mark.usefixtures("offline")
+def test_fine_tuning_with_all_encoders_needs_no_imagenet_weights(drive, weights, script):
     flags = ("--weights_init", "pretrained", "--load_weights_folder", weights)
     trainer(drive, *flags)
     outcome = script("train", *train_flags(drive, *flags, "--models_to_load", "encoder"))
@@ -251,7 +264,7 @@ def test_fine_tuning_needs_no_imagenet_weights_where_it_has_the_encoders(drive, 
 
 def test_a_log_folder_that_cannot_be_made_is_named(drive, tmp_path, script):
     (tmp_path / "file").write_text("")
-    outcome = script("train", *train_flags(drive, "--log_dir", tmp_path / "file"))
+    outcome = script("train", *tiny_flags(drive, "--log_dir", tmp_path / "file"))
     assert "training_state_00000000.pth cannot be written" in one_line(outcome, status=1)
 
 
@@ -264,7 +277,7 @@ def test_only_the_models_to_load_are_loaded(drive, weights, capsys):
 def test_a_malformed_split_line_is_named(drive, tmp_path, script):
     shutil.copytree(drive / "splits/tiny", tmp_path / "split")
     (tmp_path / "split/train_files.txt").write_text(f"{TRAIN} 10 l\n{TRAIN} ten l\n")
-    outcome = script("train", *train_flags(drive, "--split", tmp_path / "split"))
+    outcome = script("train", *tiny_flags(drive, "--split", tmp_path / "split"))
     assert "train_files.txt, line 2: found 'ten' for a frame" in one_line(outcome, status=1)
 
 
@@ -273,7 +286,7 @@ def test_a_corrupt_image_stops_a_run_with_its_name(drive, tmp_path, script):
     shutil.copytree(drive, data)
     image = data / TRAIN / "image_02/data/0000000012.jpg"
     image.write_bytes(image.read_bytes()[:300])
-    outcome = script("train", *train_flags(data, "--num_workers", 1, "--log_dir", tmp_path))
+    outcome = script("train", *tiny_flags(data, "--num_workers", 1, "--log_dir", tmp_path))
     assert "image_02/data/0000000012.jpg cannot be read" in one_line(outcome, status=1)
     assert not list(tmp_path.glob("**/weights_*"))
 
@@ -282,15 +295,13 @@ def test_a_missing_frame_stops_a_run_with_its_line(drive, tmp_path, script):
     split = tmp_path / "split"
     shutil.copytree(drive / "splits/tiny", split)
     (split / "train_files.txt").write_text(f"# my list\n{TRAIN} l: 0 0\n")
-    outcome = script("train", *train_flags(drive, "--split", split, "--log_dir", tmp_path))
+    outcome = script("train", *tiny_flags(drive, "--split", split, "--log_dir", tmp_path))
     assert "train_files.txt, line 2" in one_line(outcome, status=1)
     assert "-000000001.jpg is missing; frame 0 has no neighbour -1; list only" in outcome.err
 
 
-def test_without_imagenets_weights_the_error_says_where_to_put_them(drive, tmp_path, script,
-                                                                   monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
+@pytest.mark.usefixtures("offline")
+def test_without_imagenets_weights_the_error_says_where_they_go(drive, tmp_path, script):
     outcome = script("train", *train_flags(drive, "--weights_init", "pretrained"))
     error = one_line(outcome, status=1)
     assert f"at {tmp_path}/hub/checkpoints/resnet18-f37072fd.pth" in error

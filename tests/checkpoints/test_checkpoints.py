@@ -1,4 +1,4 @@
-"""checkpoints.py: published keys and folders, strict loading, fine-tuning, strangers' files."""
+"""Test weights folders: published keys, strict loading, fine-tuning, broken and malicious files."""
 import pickle
 
 import pytest
@@ -15,10 +15,15 @@ from runtime.errors import DataError
 FORM = InputFormat(64, 96, True)
 
 
+def untrained(**arguments):
+    """Return a model and its Adam, which has no moments yet and so takes no disk space."""
+    model = Monodepth2(**arguments)
+    return model, torch.optim.Adam(model.parameters(), 1e-3)
+
+
 def trained(**arguments):
     """Return a model and its Adam after one step."""
-    model = Monodepth2(**arguments)
-    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    model, optimizer = untrained(**arguments)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.randn_like(parameter)
@@ -52,7 +57,7 @@ def test_a_weights_folder_has_the_published_files_and_keys(saved):
     assert (encoder["height"], encoder["width"], encoder["use_stereo"]) == (64, 96, True)
 
 
-def test_what_a_killed_run_left_of_these_files_goes_and_nothing_else(saved, tmp_path):
+def test_saving_removes_only_its_own_abandoned_files(saved, tmp_path):
     for name in ("encoder.pth.0a1b2c3d.tmp", "results.json.0a1b2c3d.tmp"):
         (tmp_path / name).write_bytes(b"half")
     save_weights(tmp_path, *saved[1:], FORM)
@@ -71,7 +76,7 @@ def test_adam_numbers_its_parameters_as_published(saved):
     assert state["state"][encoder_size]["exp_avg"].shape == first_of_depth.shape
 
 
-def test_what_is_loaded_predicts_what_was_saved(saved):
+def test_loaded_weights_predict_what_the_saved_model_predicts(saved):
     folder, model, _ = saved
     loaded, form = load_model(folder, with_pose=True)
     images = torch.rand(2, 3, 64, 96)
@@ -94,8 +99,8 @@ def test_files_as_pytorch_0_4_wrote_them_are_loaded(saved, tmp_path):
     {"pose_model_input": "all"},
     {"pose_model_input": "all", "pose_model_type": "shared", "frame_ids": [0, -2, -1, 1]},
 ], ids=str)
-def test_the_architecture_is_read_off_the_weights(tmp_path, arguments):
-    model, optimizer = trained(**arguments)
+def test_the_architecture_is_inferred_from_the_weights(tmp_path, arguments):
+    model, optimizer = untrained(**arguments)
     save_weights(tmp_path, model, optimizer, FORM)
     loaded, _ = load_model(tmp_path, with_pose=True)
     assert loaded.depth.scales == list(model.depth.scales)
@@ -105,7 +110,7 @@ def test_the_architecture_is_read_off_the_weights(tmp_path, arguments):
 
 
 def test_a_stereo_folder_has_no_pose_and_says_so(tmp_path):
-    save_weights(tmp_path, *trained(frame_ids=[0, "s"]), FORM)
+    save_weights(tmp_path, *untrained(frame_ids=[0, "s"]), FORM)
     load_model(tmp_path)
     with pytest.raises(DataError, match=r"pose\.pth does not exist"):
         load_model(tmp_path, with_pose=True)
@@ -143,7 +148,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
         load_model(tmp_path)
 
 
-def test_a_backbone_of_ones_own_is_found_in_opt_json(tmp_path, monkeypatch):
+def test_a_users_backbone_is_found_in_opt_json(tmp_path, monkeypatch):
     class Half(nn.Module):
         """Five features of 8 channels, one line in ENCODERS."""
 
@@ -161,7 +166,7 @@ def test_a_backbone_of_ones_own_is_found_in_opt_json(tmp_path, monkeypatch):
             return features
 
     monkeypatch.setitem(ENCODERS, 7, Half)
-    save_weights(tmp_path / "weights_0", *trained(num_layers=7), FORM)
+    save_weights(tmp_path / "weights_0", *untrained(num_layers=7), FORM)
     with pytest.raises(DataError, match="is no ResNet"):
         load_model(tmp_path / "weights_0")
     (tmp_path / "opt.json").write_text('{"num_layers": 7}')
@@ -203,7 +208,7 @@ def test_fine_tuning_refuses_weights_of_another_architecture(saved):
         load_weights(saved[0], Monodepth2(50), NAMES)
 
 
-def test_adam_goes_on_and_the_flags_learning_rate_wins(saved):
+def test_adam_is_resumed_and_the_learning_rate_of_the_flag_wins(saved):
     # Faithful 2
     folder, _, optimizer = saved
     fresh = torch.optim.Adam(Monodepth2().parameters(), 3e-5)

@@ -1,23 +1,19 @@
-"""metrics.jsonl: TensorBoard's scalars as lines, each step once, whatever has ended a run."""
+"""Test that metrics.jsonl has TensorBoard's scalars, and each step once after any interruption."""
 import json
-import resource
-from contextlib import contextmanager
-from importlib import import_module
 
 import pytest
 import torch
 from conftest import read_events, train_flags
+from tiny import files_limited_to
 
 from options import MonodepthOptions
 from runtime.errors import DataError
 from trainer import Trainer
 from training.logs import Logs
 
-import_module("tiny")  # which brings --num_layers 2
-
 
 def log(folder, steps, first_step=0, **losses):
-    """Log steps as a run does that has begun, or gone on, at `first_step`."""
+    """Log steps as a run does that started, or resumed, at `first_step`."""
     logs = Logs(folder, [0], [0], first_step)
     inputs = {("color", 0, 0): torch.rand(1, 3, 8, 16)}
     outputs = {("disp", 0): torch.rand(1, 1, 8, 16)}
@@ -28,7 +24,7 @@ def log(folder, steps, first_step=0, **losses):
 
 
 def lines(folder):
-    """Return what the lines hold; a NaN, which is no JSON, would fail."""
+    """Return the parsed lines; a NaN, which JSON does not have, fails."""
     content = (folder / "metrics.jsonl").read_text()
     assert content.endswith("\n")
     return [json.loads(line, parse_constant=pytest.fail) for line in content.splitlines()]
@@ -43,7 +39,7 @@ def both(*steps):
     return [(mode, step) for step in steps for mode in ("train", "val")]
 
 
-def test_a_line_has_mode_step_epoch_time_and_the_scalars_that_tensorboard_gets(tmp_path):
+def test_a_line_has_mode_step_epoch_time_and_the_scalars(tmp_path):
     log(tmp_path, [7], **{"loss": torch.tensor(0.1), "de/abs_rel": 0.25})
     for line, mode in zip(lines(tmp_path), ("train", "val"), strict=True):
         events = [event for event in read_events(tmp_path / mode) if event.summary.value]
@@ -53,13 +49,13 @@ def test_a_line_has_mode_step_epoch_time_and_the_scalars_that_tensorboard_gets(t
         assert line == {"mode": mode, "step": 7, "epoch": 2, "time": events[0].wall_time, **scalars}
 
 
-def test_what_is_not_finite_is_null(tmp_path):
+def test_values_that_are_not_finite_become_null(tmp_path):
     log(tmp_path, [0], loss=torch.tensor(float("nan")), one=float("-inf"), two=2.0)
     assert [(line["loss"], line["one"], line["two"]) for line in lines(tmp_path)] == [
         (None, None, 2.0)] * 2
 
 
-def test_a_run_that_goes_on_takes_away_the_lines_of_the_steps_it_takes_again(tmp_path):
+def test_a_resumed_run_replaces_the_lines_of_repeated_steps(tmp_path):
     log(tmp_path, [0, 2, 3, 4])
     before = (tmp_path / "metrics.jsonl").read_bytes()
     log(tmp_path, [3, 5], first_step=3)
@@ -68,20 +64,20 @@ def test_a_run_that_goes_on_takes_away_the_lines_of_the_steps_it_takes_again(tmp
     assert (tmp_path / "metrics.jsonl").read_bytes().startswith(kept)
 
 
-def test_a_run_that_begins_anew_takes_all_of_them_away(tmp_path):
+def test_a_new_run_removes_all_former_lines(tmp_path):
     log(tmp_path, [0, 2])
     log(tmp_path, [0])
     assert logged(tmp_path) == both(0)
 
 
-def test_nothing_is_taken_away_before_there_is_something_to_write(tmp_path):
+def test_lines_are_removed_only_at_the_first_write(tmp_path):
     log(tmp_path, [0, 2])
     log(tmp_path, [], first_step=1)
     assert logged(tmp_path) == both(0, 2)
 
 
 @pytest.mark.parametrize("left", [0, 1, 20, -2, -1])
-def test_a_last_line_that_a_kill_has_cut_is_gone_when_the_run_goes_on(tmp_path, left):
+def test_a_last_line_cut_by_a_kill_is_removed_on_resume(tmp_path, left):
     log(tmp_path, [0, 1])
     *whole, last = (tmp_path / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "metrics.jsonl").write_bytes(b"".join([*whole, last[:left]]))
@@ -91,21 +87,10 @@ def test_a_last_line_that_a_kill_has_cut_is_gone_when_the_run_goes_on(tmp_path, 
                                 *both(2)]
 
 
-@contextmanager
-def full_disk_beyond(size):
-    """Let no file of this process grow beyond `size` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_lines_that_cannot_be_taken_away_are_all_still_there(tmp_path):
+def test_lines_stay_when_the_file_cannot_be_rewritten(tmp_path):
     log(tmp_path, [0, 2, 4], **{f"loss/{i}": 1 / (3 + i) for i in range(50)})
     size = (tmp_path / "metrics.jsonl").stat().st_size
-    with full_disk_beyond(size // 2), pytest.raises(
+    with files_limited_to(size // 2), pytest.raises(
             DataError, match=r"metrics\.jsonl cannot be written: File too large; free"):
         log(tmp_path, [3], first_step=3)
     assert logged(tmp_path) == both(0, 2, 4)
@@ -115,19 +100,19 @@ def test_a_full_disk_is_one_line_that_names_the_folder(tmp_path):
     many = {f"loss/{i}": 1 / (3 + i) for i in range(50)}
     log(tmp_path, [0, 1, 2], **many)
     size = (tmp_path / "metrics.jsonl").stat().st_size
-    with full_disk_beyond(size + 100), pytest.raises(DataError) as error:
-        log(tmp_path, [3], first_step=3, **many)  # whose events, in new files, are smaller
+    with files_limited_to(size + 100), pytest.raises(DataError) as error:
+        log(tmp_path, [3], first_step=3, **many)  # its event files are new, and small enough
     assert str(error.value) == (f"--log_dir: {tmp_path} cannot be written: File too large; free "
                                 "some space, or choose another folder")
     log(tmp_path, [3], first_step=3, **many)
     assert logged(tmp_path) == both(0, 1, 2, 3)
 
 
-def test_the_lines_of_a_run_that_is_overwritten_are_deleted(tmp_path):
+def test_overwriting_a_run_deletes_its_lines(tmp_path):
     log(tmp_path, [0])
     Logs(tmp_path, [0], [0]).remove()
     assert not (tmp_path / "metrics.jsonl").exists()
-    Logs(tmp_path, [0], [0]).remove()  # of which there is nothing
+    Logs(tmp_path, [0], [0]).remove()  # an empty folder is no error
 
 
 def test_a_resumed_run_ends_with_the_lines_of_an_unbroken_one(drive, tmp_path):

@@ -1,4 +1,4 @@
-"""progress.py: the bar stays out of the way of what is said after it."""
+"""Test that the progress bar leaves room for the messages after it."""
 import sys
 
 import pytest
@@ -12,7 +12,7 @@ def fails_after_one():
     raise DataError("a file is missing")
 
 
-def test_an_error_of_the_loader_begins_a_line_of_its_own(capsys):
+def test_an_error_of_the_loader_starts_on_a_new_line(capsys):
     with pytest.raises(DataError):
         list(Progress(fails_after_one(), 3, 2, "epoch 1/1"))
     shown = capsys.readouterr().err
@@ -20,7 +20,7 @@ def test_an_error_of_the_loader_begins_a_line_of_its_own(capsys):
     assert shown.endswith("\n")
 
 
-def test_a_bar_is_not_drawn_below_what_a_run_says_at_its_end(capsys):
+def test_the_bar_is_not_drawn_below_a_last_message(capsys):
     batches = iter(Progress(iter([{}, {}, {}]), 3, 2, "epoch 1/1"))
     next(batches)
     print("\nstopped", file=sys.stderr)
@@ -28,7 +28,7 @@ def test_a_bar_is_not_drawn_below_what_a_run_says_at_its_end(capsys):
     assert "epoch" not in capsys.readouterr().err.rpartition("stopped")[2]
 
 
-def test_a_whole_epoch_leaves_its_bar(capsys):
+def test_the_bar_of_a_complete_epoch_stays(capsys):
     assert len(list(Progress(iter([{}, {}, {}]), 3, 2, "epoch 1/1"))) == 3
     last = capsys.readouterr().err.rpartition("\r")[2]
     assert "epoch 1/1: 100% 3/3" in last

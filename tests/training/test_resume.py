@@ -1,30 +1,29 @@
-"""Resuming: a run that is stopped, killed or short of disk goes on as if nothing had happened."""
+"""Test that a run resumes to the bit after a signal, a kill or a full disk."""
 import json
 import multiprocessing
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from importlib import import_module
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT, Malicious, one_line, read_events, train_flags
 from tensorboardX.proto.event_pb2 import SessionLog
+from tiny import files_limited_to
 
 from options import MonodepthOptions
 from synthetic.render import TRAIN
 from trainer import Trainer
 from training.states import TrainingStates
 
-import_module("tiny")  # which brings --num_layers 2 and --dataset noisy
 TINY = str(ROOT / "tests" / "tiny.py")
 CHECKED = ("model", "optimizer", "scheduler", "scaler", "random", "epoch", "batch", "step",
            "validated", "bad_samples")
@@ -32,7 +31,7 @@ CHECKED = ("model", "optimizer", "scheduler", "scaler", "random", "epoch", "batc
 
 @pytest.fixture
 def flags(drive, tmp_path):
-    """Flags of two epochs of three steps, a validation at each other step, of a tiny network."""
+    """Return flags of a tiny network, two epochs of three steps, and logs at every other step."""
     return train_flags(drive, "--log_dir", tmp_path, "--num_epochs", 2, "--log_frequency", 2,
                        "--scales", 0, "--scheduler_step_size", 1, "--seed", 7, "--num_layers", 2)
 
@@ -47,13 +46,13 @@ def state(folder, step):
 
 
 def keep_only(folder, step, copy):
-    """Make a run that was killed after `step` from one that was not."""
+    """Copy one state of a run, as if the copy had been killed after `step`."""
     (copy / "models").mkdir(parents=True)
     shutil.copy(folder / "models" / f"training_state_{step:08d}.pth", copy / "models")
 
 
 def differences(a, b, where=""):
-    """Yield where two states are not equal to the bit."""
+    """Yield the places where two states differ in any bit."""
     if isinstance(a, dict):
         assert a.keys() == b.keys()
         for key in a:
@@ -67,7 +66,7 @@ def differences(a, b, where=""):
 
 
 def assert_same_end(folder, other, step):
-    """Both runs ended with the same state, and wrote the same weights."""
+    """Check that two runs ended with the same state, and wrote the same weights."""
     ended, resumed = state(folder, step), state(other, step)
     assert [d for key in CHECKED for d in differences(ended[key], resumed[key], key)] == []
     for path in sorted((folder / "models").glob("weights_1/*.pth")):
@@ -86,31 +85,13 @@ def test_a_resumed_run_equals_an_unbroken_one_to_the_bit(flags, tmp_path, worker
         assert_same_end(tmp_path / "whole", tmp_path / f"from_{step}", 6)
 
 
-def test_what_is_loaded_does_not_depend_on_the_number_of_workers(flags, tmp_path):
+def test_samples_do_not_depend_on_the_number_of_workers(flags, tmp_path):
     for workers in (0, 2):
         train(*flags, "--dataset", "noisy", "--num_workers", workers, "--model_name", workers)
     assert_same_end(tmp_path / "0", tmp_path / "2", 6)
 
 
-def test_two_machines_resume_what_two_processes_began(flags, tmp_path):
-    words = [*map(str, flags), "--batch_size", "1"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*launch, "2", "--standalone", TINY, *words, "--save_every", "2", "--keep", "9",
-                    "--model_name", "whole"], cwd=ROOT, env=environment, check=True)
-    keep_only(tmp_path / "whole", 2, tmp_path / "resumed")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    machines = [subprocess.Popen(
-        [*launch, "1", "--nnodes", "2", "--node_rank", str(rank), "--master_addr", "127.0.0.1",
-         "--master_port", str(port), TINY, *words, "--resume", "--model_name", "resumed",
-         "--log_dir", str(log_dir)], cwd=ROOT, env=environment)
-        for rank, log_dir in enumerate((tmp_path, tmp_path / "what_another_machine_sees"))]
-    assert [machine.wait() for machine in machines] == [0, 0]
-    assert_same_end(tmp_path / "whole", tmp_path / "resumed", 6)
-
-
-def test_a_gradient_scaler_goes_on_too(flags, tmp_path):
+def test_the_gradient_scaler_is_resumed_too(flags, tmp_path):
     words = [*flags, "--precision", "fp16", "--frame_ids", 0, "--use_stereo", "--batch_size", 6,
              "--log_frequency", 9]
     train(*words, "--num_epochs", 1, "--model_name", "half")
@@ -118,18 +99,17 @@ def test_a_gradient_scaler_goes_on_too(flags, tmp_path):
     assert run.scaler.state_dict() == state(tmp_path / "half", 1)["scaler"] != {}
 
 
-def test_logs_of_a_resumed_run_go_on_the_same_axis(flags, tmp_path):
+def test_logs_of_a_resumed_run_continue_on_the_same_axis(flags, tmp_path):
     train(*flags, "--num_epochs", 1, "--model_name", "m")
     train(*flags, "--resume", "--model_name", "m")
     found = list(read_events(tmp_path / "m" / "train"))
     steps = [event.step for event in found if event.summary.value]
     assert sorted(set(steps)) == [0, 2, 3, 5]
     starts = [event.step for event in found if event.session_log.status == SessionLog.START]
-    assert starts == [3]  # from where TensorBoard drops what an interrupted run has logged
+    assert starts == [3]  # TensorBoard drops what an interrupted run logged from here on
 
 
-def test_resume_auto_begins_where_there_is_nothing_and_a_finished_run_says_so(flags, tmp_path,
-                                                                              script):
+def test_resume_auto_starts_a_new_run_and_a_finished_run_says_so(flags, tmp_path, script):
     words = [*flags, "--model_name", "m", "--resume", "auto"]
     assert "trained 3 steps" in script("train", *words, "--num_epochs", 1).out
     outcome = script("train", *words, "--num_epochs", 1)
@@ -157,7 +137,7 @@ def test_resume_of_nothing_is_an_error(flags, script):
     ("--batch_size 3", "--batch_size was 2, is 3"), ("--seed 8", "--seed was 7, is 8"),
     ("--learning_rate 1e-3 --use_stereo",
      "--use_stereo was False, is True; --learning_rate was 0.0001, is 0.001")])
-def test_another_run_is_not_resumed(flags, script, change, found):
+def test_a_run_with_other_flags_is_not_resumed(flags, script, change, found):
     script("train", *flags, "--num_epochs", 1)
     outcome = script("train", *flags, "--resume", *change.split())
     assert found in one_line(outcome, 2)
@@ -201,7 +181,7 @@ def test_a_state_with_parts_missing_is_named(flags, tmp_path, script):
         one_line(outcome, 1))
 
 
-def test_deterministic_has_pytorch_choose_such_operations(flags):
+def test_deterministic_makes_pytorch_choose_deterministic_operations(flags):
     try:
         Trainer(MonodepthOptions().parse([*map(str, flags), "--deterministic"]))
         assert torch.are_deterministic_algorithms_enabled()
@@ -210,15 +190,18 @@ def test_deterministic_has_pytorch_choose_such_operations(flags):
 
 
 def test_two_deterministic_runs_of_one_seed_are_equal_to_the_bit(flags, tmp_path):
-    for name in ("one", "two"):
-        words = [*flags, "--deterministic", "--dataset", "noisy", "--num_workers", 2]
-        done = subprocess.run([sys.executable, TINY, *map(str, words), "--model_name", name],
-                              check=True, capture_output=True, text=True)
-        assert "seed 7;" in done.stdout
+    words = [*flags, "--deterministic", "--dataset", "noisy", "--num_workers", 2]
+    done = subprocess.run([sys.executable, TINY, *map(str, words), "--model_name", "one"],
+                          check=True, capture_output=True, text=True)
+    assert "seed 7;" in done.stdout
+    try:
+        train(*words, "--model_name", "two")  # in another process than the first
+    finally:
+        torch.use_deterministic_algorithms(False)
     assert_same_end(tmp_path / "one", tmp_path / "two", 6)
 
 
-def test_a_drawn_seed_is_printed_stored_and_makes_the_same_run_again(flags, tmp_path, script):
+def test_a_drawn_seed_is_printed_stored_and_repeats_the_run(flags, tmp_path, script):
     at = flags.index("--seed")
     unseeded = flags[:at] + flags[at + 2:]
     said = script("train", *unseeded, "--model_name", "drawn").out
@@ -232,7 +215,7 @@ def test_a_drawn_seed_is_printed_stored_and_makes_the_same_run_again(flags, tmp_
 
 @pytest.fixture
 def faulty(drive, flags, tmp_path):
-    """Flags of a run on a copy of the drive, of whose six samples two cannot be read."""
+    """Return flags of a run on a copy of the drive in which two of six samples are broken."""
     data = tmp_path / "data"
     shutil.copytree(drive, data)
     for side, frame in (("02", 12), ("03", 20)):  # the target of one sample, a source of others
@@ -245,15 +228,15 @@ def faulty(drive, flags, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_bad_samples_are_replaced_and_shown_once_each(faulty, tmp_path, workers):
-    ended, out, err = Run(tmp_path, *faulty, "--max_bad_samples", 2, "--num_workers", workers).end()
-    assert ended == 0, err
+def test_bad_samples_are_replaced_and_shown_once_each(faulty, tmp_path, script, workers):
+    status, out, err = script("train", *faulty, "--max_bad_samples", 2, "--num_workers", workers)
+    assert status == 0, err
     assert "trained 6 steps" in out
     assert err.count("bad sample ") == 2
     for number, image in ((1, "02/data/0000000012"), (2, "03/data/0000000020")):
         assert f"bad sample {number}, of 2 allowed" in err
         assert len(re.findall(rf"bad sample \d, of .*{image}.jpg cannot be read", err)) == 1
-    assert state(tmp_path / "mdp", 6)["bad_samples"][0][1]  # and a resumed run knows them
+    assert len(state(tmp_path / "mdp", 6)["bad_samples"][0]) == 2  # a resumed run knows them
 
 
 def test_one_bad_sample_more_than_allowed_ends_the_run(faulty, tmp_path, script):
@@ -264,7 +247,7 @@ def test_one_bad_sample_more_than_allowed_ends_the_run(faulty, tmp_path, script)
     assert "cannot be read as an image" in error
 
 
-def test_workers_are_gone_when_their_trainer_is(flags):
+def test_workers_end_with_their_trainer(flags):
     train(*flags, "--num_workers", 2)
     deadline = time.monotonic() + 20
     while multiprocessing.active_children():
@@ -273,17 +256,17 @@ def test_workers_are_gone_when_their_trainer_is(flags):
 
 
 class Run:
-    """A training script in a process group of its own, as a terminal starts it."""
+    """Start a training script in its own process group, as a terminal does."""
 
-    def __init__(self, tmp_path, *words, preexec=None, launcher=()):
+    def __init__(self, tmp_path, *words, launcher=()):
         self.err = tmp_path / f"{time.monotonic()}.err"
         with self.err.open("w") as err:
             self.process = subprocess.Popen(
                 [sys.executable, *launcher, TINY, *map(str, words)], stdout=subprocess.PIPE,
-                stderr=err, text=True, preexec_fn=preexec, start_new_session=True)
+                stderr=err, text=True, start_new_session=True)
 
     def wait_for(self, sign: str, may_end=False):
-        """Wait until it shows `sign` on its bar, or perhaps until it has ended well."""
+        """Wait until stderr matches `sign`, or if `may_end`, until the run has ended well."""
         deadline = time.monotonic() + 300
         while not re.search(sign, self.err.read_text()):
             if may_end and self.process.poll() == 0:
@@ -293,47 +276,66 @@ class Run:
             time.sleep(0.02)
 
     def end(self):
-        """Return its exit status and what it printed."""
+        """Return the exit status, stdout and stderr."""
         out, _ = self.process.communicate(timeout=300)
         return self.process.returncode, out, self.err.read_text()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(flags, tmp_path, number, status):
+def test_a_signal_finishes_the_step_saves_and_prints_how_to_resume(flags, tmp_path, script, number,
+                                                                   status):
     words = [*flags, "--num_epochs", 50, "--num_workers", 1, "--model_name", "m"]
     run = Run(tmp_path, *words)
     run.wait_for(r"loss 0\.")
-    os.killpg(run.process.pid, number)  # as Ctrl-C does: its workers get it too
+    os.killpg(run.process.pid, number)  # workers get the signal too, as from Ctrl-C
     ended, out, err = run.end()
     assert ended == status
     assert "Traceback" not in err
     step, path = re.search(r"stopped after step (\d+), which is in (.*); to go on: ", out).groups()
     assert torch.load(path, weights_only=True)["step"] == int(step) > 0
-    command = out.rpartition("to go on: python ")[2].split()
-    assert command[-1] == "--resume"
-    resumed = subprocess.run([sys.executable, *command, "--num_epochs", str(1 + int(step) // 3)],
-                             text=True, capture_output=True, check=True)
-    assert f"going on after step {step}" in resumed.stdout
+    command, *printed = out.rpartition("to go on: python ")[2].split()
+    assert command == TINY
+    assert printed[-1] == "--resume"
+    resumed = script("train", *printed, "--num_epochs", 1 + int(step) // 3)
+    assert resumed.status == 0, resumed.err
+    assert f"going on after step {step}" in resumed.out
 
 
-def test_a_signal_to_all_processes_of_two_saves_and_the_command_printed_goes_on(flags, tmp_path):
-    words = [*flags, "--num_epochs", 50, "--batch_size", 1, "--model_name", "m"]
-    run = Run(tmp_path, *words, launcher=["-m", "torch.distributed.run", "--standalone",
-                                          "--nproc_per_node", "2"])
-    run.wait_for(r"loss 0\.")
-    os.killpg(run.process.pid, signal.SIGTERM)  # the launcher passes it on besides
+def test_two_processes_resume_with_the_printed_command_or_on_two_machines(flags, tmp_path):
+    words = [*flags, "--num_epochs", 50, "--batch_size", 1, "--save_every", 2, "--keep", 99]
+    run = Run(tmp_path, *words, "--model_name", "m", launcher=[
+        "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"])
+    run.wait_for(r"[2-9]/3 .*loss 0\.|epoch [2-9]")
+    os.killpg(run.process.pid, signal.SIGTERM)  # the launcher sends it to its processes once more
     _, out, err = run.end()
     step = int(re.search(r"stopped after step (\d+), which is in ", out)[1])
     assert "at once" not in err.replace("once more to stop at once", "")
     command = out.rpartition("to go on: ")[2].split()
     assert command[:3] == ["torchrun", "--nproc_per_node", "2"]
+    epochs = 1 + step // 3
     resumed = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", *command[1:],
-         "--num_epochs", str(1 + step // 3)], text=True, capture_output=True, check=True)
+         "--num_epochs", str(epochs)], text=True, capture_output=True, check=True)
     assert f"going on after step {step}" in resumed.stdout
+    keep_only(tmp_path / "m", 2, tmp_path / "two_machines")
+    resume_on_two_machines(tmp_path, *words, "--num_epochs", epochs)
+    assert_same_end(tmp_path / "m", tmp_path / "two_machines", 3 * epochs)
 
 
-def test_a_terminal_that_is_gone_does_not_keep_a_run_from_saving(flags, tmp_path):
+def resume_on_two_machines(tmp_path, *words):
+    """Resume the run "two_machines" with one process on each machine; only one has its files."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "1", "--nnodes",
+              "2", "--master_addr", "127.0.0.1", "--master_port", str(port)]
+    machines = [subprocess.Popen(
+        [*launch, "--node_rank", str(rank), TINY, *map(str, words), "--resume", "--model_name",
+         "two_machines", "--log_dir", str(log_dir)], env={**os.environ, "OMP_NUM_THREADS": "1"})
+        for rank, log_dir in enumerate((tmp_path, tmp_path / "files_of_another_machine"))]
+    assert [machine.wait() for machine in machines] == [0, 0]
+
+
+def test_a_run_saves_after_its_terminal_is_closed(flags, tmp_path):
     words = [*flags, "--num_epochs", 2, "--model_name", "m"]
     run = subprocess.Popen([sys.executable, TINY, *map(str, words)], stdout=subprocess.PIPE,
                            stderr=subprocess.PIPE)
@@ -351,7 +353,7 @@ def test_a_second_signal_stops_at_once(flags, tmp_path):
     run.wait_for(r"0/1 ")
     run.process.send_signal(signal.SIGTERM)
     run.wait_for("SIGTERM: finishing the step")
-    run.process.send_signal(signal.SIGTERM)  # an echo, as launchers send it
+    run.process.send_signal(signal.SIGTERM)  # ignored: launchers send the signal once more
     time.sleep(1.5)
     run.process.send_signal(signal.SIGTERM)
     ended, out, err = run.end()
@@ -365,11 +367,12 @@ def test_killed_at_random_moments_a_run_loses_nothing(flags, tmp_path, request):
     train(*words, "--model_name", "whole")
     kills, finished, draws = request.config.getoption("--kills"), False, random.Random(0)
     for kill in range(kills):
-        if finished:  # begin once more: the kills shall fall anywhere
+        if finished:  # start again, so that kills fall on any moment of a run
             shutil.rmtree(tmp_path / "killed")
         run = Run(tmp_path, *words, "--model_name", "killed", "--resume", "auto")
-        run.wait_for(r"epoch \d/2|\n", may_end=True)  # killed at the end, nothing is left to do
-        time.sleep(draws.uniform(0, 4))
+        run.wait_for(r"epoch \d/2|\n", may_end=True)
+        with suppress(subprocess.TimeoutExpired):
+            run.process.wait(draws.uniform(0, 4))
         run.process.kill()
         ended, _, err = run.end()
         finished = ended == 0
@@ -381,29 +384,26 @@ def test_killed_at_random_moments_a_run_loses_nothing(flags, tmp_path, request):
     assert_same_end(tmp_path / "whole", tmp_path / "killed", 6)
 
 
-def test_a_full_disk_leaves_one_line_and_the_state_before(flags, tmp_path):
+def test_a_full_disk_leaves_one_line_and_the_state_before(flags, tmp_path, script):
     words = [*flags, "--num_epochs", 1, "--model_name", "m"]
     train(*words)
     before = {path: path.read_bytes() for path in tmp_path.glob("m/models/*.pth")}
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10 * 2**20,) * 2)
-    ended, _, err = Run(tmp_path, *words, "--num_epochs", 2, "--resume", preexec=limit).end()
-    assert ended == 1
-    assert "Traceback" not in err
-    assert re.search(r"error: .*weights_1/adam.pth cannot be written: File too large; free", err)
+    with files_limited_to(10 * 2**20):
+        outcome = script("train", *words, "--num_epochs", 2, "--resume")
+    error = one_line(outcome, 1)
+    assert re.search(r"error: .*weights_1/adam.pth cannot be written: File too large; free", error)
     assert {path: path.read_bytes() for path in tmp_path.glob("m/models/*.pth")} == before
     assert not list(tmp_path.glob("**/*.tmp"))
 
 
-def test_a_log_that_cannot_grow_ends_the_run_and_does_not_hang(flags, tmp_path):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000,) * 2)
-    ended, _, err = Run(tmp_path, *flags, preexec=limit).end()
-    assert ended == 1
-    assert re.search(r"error: .*training_state_00000000.pth cannot be written: File too large", err)
+def test_a_full_disk_at_the_start_ends_the_run(flags, script):
+    with files_limited_to(10_000):
+        outcome = script("train", *flags)
+    assert re.search(r"error: .*training_state_00000000.pth cannot be written: File too large",
+                     one_line(outcome, 1))
 
 
-def test_a_worker_that_is_killed_ends_the_run_with_a_line_that_says_so(flags, tmp_path):
+def test_a_killed_worker_ends_the_run_with_one_line(flags, tmp_path):
     run = Run(tmp_path, *flags, "--num_epochs", 50, "--num_workers", 2)
     run.wait_for(r"loss 0\.")
     children = Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children").read_text().split()
@@ -416,7 +416,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_a_line_that_says_so(flags, tm
     assert "Traceback" not in err
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_its_batch_is_reported(flags, tmp_path, script):
+def test_a_loss_that_is_not_finite_stops_the_run_and_lists_its_files(flags, tmp_path, script):
     words = [*flags, "--log_frequency", 1, "--save_every", 1]
     script("train", *words, "--num_epochs", 1)
     bad = tmp_path / "mdp/models/training_state_00000003.pth"
