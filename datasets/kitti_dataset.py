@@ -15,7 +15,7 @@ from runtime.errors import DataError
 class KITTIDataset(MonoDataset):
     """Base class of KITTI's layouts, with the intrinsics and the two colour cameras."""
 
-    # Faithful: near enough for every drive; the principal point at the centre is right under a flip
+    # Faithful: close enough for every drive; a flip leaves a principal point at the centre in place
     K = np.array([[0.58, 0, 0.5, 0],
                   [0, 1.92, 0.5, 0],
                   [0, 0, 1, 0],

@@ -29,7 +29,7 @@ from runtime.signals import leave_interrupts_to_parent
 
 SHOWN_FAULTS = 10
 SHOWN_CAMERAS = 5
-MAX_STATIC = 0.1       # share of static pairs from which on the advice is to leave them out
+MAX_STATIC = 0.1        # share of static pairs; above it, the advice is to leave them out
 MEASURED_SAMPLES = 200  # samples whose optical flow is measured
 DRAWN_SAMPLES = 4       # samples on the contact sheet
 

@@ -18,7 +18,7 @@ BASELINE = 0.54       # m, between KITTI's colour cameras
 CAMERA_HEIGHT = 1.65  # m, KITTI's sensor setup
 
 SUPERSAMPLING = 3     # rays per pixel in each direction; odd, so that one ray meets the centre
-STATIC_SHARE = 0.08   # share of a drive's frames in which the camera still stands
+STATIC_SHARE = 0.08   # share of a drive's frames; at its start the camera stands still
 SPEED = (0.8, 0.2)    # m a frame: mean and amplitude
 WAVES = ((5.0, 45.0), (1.2, 17.0))  # m, bends of the road: amplitude, wavelength / 2 pi
 VIEW = 140.0          # m of street built beyond the last frame

@@ -14,6 +14,7 @@ from PIL import Image, JpegImagePlugin
 
 from preparation import jpeg
 from preparation.jpeg import convert_png, find_pngs
+from runtime.files import LOCK_NAME
 
 RAW = "2011_09_26/2011_09_26_drive_0001_sync"
 HEIGHT, WIDTH = 37, 124
@@ -39,7 +40,7 @@ def convert(script, tmp_path):
 
 def pictures(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.glob("**/*")
-                  if path.is_file())
+                  if path.is_file() and path.name != LOCK_NAME)
 
 
 def test_camera_images_are_converted_and_depth_maps_are_kept(tmp_path, convert):
