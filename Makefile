@@ -18,14 +18,14 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 faults: .venv/installed
 	$(BIN)/python -m pytest tests/training/test_resume.py -k kill --kills 25
 	$(BIN)/python -m pytest tests/test_hostile.py --hypothesis-profile=thorough
 
 oldest: .venv-oldest/installed
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal
 
 .venv-oldest/installed: requirements.txt requirements-export.txt requirements-dev.txt \
 		.ci/constraints-oldest.txt

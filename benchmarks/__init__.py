@@ -1,1 +1,1 @@
-"""Speed, each number beside that of the literal pipeline in the same run."""
+"""Measure speed beside the literal pipeline, in one run."""

@@ -1,7 +1,7 @@
-"""The published pipeline, literally: plain, eager, in float32, one frame and one scale at a time.
+"""Run the published pipeline as the paper writes it: eager, float32, one frame and scale at a time.
 
-The project's speed is measured against it, and its numbers are checked by it; so it shares nothing
-with the project but the networks, the flags, the reading of split lists and the odd utility.
+The project's speed and numbers are compared with this pipeline. It shares only the networks, the
+flags, the reading of split lists and `run` with the project.
 
     python benchmarks/literal.py train --data_path kitti_data --split eigen_zhou
     python benchmarks/literal.py evaluate --data_path kitti_data --eval_mono --load_weights_folder W
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-if __name__ == "__main__":  # run as a script, it finds the project's modules one folder up
+if __name__ == "__main__":  # the project's modules are one folder up
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.literal_data import (
@@ -34,23 +34,21 @@ from benchmarks.literal_data import (
     write_gt_depths,
 )
 from datasets.splits import read_split, split_path
-from layers import ConvBlock
 from networks import Monodepth2
-from networks.depth_decoder import UpConvBlock
 from options import DEPTH, TRAIN, MonodepthOptions
 from runtime.errors import run
 
 __all__ = ["LiteralDataset", "evaluate", "export_gt_depths", "generate_depth_map",
            "literal_losses", "train", "write_gt_depths"]
 
-NUM_SCALES = 4                     # that the loader makes and the decoder predicts
+NUM_SCALES = 4                     # of the loader's pyramids and of the decoder
 EVAL_BATCH_SIZE = 16
 STEREO_SCALE_FACTOR = 5.4          # metres per unit of depth: 0.54 m / 0.1
-MIN_DEPTH, MAX_DEPTH = 1e-3, 80.0  # metres between which depth is evaluated
-DISP_RANGE = 0.1, 100.0            # what disparity 1 and 0 mean
+MIN_DEPTH, MAX_DEPTH = 1e-3, 80.0  # metres, the range of evaluated depth
+DISP_RANGE = 0.1, 100.0            # depth at disparity 1 and 0
 METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")
 
-# flags: the values that this pipeline goes along with, the default first
+# {flag: supported values, the default first}
 LOSS_LIMITS = {"predictive_mask": (False,), "pose_model_type": ("separate_resnet", "shared")}
 TRAIN_LIMITS = {**LOSS_LIMITS, "dataset": ("kitti",), "load_weights_folder": (None,)}
 EVAL_LIMITS = {"dataset": ("kitti",), "disable_median_scaling": (False,),
@@ -59,12 +57,12 @@ EVAL_LIMITS = {"dataset": ("kitti",), "disable_median_scaling": (False,),
 
 
 def get_device(no_cuda: bool) -> torch.device:
-    """Return the GPU if there is one and it is wanted, else the CPU."""
+    """Return the GPU if there is one and `no_cuda` is False, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() and not no_cuda else "cpu")
 
 
 def check_supported(opts: Namespace, limits: dict[str, tuple]) -> None:
-    """Raise a NotImplementedError where a flag asks for more than the `limits`."""
+    """Raise a NotImplementedError if the value of a flag is not in `limits`."""
     for name, values in limits.items():
         value = getattr(opts, name, values[0])
         if value not in values:
@@ -72,26 +70,29 @@ def check_supported(opts: Namespace, limits: dict[str, tuple]) -> None:
                                       f"{' and '.join(map(str, values))}")
 
 
-reflect, mean_3x3 = nn.ReflectionPad2d(1), nn.AvgPool2d(3, 1)  # the windows of SSIM
+reflect, mean_3x3 = nn.ReflectionPad2d(1), nn.AvgPool2d(3, 1)  # windows of SSIM
 
 
 @lru_cache
 def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
-    """Return the homogeneous pixels (x, y, 1) of an image, (3, H*W), row by row."""
+    """Return the homogeneous pixel coordinates (x, y, 1) of an image, (3, H*W), row-major."""
     y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device),
                           indexing="ij")
     return torch.stack([x.flatten(), y.flatten(), torch.ones_like(x).flatten()]).float()
 
 
 def warp(source: Tensor, depth: Tensor, T: Tensor, K: Tensor, inv_K: Tensor) -> Tensor:
-    """Return the source (B, 3, H, W) as the target camera would see it.
+    """Warp the source image into the target camera.
 
     Args:
-        source: the other camera's image.
-        depth: (B, 1, H, W) of the target.
-        T: (B, 4, 4) target camera to source camera.
+        source: (B, 3, H, W) image of the source camera.
+        depth: (B, 1, H, W) depth of the target image.
+        T: (B, 4, 4) transformation from the target camera to the source camera.
         K: (B, 4, 4) intrinsics in pixels.
-        inv_K: their inverse.
+        inv_K: (B, 4, 4) inverse of `K`.
+
+    Returns:
+        (B, 3, H, W) warped image.
     """
     B, _, H, W = depth.shape
     rays = inv_K[:, :3, :3] @ pixel_grid(H, W, depth.device)
@@ -105,7 +106,7 @@ def warp(source: Tensor, depth: Tensor, T: Tensor, K: Tensor, inv_K: Tensor) -> 
 
 
 def ssim_error(x: Tensor, y: Tensor) -> Tensor:
-    """Return clamp((1 - SSIM) / 2, 0, 1) of two images (B, 3, H, W), per pixel and channel."""
+    """Return clamp((1 - SSIM) / 2, 0, 1) of two images, (B, 3, H, W), per pixel and channel."""
     x, y = reflect(x), reflect(y)
     mu_x, mu_y = mean_3x3(x), mean_3x3(y)
     var_x = mean_3x3(x**2) - mu_x**2
@@ -118,7 +119,7 @@ def ssim_error(x: Tensor, y: Tensor) -> Tensor:
 
 
 def photometric_error(image: Tensor, target: Tensor, no_ssim: bool) -> Tensor:
-    """Return the (B, 1, H, W) error between images (B, 3, H, W)."""
+    """Return the photometric error (B, 1, H, W) of two images (B, 3, H, W)."""
     l1 = torch.abs(target - image).mean(1, keepdim=True)
     if no_ssim:
         return l1
@@ -126,7 +127,7 @@ def photometric_error(image: Tensor, target: Tensor, no_ssim: bool) -> Tensor:
 
 
 def smoothness(disp: Tensor, image: Tensor) -> Tensor:
-    """Return the edge-aware smoothness of `disp` (B, 1, h, w), with `image` (B, 3, h, w)."""
+    """Return the edge-aware smoothness loss of `disp` (B, 1, h, w) with `image` (B, 3, h, w)."""
     disp = disp / (disp.mean((2, 3), keepdim=True) + 1e-7)
     total = 0
     for axis in (2, 3):
@@ -137,23 +138,23 @@ def smoothness(disp: Tensor, image: Tensor) -> Tensor:
 
 
 def disp_to_depth(disp: Tensor, min_depth: float, max_depth: float) -> tuple[Tensor, Tensor]:
-    """Return (scaled disparity, depth) of the network's output in (0, 1)."""
+    """Convert the network's output in (0, 1) to scaled disparity and depth."""
     scaled = 1 / max_depth + (1 / min_depth - 1 / max_depth) * disp
     return scaled, 1 / scaled
 
 
 def literal_losses(inputs: dict, outputs: dict, opts: Namespace,
                    tie_noise: float = 1e-5) -> dict[str, Tensor]:
-    """Return the scalars "loss" and, for each of `opts.scales`, "loss/s".
+    """Compute the training losses: the scalars "loss" and, for each of `opts.scales`, "loss/s".
 
     Args:
         inputs: a batch of `LiteralDataset`.
-        outputs: what `Monodepth2` returns for it.
-        opts: flags of training.
+        outputs: the outputs of `Monodepth2` for these inputs.
+        opts: the training flags.
         tie_noise: standard deviation of the noise on the identity errors.
 
     Raises:
-        NotImplementedError: a predictive mask or PoseCNN is asked for.
+        NotImplementedError: the flags ask for a predictive mask or PoseCNN.
     """
     check_supported(opts, LOSS_LIMITS)
     sources = list(opts.frame_ids[1:]) + ["s"] * opts.use_stereo
@@ -190,7 +191,7 @@ def literal_losses(inputs: dict, outputs: dict, opts: Namespace,
 
 
 def read_gt_depths(opts: Namespace, lines: Sequence[str]) -> list[np.ndarray]:
-    """Return the ground truth beside the evaluated split; it is made where there is none."""
+    """Read the ground truth beside the evaluated split, or make it if the file is missing."""
     path = split_path(opts.eval_split, "test_files.txt").with_name("gt_depths.npz")
     if not path.is_file():
         print(f"{path} does not exist; making the ground truth from {opts.data_path}")
@@ -199,45 +200,20 @@ def read_gt_depths(opts: Namespace, lines: Sequence[str]) -> list[np.ndarray]:
         return [file[name] for name in sorted(file.files) if name.startswith("depth_")]
 
 
-class LiteralUpConvBlock(nn.Module):
-    """A convolution of a map twice the size, joined with a skip, one step after the other."""
-
-    def __init__(self, conv: nn.Module):
-        super().__init__()
-        self.conv, self.nonlin = conv, nn.ELU(inplace=True)
-
-    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """Map (B, c, H, W), and a skip (B, s, 2H, 2W) or none, to (B, out, 2H, 2W)."""
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
-        return self.nonlin(self.conv(x if skip is None else torch.cat([x, skip], 1)))
-
-
-def literal_networks(*args, **kwargs) -> Monodepth2:
-    """Return the networks, with the plain steps where the project has shorter ones for a CPU."""
-    model = Monodepth2(*args, **kwargs)
-    blocks = model.depth.decoder
-    for i, block in enumerate(blocks):
-        if isinstance(block, UpConvBlock):
-            blocks[i] = LiteralUpConvBlock(block.conv)
-        elif isinstance(block, ConvBlock):
-            block.nonlin = nn.ELU(inplace=True)
-    return model
-
-
 def load_networks(opts: Namespace, device: torch.device) -> tuple[Monodepth2, int, int]:
-    """Return the depth networks of a weights folder, ready to predict, and their input's size."""
+    """Load the depth networks of a weights folder; return them with their input's height, width."""
     encoder, decoder = (torch.load(Path(opts.load_weights_folder, name), device, weights_only=True)
                         for name in ("encoder.pth", "depth.pth"))
     height, width = encoder.pop("height"), encoder.pop("width")
     encoder.pop("use_stereo", None)
-    model = literal_networks(opts.num_layers, False, [0], range(NUM_SCALES)).to(device).eval()
+    model = Monodepth2(opts.num_layers, False, [0], range(NUM_SCALES)).to(device).eval()
     model.encoder.load_state_dict(encoder)
     model.depth.load_state_dict(decoder)
     return model, height, width
 
 
 def depth_errors(gt: np.ndarray, disp: np.ndarray, median_scaling: bool) -> tuple[float, ...]:
-    """Return the seven `METRICS` of a disparity map (h, w) against ground truth (H, W)."""
+    """Compare a disparity map (h, w) with ground truth (H, W); return the seven `METRICS`."""
     height, width = gt.shape
     depth = 1 / cv2.resize(disp, (width, height))
     crop = np.zeros(gt.shape, bool)
@@ -256,7 +232,7 @@ def depth_errors(gt: np.ndarray, disp: np.ndarray, median_scaling: bool) -> tupl
 
 @torch.no_grad()
 def evaluate(opts: Namespace) -> np.ndarray:
-    """Predict the test images of an eigen split, print and return the (7,) mean errors."""
+    """Predict the test images of an eigen split; print and return the (7,) mean errors."""
     check_supported(opts, EVAL_LIMITS)
     device = get_device(opts.no_cuda)
     model, height, width = load_networks(opts, device)
@@ -278,7 +254,7 @@ def evaluate(opts: Namespace) -> np.ndarray:
 
 
 def train(opts: Namespace) -> Monodepth2:
-    """Train as the flags say, printing the loss now and then; returns the model, unsaved."""
+    """Train with the flags and print the loss every --log_frequency steps; return the model."""
     check_supported(opts, TRAIN_LIMITS)
     device = get_device(opts.no_cuda)
     frames = opts.frame_ids + ["s"] * opts.use_stereo
@@ -287,9 +263,8 @@ def train(opts: Namespace) -> Monodepth2:
                              True, ".png" if opts.png else ".jpg")
     loader = DataLoader(dataset, opts.batch_size, shuffle=True, num_workers=opts.num_workers,
                         pin_memory=device.type == "cuda", drop_last=True)
-    model = literal_networks(opts.num_layers, opts.weights_init == "pretrained", frames,
-                             opts.scales, opts.pose_model_type,
-                             opts.pose_model_input).to(device).train()
+    model = Monodepth2(opts.num_layers, opts.weights_init == "pretrained", frames, opts.scales,
+                       opts.pose_model_type, opts.pose_model_input).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), opts.learning_rate)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, opts.scheduler_step_size, 0.1)
     step, logged, looked = 0, -1, time.monotonic()
@@ -312,7 +287,7 @@ def train(opts: Namespace) -> Monodepth2:
 
 
 def export(words: list[str]) -> None:
-    """Make and write a split's ground truth, as the command line's `words` say."""
+    """Make and write a split's ground truth; `words` are the flags of the command line."""
     parser = argparse.ArgumentParser(prog="literal.py export")
     parser.add_argument("--data_path", required=True, help="KITTI's raw folder")
     parser.add_argument("--split", required=True, help="a split's name or folder")
@@ -323,7 +298,7 @@ def export(words: list[str]) -> None:
 
 
 def main() -> None:
-    """Do what the first word says, with the flags that follow it."""
+    """Run the command that the first word names, with the flags after it."""
     name, words = (sys.argv[1:2] or [""])[0], sys.argv[2:]
     if name == "train":
         train(MonodepthOptions(TRAIN).parse(words))

@@ -1,4 +1,4 @@
-"""The published loader and ground truth, literally: items with all images, maps from scans."""
+"""Load items and make ground truth as the published pipeline does, without any shortcut."""
 from __future__ import annotations
 
 import random
@@ -18,16 +18,16 @@ from datasets.splits import parse_line
 CAMERAS = {"l": 2, "r": 3, "2": 2, "3": 3}
 K_OF_UNIT_SIZE = np.array([[0.58, 0, 0.5, 0], [0, 1.92, 0.5, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 BASELINE = 0.1           # of a stereo pair, in the network's unit of length
-FULL_SIZE = (1242, 375)  # width, height that an item's ground truth is brought to
+FULL_SIZE = (1242, 375)  # width, height of an item's ground truth
 
 
 def scan_path(data_path: str | Path, folder: str, frame: int) -> Path:
-    """Return where a frame's velodyne scan lies."""
+    """Return the path of a frame's velodyne scan."""
     return Path(data_path, folder, "velodyne_points", "data", f"{frame:010d}.bin")
 
 
 def draw_jitter() -> list[tuple[Callable, float]]:
-    """Return an item's colour changes, in the order they are made: all four, or none."""
+    """Draw an item's colour changes in random order: all four with probability 0.5, else none."""
     if random.random() < 0.5:
         return []
     changes = [(pictures.adjust_brightness, random.uniform(0.8, 1.2)),
@@ -39,18 +39,19 @@ def draw_jitter() -> list[tuple[Callable, float]]:
 
 
 class LiteralDataset(Dataset):
-    """KITTI's raw drives: every image of every scale of every frame, plain and jittered.
+    """Load KITTI's raw drives: every frame at every scale, plain and jittered.
 
     Args:
-        data_path: folder that the split lines' folders lie in.
+        data_path: folder of the dates.
         filenames: split lines, `folder frame side`.
-        height: of the images returned at scale 0.
-        width: the same.
+        height: of the images at scale 0.
+        width: of the images at scale 0.
         frame_idxs: frames of an item: 0, offsets in time, "s" for the other stereo view.
-        num_scales: images in every pyramid.
-        is_train: flip and jitter at random; else load ground truth, if the first line has a scan.
+        num_scales: number of images in every pyramid.
+        is_train: flip and jitter at random; otherwise load ground truth, if the first line has a
+            scan.
         img_ext: extension of the image files.
-        with_scans: load ground truth to train, too, as the original does for its logs.
+        with_scans: also load ground truth in training, as the original does for its logs.
     """
 
     def __init__(self, data_path: str | Path, filenames: Sequence[str], height: int, width: int,
@@ -68,7 +69,7 @@ class LiteralDataset(Dataset):
         return len(self.filenames)
 
     def __getitem__(self, index: int) -> dict:
-        """Return one item.
+        """Load one item.
 
         Returns:
             ("color", f, s), ("color_aug", f, s): (3, height / 2^s, width / 2^s) float32 in [0, 1].
@@ -122,7 +123,7 @@ class LiteralDataset(Dataset):
 
 
 def read_calibration(path: str | Path) -> dict[str, np.ndarray]:
-    """Return the lines `key: numbers` of a calibration file."""
+    """Read the lines `key: numbers` of a calibration file."""
     numbers = {}
     for line in Path(path).read_text().splitlines():
         key, _, values = line.partition(":")
@@ -136,13 +137,13 @@ def generate_depth_map(calib_dir: str | Path, velo_file: str | Path, cam: int,
     """Project a velodyne scan into a camera.
 
     Args:
-        calib_dir: the date's folder, with its calibration.
+        calib_dir: folder of the date, with the calibration files.
         velo_file: the scan.
         cam: 2 (left) or 3 (right).
-        vel_depth: store the scanner's forward distance instead of the camera's z.
+        vel_depth: store the forward distance from the scanner instead of the camera's z.
 
     Returns:
-        (H, W) float32 metres, 0 where no point falls.
+        (H, W) float32 metres, 0 = unknown.
     """
     cameras = read_calibration(Path(calib_dir, "calib_cam_to_cam.txt"))
     velodyne = read_calibration(Path(calib_dir, "calib_velo_to_cam.txt"))
@@ -174,7 +175,7 @@ def generate_depth_map(calib_dir: str | Path, velo_file: str | Path, cam: int,
 
 
 def export_gt_depths(data_path: str | Path, lines: Sequence[str]) -> list[np.ndarray]:
-    """Return the (H, W) ground truth of each split line, as the eigen split has it."""
+    """Make the (H, W) ground truth of each line of an eigen split."""
     depths = []
     for line in lines:
         folder, frame, side = parse_line(line)
@@ -184,5 +185,5 @@ def export_gt_depths(data_path: str | Path, lines: Sequence[str]) -> list[np.nda
 
 
 def write_gt_depths(path: str | Path, depths: Sequence[np.ndarray]) -> None:
-    """Write ground truth where `evaluate` and the project's own evaluation can read it."""
+    """Write ground truth in the format of the project's evaluation."""
     np.savez_compressed(path, **{f"depth_{i:06d}": depth for i, depth in enumerate(depths)})

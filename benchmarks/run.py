@@ -1,7 +1,7 @@
-"""Measure this project against the literal pipeline: `python benchmarks/run.py`.
+"""Measure the speed of this project beside the literal pipeline: `python benchmarks/run.py`.
 
-Both sides of a row work in turns in one run, so that a machine that slows down slows both; a row's
-ratio is the median over the turns, its spread the smallest and the largest.
+The two sides of a row work in turns, so that a slower moment of the machine slows both. A row's
+ratio is the median over its turns; its spread is the smallest and the largest ratio.
 """
 from __future__ import annotations
 
@@ -32,18 +32,27 @@ from synthetic.render import TRAIN
 ROOT = Path(__file__).resolve().parent.parent
 DRIVE = "2011_09_26/2011_09_26_drive_0000_sync"
 TRAIN_FRAMES, TEST_FRAMES = 38, 240
-QUALITY = 92           # of KITTI's JPEGs, as the published models were trained on
-EIGEN_ZHOU_SAMPLES = 796_200  # 39,810 in an epoch, 20 epochs
+QUALITY = 92                  # of the KITTI JPEGs that the published models were trained on
+EIGEN_ZHOU_SAMPLES = 796_200  # 39,810 an epoch, 20 epochs
 
 
 class Row(NamedTuple):
-    """A line of the table: what is measured, with which flags, how often."""
+    """A row of the table.
+
+    Attributes:
+        name: the first cell.
+        unit: of the figures.
+        task: name of a function in `benchmarks.tasks`, or "whole" for a whole training run.
+        fast: flags of this project's side.
+        literal: flags of the literal pipeline.
+        repeats: number of measured turns.
+    """
 
     name: str
     unit: str
     task: str
-    fast: str = ""       # flags of this project's side
-    literal: str = ""    # flags of the other
+    fast: str = ""
+    literal: str = ""
     repeats: int = 5
 
 
@@ -77,10 +86,10 @@ GPU_ROWS = [
 
 
 def find_frames(data_path: Path) -> list[tuple[Path, Path | None]]:
-    """Return the left images of the drive with the most scans, and their scans.
+    """Find the drive with the most scans; return its left images and their scans.
 
     Raises:
-        DataError: there are none.
+        DataError: no drive has scans.
     """
     drives = sorted({path.parents[2] for path in data_path.glob("*/*/image_02/data/*.*")})
     found = {drive: [(image, drive / f"velodyne_points/data/{image.stem}.bin") for image in
@@ -94,7 +103,12 @@ def find_frames(data_path: Path) -> list[tuple[Path, Path | None]]:
 
 
 def prepare(data_path: Path | None, folder: Path) -> None:
-    """Make a drive of JPEGs at KITTI's size, with scans and lists, from real or rendered frames."""
+    """Make a drive with scans and split lists, in JPEGs of KITTI's size.
+
+    Args:
+        data_path: KITTI's raw folder; None renders the frames.
+        folder: the folder to write to.
+    """
     if data_path is None:
         data_path = folder / "rendered"
         subprocess.run([sys.executable, "-m", "synthetic.render", data_path, "--frames", "24",
@@ -124,7 +138,7 @@ def prepare(data_path: Path | None, folder: Path) -> None:
 
 
 class Side:
-    """One side of a row, in a process of its own that waits for its turns."""
+    """One side of a row, in another process that waits for its turns."""
 
     def __init__(self, row: Row, side: str, folder: Path):
         flags = getattr(row, side).split()
@@ -143,7 +157,7 @@ class Side:
         return line
 
     def work(self) -> dict:
-        """Let it work once; return what it says."""
+        """Start one turn; return the amount of work, the seconds and the GPU memory."""
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
         return json.loads(self._answer())
@@ -155,7 +169,7 @@ class Side:
 
 
 class WholeRun:
-    """A side of the row that runs a training command from start to end."""
+    """One side of a row that runs a training command from start to end."""
 
     def __init__(self, row: Row, side: str, folder: Path):
         script = ["train.py", "--overwrite"] if side == "fast" else ["benchmarks/literal.py",
@@ -165,7 +179,7 @@ class WholeRun:
                         *getattr(row, side).split()]
 
     def work(self) -> dict:
-        """Run it once."""
+        """Run the command once."""
         started = time.perf_counter()
         done = subprocess.run(self.command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
@@ -173,11 +187,11 @@ class WholeRun:
         return {"amount": 3600, "seconds": time.perf_counter() - started, "gpu_memory": 0}
 
     def end(self) -> None:
-        """Nothing is left to end."""
+        """Do nothing: the command has ended."""
 
 
 def measure(row: Row, folder: Path) -> dict:
-    """Return a row's figures: medians of both sides, median ratio and its spread."""
+    """Measure a row; return the medians of both sides, the median ratio and its spread."""
     sides = {side: WholeRun(row, side, folder) if row.task == "whole" else Side(row, side, folder)
              for side in ("fast", "literal")}
     values = {"fast": [], "literal": []}
@@ -200,7 +214,7 @@ def measure(row: Row, folder: Path) -> dict:
 
 
 def machine() -> str:
-    """Return what this machine is, in words."""
+    """Describe this machine: cores, CPU, GPU and the version of PyTorch."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -210,7 +224,7 @@ def machine() -> str:
 
 
 def table(results: list[dict]) -> str:
-    """Return the results as a Markdown table."""
+    """Format the results as a Markdown table."""
     lines = ["| | literal | this project | | ratio | spread |", "|---|---|---|---|---|---|"]
     for r in results:
         lines.append(f"| {r['name']} | {r['literal']:.3g} | {r['fast']:.3g} | {r['unit']} | "
@@ -227,13 +241,13 @@ def table(results: list[dict]) -> str:
 
 
 def main() -> None:
-    """Measure what the command line asks for; print a table, write JSON."""
+    """Measure the rows of the command line; print a table and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data_path", type=Path, help="KITTI's raw folder (default: frames are "
-                                                       "rendered)")
-    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--data_path", type=Path, help="KITTI's raw folder (default: rendered "
+                                                       "frames)")
+    parser.add_argument("--only", default="", help="measure only rows whose name contains this")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results.json",
-                        help="JSON with every value (%(default)s)")
+                        help="JSON file for all values (%(default)s)")
     opts = parser.parse_args()
     rows = [row for row in ROWS + GPU_ROWS * torch.cuda.is_available() if opts.only in row.name]
     if not rows:

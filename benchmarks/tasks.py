@@ -1,9 +1,10 @@
-"""What is measured, on both sides: this project's way ("fast") and the literal one.
+"""Do the work that the benchmarks measure, on the side of this project or of the literal pipeline.
 
-    python -m benchmarks.tasks TASK SIDE FOLDER FLAGS...
+    python -m benchmarks.tasks TASK {fast,literal} FOLDER FLAGS...
 
-gets ready, prints "ready", and for every line it reads does the work once and prints how much was
-done and how long it took. `benchmarks/run.py` starts two of these and lets them work in turns.
+The command prepares the task and prints a line. For each line that it reads, it does the work once
+and prints the amount, the seconds and the GPU memory. `benchmarks/run.py` starts one process for
+each side, and lets them work in turns.
 """
 from __future__ import annotations
 
@@ -34,20 +35,20 @@ ROOT = Path(__file__).resolve().parent.parent
 SIZE = 192, 640        # height, width of the networks' input
 FRAMES = [0, -1, 1]
 LOADED = 12            # items of a loader's batch
-STEPS = 2              # training steps that are timed together on the CPU
-GPU_STEPS = 20         # the same on a GPU
+STEPS = 2              # training steps of one turn on the CPU
+GPU_STEPS = 20         # training steps of one turn on a GPU
 Work = Callable[[], int]
 
 
 def options(folder: Path, flags: list[str]) -> Namespace:
-    """Return the options of a training run on the frames in `folder`."""
+    """Parse the options of a training run on the frames in `folder`."""
     return MonodepthOptions().parse(
         ["--data_path", str(folder), "--split", str(folder / "split"), "--weights_init", "scratch",
          "--log_dir", str(folder / "log"), "--num_workers", "0", *flags])
 
 
 def dataset(side: str, folder: Path, flags: Sequence[str] = ()) -> Dataset:
-    """Return the training set of a side; flags: --cache (fast), --scans (literal)."""
+    """Return the training set of a side; the flags are --cache (fast) and --scans (literal)."""
     lines = read_split(folder / "split/train_files.txt")
     if side == "literal":
         return literal.LiteralDataset(folder, lines, *SIZE, FRAMES, 4, True,
@@ -57,7 +58,7 @@ def dataset(side: str, folder: Path, flags: Sequence[str] = ()) -> Dataset:
 
 
 def loader(side: str, folder: Path, flags: list[str]) -> Work:
-    """Make batches on one core."""
+    """Prepare to load batches on one core."""
     torch.set_num_threads(1)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     items = dataset(side, folder, flags)
@@ -71,7 +72,7 @@ def loader(side: str, folder: Path, flags: list[str]) -> Work:
 
 
 def memory(side: str, folder: Path, flags: list[str]) -> Work:
-    """Return the peak memory of a loader's worker, in MB: the amount, and no time, is meant."""
+    """Prepare to measure the peak memory of a loader's worker: the amount of work is in MB."""
     if side == "fast":
         keep_freed_memory()  # as the trainer does on a CPU; workers inherit it
 
@@ -88,7 +89,7 @@ def memory(side: str, folder: Path, flags: list[str]) -> Work:
 
 
 def pinned(batch: dict) -> dict:
-    """Return a batch as a loader hands it over where there is a GPU."""
+    """Pin the memory of a batch, as a loader does if there is a GPU."""
     if not torch.cuda.is_available():
         return batch
     return {key: value.pin_memory() if isinstance(value, torch.Tensor) else value
@@ -96,7 +97,7 @@ def pinned(batch: dict) -> dict:
 
 
 def step(side: str, folder: Path, flags: list[str]) -> Work:
-    """Train on one batch that is at hand, without logs."""
+    """Prepare to train on one batch in memory, without logs."""
     opts = options(folder, flags)
     device = literal.get_device(opts.no_cuda)
     count = GPU_STEPS if device.type == "cuda" else STEPS
@@ -114,7 +115,7 @@ def step(side: str, folder: Path, flags: list[str]) -> Work:
         return work
 
     inputs = pinned(default_collate(batch))
-    model = literal.literal_networks(18, False, FRAMES).to(device).train()
+    model = Monodepth2(18, False, FRAMES).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), opts.learning_rate)
 
     def literal_work() -> int:
@@ -130,7 +131,7 @@ def step(side: str, folder: Path, flags: list[str]) -> Work:
 
 
 def export(side: str, folder: Path, flags: list[str]) -> Work:
-    """Make and write ground truth with all cores."""
+    """Prepare to make and write ground truth with all cores."""
     lines = read_split(folder / "split/test_files.txt")
 
     def work() -> int:
@@ -144,7 +145,7 @@ def export(side: str, folder: Path, flags: list[str]) -> Work:
 
 
 def evaluate(side: str, folder: Path, flags: list[str]) -> Work:
-    """Predict and compare the test images; the ground truth is there."""
+    """Prepare to predict the test images and compare them with existing ground truth."""
     weights = folder / f"weights_{side}"
     torch.manual_seed(0)
     model = Monodepth2(18, False, [0])
@@ -168,7 +169,7 @@ TASKS = {task.__name__: task for task in (loader, memory, step, export, evaluate
 
 
 def main() -> None:
-    """Do the work that the command line names, once for each line read."""
+    """Do the task of the command line once for each line of stdin."""
     name, side, folder, *flags = sys.argv[1:]
     answers, sys.stdout = sys.stdout, sys.stderr
     work = TASKS[name](side, Path(folder), flags)

@@ -1,11 +1,13 @@
-"""What the tests share: published figures, real KITTI, a rendered drive, scripts run for real."""
+"""Provide the tests with published figures, real KITTI, a rendered drive and a script runner."""
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import struct
 import subprocess
 import sys
+from collections import Counter
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import trustme
+from filelock import FileLock
 from https_server import Server, serve
 from hypothesis import settings
 from tensorboardX.proto.event_pb2 import Event
@@ -29,14 +32,13 @@ from trainer import Trainer
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
 SHARED = ROOT.parent / "shared"
-sys.path.insert(0, str(DATA))  # recipe.py makes the inputs and weights behind the figures
+sys.path.insert(0, str(DATA))  # for recipe.py, the inputs and weights of the figures
 
 needs_shared = pytest.mark.skipif(
     not all((SHARED / name).is_dir() for name in ("real", "parity")),
-    reason="needs real KITTI and its figures in ../shared")
+    reason="real KITTI and its figures are in ../shared")
 
-
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as below nohup; processes would inherit it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # under nohup, and tests' processes inherit
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("default", max_examples=300, deadline=timedelta(seconds=20))
@@ -45,26 +47,37 @@ settings.load_profile("default")
 
 
 def pytest_addoption(parser):
-    """Add the flags of the long tests."""
+    """Add the flag of a long test."""
     parser.addoption("--kills", type=int, default=3,
-                     help="how often test_resume.py kills a run (%(default)s)")
+                     help="number of times that test_resume.py kills a run (%(default)s)")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print one line for all tests that need ../shared, and one for each other reason to skip."""
+    reports = terminalreporter.stats.get("skipped", [])
+    reasons = Counter("../shared" if "../shared" in report.longrepr[2] else report.longrepr[2]
+                      for report in reports)
+    if count := reasons.pop("../shared", 0):
+        terminalreporter.line(f"{count} tests need ../shared, which is not there")
+    for reason, count in reasons.items():
+        terminalreporter.line(f"{count} tests: {reason}")
 
 
 def figures(name: str):
-    """Return tests/data/<name>: a dict of arrays, or what the JSON holds."""
+    """Read tests/data/<name>: a dict of arrays from .npz, or the content of .json."""
     path = DATA / name
     return json.loads(path.read_text()) if path.suffix == ".json" else dict(np.load(path))
 
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """Seed every test alike."""
+    """Seed the generators before every test."""
     torch.manual_seed(0)
     np.random.seed(0)
 
 
 class Malicious:
-    """Unpickled anywhere, it would make a file at `path`."""
+    """An object whose unpickling creates a file at `path`."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -74,7 +87,7 @@ class Malicious:
 
 
 class Outcome(NamedTuple):
-    """How a script ended: exit status, and what it printed."""
+    """The exit status of a script, and what it printed to stdout and stderr."""
 
     status: int
     out: str
@@ -83,7 +96,7 @@ class Outcome(NamedTuple):
 
 @pytest.fixture
 def script(monkeypatch, capsys):
-    """Run a top-level script's command line in this process: script("train", "--png", ...)."""
+    """Run a script's command line in this process: script("train", "--png", ...)."""
     def call(name: str, *args: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, args)])
         status = 0
@@ -96,7 +109,7 @@ def script(monkeypatch, capsys):
 
 
 def one_line(outcome: Outcome, status: int) -> str:
-    """Return the error of a script that must have ended with one clear line and this status."""
+    """Check that a script ended with this status and one line of error; return the line."""
     assert outcome.status == status, outcome
     assert "Traceback" not in outcome.err
     last = [line for line in outcome.err.replace("\r", "\n").splitlines() if "error: " in line]
@@ -106,13 +119,13 @@ def one_line(outcome: Outcome, status: int) -> str:
 
 @pytest.fixture(scope="session")
 def authority():
-    """Return what vouches for the certificates of the tests' server."""
+    """Make the certificate authority of the tests' server."""
     return trustme.CA()
 
 
 @pytest.fixture
 def server(authority, tmp_path, monkeypatch):
-    """Serve over https, with a certificate that this process, and those it starts, trust."""
+    """Serve over https, with a certificate that this process and its children trust."""
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
     monkeypatch.setattr(downloads, "PAUSE", 0.01)
@@ -122,11 +135,11 @@ def server(authority, tmp_path, monkeypatch):
         yield own
 
 
-HEIGHT, WIDTH = 64, 96  # the smallest that the networks take
+HEIGHT, WIDTH = 64, 96  # the smallest size that the networks accept
 
 
 def filled_weights(folder: Path, use_stereo: bool = True) -> Path:
-    """Write weights without training, drawn so that disparities differ; returns their folder."""
+    """Write untrained weights whose disparities vary over the image; return their folder."""
     from recipe import filled_state_dict
     model = Monodepth2(frame_ids=[0])
     for name, network in model.named_children():
@@ -136,12 +149,24 @@ def filled_weights(folder: Path, use_stereo: bool = True) -> Path:
     return folder
 
 
+def render_drive(out: Path) -> None:
+    """Render a short drive as a user does, unless another process of the tests has."""
+    with FileLock(out.with_name("drive.lock")):
+        if not out.is_dir():
+            unfinished = out.with_name("drive.tmp")
+            subprocess.run([sys.executable, "-m", "synthetic.render", unfinished, "--frames", "48",
+                            "--height", str(HEIGHT), "--width", str(WIDTH)], cwd=ROOT, check=True)
+            unfinished.rename(out)
+
+
 @pytest.fixture(scope="session")
-def drive(tmp_path_factory) -> Path:
-    """Render a short drive as a user does; its splits/tiny lists a few frames of it."""
+def drive(tmp_path_factory, worker_id) -> Path:
+    """Copy the rendered drive for the tests of this process; its splits/tiny lists a few frames."""
+    base = tmp_path_factory.getbasetemp()  # pytest-xdist gives each process a folder in one base
+    rendered = (base if worker_id == "master" else base.parent) / "rendered_drive"
+    render_drive(rendered)
     out = tmp_path_factory.mktemp("drive") / "drive"
-    subprocess.run([sys.executable, "-m", "synthetic.render", out, "--frames", "48",
-                    "--height", str(HEIGHT), "--width", str(WIDTH)], cwd=ROOT, check=True)
+    shutil.copytree(rendered, out)
     tiny = out / "splits" / "tiny"
     tiny.mkdir()
     (tiny / "train_files.txt").write_text(f"{TRAIN} l: 10-13\n{TRAIN} r: 20-21\n")
@@ -151,7 +176,7 @@ def drive(tmp_path_factory) -> Path:
 
 
 def train_flags(drive: Path, *more: object) -> list[str]:
-    """Return the flags of a training run on the drive, of a few steps, in this process."""
+    """Return the flags of a training run of a few steps on the drive."""
     return [str(word) for word in (
         "--data_path", drive, "--split", drive / "splits" / "tiny", "--height", HEIGHT,
         "--width", WIDTH, "--batch_size", 2, "--num_workers", 0, "--num_epochs", 1,
@@ -159,7 +184,7 @@ def train_flags(drive: Path, *more: object) -> list[str]:
 
 
 def read_events(folder):
-    """Yield the events of TensorBoard's record files."""
+    """Yield the events in TensorBoard's record files."""
     for path in sorted(folder.iterdir()):
         content = path.read_bytes()
         while content:
@@ -170,7 +195,7 @@ def read_events(folder):
 
 @pytest.fixture(scope="session")
 def weights(drive) -> Path:
-    """Train mono+stereo for three steps; returns the weights folder."""
+    """Train mono+stereo for three steps; return the weights folder."""
     Trainer(MonodepthOptions().parse(
         train_flags(drive, "--use_stereo", "--model_name", "session", "--seed", 0))).train()
     return drive.parent / "log" / "session" / "models" / "weights_0"

@@ -1,6 +1,6 @@
-"""Whatever a file or a command line holds: a value, or an error of the project's own kind.
+"""Every parser returns a value or raises the project's own error, whatever its input holds.
 
-Hundreds of inputs for each parser; `make faults` tries 20,000.
+Each test tries hundreds of inputs; `make faults` tries 20,000.
 """
 import io
 import json
@@ -35,7 +35,7 @@ from training.states import TrainingStates
 
 @st.composite
 def mutated(draw, valid):
-    """Return anything, or a valid file with a few bytes changed, cut out or put in."""
+    """Draw random bytes, or a valid file with a few bytes changed, removed or inserted."""
     if draw(st.integers(0, 4)) == 0:
         return draw(st.binary(max_size=300))
     content = bytearray(draw(st.sampled_from(valid)))
@@ -53,9 +53,9 @@ def place(tmp_path_factory):
 
 
 def tried(parse, *arguments, refusal=DataError):
-    """Call a parser; return its value, or None where it refuses its input in its own words."""
+    """Call a parser; return its value, or None if it raises `refusal` with a message."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of libraries, on what they read all the same
+        warnings.simplefilter("ignore")  # of libraries, about input that they accept
         try:
             return parse(*arguments)
         except refusal as error:
@@ -190,7 +190,7 @@ def test_command_lines(capsys, script, words):
     error = capsys.readouterr().err
     if opts is not None:
         assert opts.batch_size > 0
-    elif error:  # without one, a text was -h or the start of --help
+    elif error:  # -h and its longer forms print no error
         assert "error: " in error
         assert error.count("\n") == 1 or any("\n" in word for word in words)
 
@@ -264,7 +264,7 @@ def test_weights(place, content):
     for name in ("encoder", "depth"):
         (place / f"{name}.pth").write_bytes(content)
     tried(read_state, place / "encoder.pth")
-    assert tried(load_model, place) is None  # no mutation makes a ResNet of this
+    assert tried(load_model, place) is None  # no mutation is a whole ResNet
 
 
 VALUES = st.sampled_from([
@@ -326,7 +326,7 @@ def test_training_states(place, state):
     tried(TrainingStates(folder, 1).load)
 
 
-def test_what_would_run_code_is_refused_wherever_it_stands(place):
+def test_pickles_that_would_run_code_are_refused(place):
     for name in ("encoder", "adam", "training_state_00000002"):
         torch.save({"deep": [{"er": Malicious(place / "trap")}]}, place / f"{name}.pth")
     optimizer = torch.optim.Adam([torch.zeros(2, requires_grad=True)])

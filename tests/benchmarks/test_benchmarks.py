@@ -1,27 +1,37 @@
-"""benchmarks/run.py: both sides work, and the table and the JSON say what they did."""
+"""benchmarks.run: a row measures both sides, and its figures are in the table and the JSON."""
 import json
-import subprocess
 import sys
 
-from conftest import ROOT
+import pytest
+
+from benchmarks import run
 
 
-def test_a_row_is_measured_on_both_sides(drive, tmp_path):
-    command = [sys.executable, ROOT / "benchmarks/run.py", "--data_path", drive, "--only", "export",
-               "--out", tmp_path / "results.json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture
+def measure(monkeypatch, capsys, tmp_path):
+    """Run the benchmarks' command line in this process; return what it printed."""
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["run.py", "--out", str(tmp_path / "results.json"),
+                                          *map(str, words)])
+        run.main()
+        return capsys.readouterr().out
+    return call
+
+
+def test_a_row_measures_both_sides(measure, drive, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "TEST_FRAMES", 24)
+    out = measure("--data_path", drive, "--only", "export")
     (row,) = json.loads((tmp_path / "results.json").read_text())["rows"]
     for side in ("fast", "literal"):
         assert len(row["all"][side]) == 5
         assert min(row["all"][side]) <= row[side] <= max(row["all"][side])
     assert row["lowest"] <= row["ratio"] <= row["highest"]
     line = f"| export_gt_depth.py | {row['literal']:.3g} | {row['fast']:.3g} | frames/s |"
-    assert line in done.stdout
+    assert line in out
 
 
-def test_a_row_that_does_not_exist_is_a_usage_error(tmp_path):
-    done = subprocess.run([sys.executable, ROOT / "benchmarks/run.py", "--only", "sleep"],
-                          capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "--only sleep names no row" in done.stderr
+def test_an_unknown_row_is_a_usage_error(measure, capsys):
+    with pytest.raises(SystemExit) as ended:
+        measure("--only", "sleep")
+    assert ended.value.code == 2
+    assert "--only sleep names no row" in capsys.readouterr().err

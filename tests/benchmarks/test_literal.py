@@ -1,4 +1,4 @@
-"""benchmarks/literal.py against the published figures, and the project's fast code against it."""
+"""Compare benchmarks.literal with the published figures, and the project's fast code with it."""
 import re
 import subprocess
 import sys
@@ -32,14 +32,14 @@ BEYOND = ("predictive_mask", "posecnn")
 
 
 def parsed(argv):
-    """Return training options for networks at the size of the figures."""
+    """Parse training options for networks at the input size of the figures."""
     return MonodepthOptions().parse(["--height", "64", "--width", "96", "--batch_size", "2",
                                      "--weights_init", "scratch", *argv.split()])
 
 
 @lru_cache
 def published_outputs(frames, scales, pose_model_type, pose_model_input):
-    """Return the batch behind the figures, and what the networks behind them make of it."""
+    """Return the batch of the published figures, and the networks' outputs for it."""
     model = Monodepth2(18, False, frames, scales, pose_model_type, pose_model_input).train()
     for tag, network in model.named_children():
         network.load_state_dict(recipe.filled_state_dict(network.state_dict(), tag))
@@ -60,13 +60,13 @@ def test_the_literal_losses_are_the_published_ones(flags):
 
 
 @pytest.mark.parametrize("flags", BEYOND)
-def test_what_the_literal_losses_cannot_do_is_refused(flags):
+def test_the_literal_losses_refuse_unsupported_flags(flags):
     with pytest.raises(NotImplementedError, match="--p"):
         literal.literal_losses({}, {}, parsed(PARITY[flags]["argv"]))
 
 
 def random_batch(opts):
-    """Return inputs, and outputs that are leaves: random disparities, and small motions."""
+    """Return inputs, and random disparities and small motions as leaf tensors."""
     frames = opts.frame_ids + ["s"] * opts.use_stereo
     inputs = recipe.training_batch(frames)
     outputs = {("disp", s): torch.rand(2, 1, 64 >> s, 96 >> s).requires_grad_()
@@ -97,11 +97,11 @@ def test_the_objective_and_its_gradients_are_the_literal_ones(argv):
     gradients = torch.autograd.grad(losses["loss"], list(outputs.values()))
     for name, found, wanted in zip(outputs, gradients, literal_gradients, strict=True):
         assert found.norm().item() == pytest.approx(wanted.norm().item(), rel=1e-4), name
-        # rounding may bring a point across the line between two pixels, where the slope jumps
+        # rounding may move a point across a pixel border, where the gradient jumps
         assert (found - wanted).norm() < 1e-2 * wanted.norm(), name
 
 
-def test_the_literal_losses_have_a_little_noise_unless_it_is_switched_off():
+def test_the_literal_losses_have_tie_noise_by_default():
     opts = parsed("--scales 0")
     inputs, outputs = random_batch(opts)
     quiet, noisy = (literal.literal_losses(inputs, outputs, opts, **noise)["loss"].item()
@@ -111,19 +111,19 @@ def test_the_literal_losses_have_a_little_noise_unless_it_is_switched_off():
 
 
 def assert_equal_but_for_rounding(found, expected):
-    """Compare items or inputs: images in [0, 1] to 1 of 255, the rest as floats."""
+    """Compare items or inputs: images in [0, 1] to 1/255, the rest to float32 rounding."""
     for key, value in found.items():
         assert value.shape == expected[key].shape, key
         if key[0].startswith("color"):
             assert (value - expected[key]).abs().max() < 1.001 / 255, key
-        elif key == "depth_gt":  # resized by nearest pixels, of which some lie between two
+        elif key == "depth_gt":  # nearest pixels; some lie halfway between two
             assert (value != expected[key]).float().mean() < 2e-3
         else:
             torch.testing.assert_close(value, expected[key], rtol=1e-6, atol=1e-6)
 
 
 def assert_items_agree(data_path, lines, height, width, ext, is_train):
-    """Compare what both loaders make of the same lines."""
+    """Compare the items of both loaders for the same lines."""
     plain = literal.LiteralDataset(data_path, lines, height, width, FRAMES, 4, False, ext)
     fast = KITTIRAWDataset(data_path, lines, height, width, FRAMES, 4, is_train, img_ext=ext)
     for i in range(len(lines)):
@@ -154,7 +154,7 @@ def test_real_items_are_the_literal_ones(is_train):
 
 
 def assert_inputs_agree(data_path, line, folder, *flags):
-    """Compare the literal item of a line with what the trainer's objective gets of it."""
+    """Compare the literal item of a line with the inputs of the trainer's objective."""
     for name in ("train", "val"):
         (folder / f"{name}_files.txt").write_text(line + "\n")
     opts = parsed(" ".join(map(str, (
@@ -172,19 +172,19 @@ def assert_inputs_agree(data_path, line, folder, *flags):
 
 
 @pytest.mark.parametrize("flags", ["", "--v1_multiscale"])
-def test_what_the_objective_gets_of_rendered_frames_is_the_literal_item(drive, tmp_path, flags):
+def test_the_objectives_inputs_are_the_literal_item(drive, tmp_path, flags):
     # Faithful 4
     assert_inputs_agree(drive, f"{TRAIN} 20 r", tmp_path, flags)
 
 
 @needs_shared
-def test_what_the_objective_gets_of_real_frames_is_the_literal_item(tmp_path):
+def test_the_objectives_inputs_of_real_frames_are_the_literal_item(tmp_path):
     # Faithful 4
     assert_inputs_agree(RAW, REAL_LINES[0], tmp_path, "--png --height 192 --width 640")
 
 
 def test_a_literal_item_is_flipped_and_jittered_as_one(tmp_path):
-    # Faithful 3, 6: every frame is the same picture, so every frame's result must be the same
+    # Faithful 3, 6: all frames show the same picture, so that all results must be equal
     image = np.random.randint(0, 256, (64, 96, 3), np.uint8)
     for camera in (2, 3):
         folder = tmp_path / f"drive/image_0{camera}/data"
@@ -209,7 +209,7 @@ def test_a_literal_item_is_flipped_and_jittered_as_one(tmp_path):
 
 
 def assert_maps_agree(calib_dir, scan):
-    """Compare both cameras' maps of both kinds of depth, but for a rounded pixel or two."""
+    """Compare the maps of both cameras and both kinds of depth; two rounded pixels may differ."""
     for cam in (2, 3):
         for vel_depth in (False, True):
             found = generate_depth_map(calib_dir, scan, cam, vel_depth)
@@ -243,7 +243,7 @@ def test_literal_depth_maps_are_the_published_ones():
 
 @pytest.fixture(scope="module")
 def filled():
-    """Depth networks with the weights of the published figures."""
+    """Build depth networks with the weights of the published figures."""
     model = Monodepth2(frame_ids=[0])
     for tag, network in (("encoder18", model.encoder), ("depth18", model.depth)):
         network.load_state_dict(recipe.filled_state_dict(network.state_dict(), tag))

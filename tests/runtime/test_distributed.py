@@ -1,4 +1,4 @@
-"""distributed.py: two processes learn, write and evaluate what one does."""
+"""runtime.distributed: two processes learn, write and evaluate the same as one."""
 import os
 import re
 import subprocess
@@ -13,9 +13,9 @@ from runtime.distributed import World
 
 
 def torchrun(processes, *words):
-    """Run a command line of ours in so many processes; return what it printed."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
-    return python(*launcher * (processes > 1), *words)
+    """Run a command line of ours in several processes; return what it printed."""
+    return python("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes,
+                  *words)
 
 
 def python(*words):
@@ -25,28 +25,28 @@ def python(*words):
     return done.stdout
 
 
-def gradients(tmp_path, processes, flags):
-    """Return all gradients of one step as one vector."""
-    torchrun(processes, ROOT / "tests/data/gradients.py", tmp_path / f"{processes}.pth", *flags)
-    saved = torch.load(tmp_path / f"{processes}.pth", weights_only=True)
-    return torch.cat([saved[name].flatten() for name in sorted(saved)])
+def read_gradients(path):
+    """Read the gradients of each size as one vector."""
+    return {size: torch.cat([gradients[name].flatten() for name in sorted(gradients)])
+            for size, gradients in torch.load(path, weights_only=True).items()}
 
 
-def test_two_processes_and_accumulated_batches_have_the_gradients_of_one_large_batch(
-        drive, tmp_path):
-    def flags(size, accumulate):
-        return train_flags(drive, "--batch_size", size, "--accumulate", accumulate, "--log_dir",
-                           tmp_path, "--seed", 0)
-    together = gradients(tmp_path, 1, flags(4, 1))
-    for processes, size, accumulate in ((2, 2, 1), (1, 2, 2), (2, 1, 2)):
-        found = gradients(tmp_path, processes, flags(size, accumulate))
+def test_processes_and_accumulation_have_the_large_batchs_gradients(drive, tmp_path):
+    script, flags = ROOT / "tests/data/gradients.py", train_flags(
+        drive, "--log_dir", tmp_path, "--seed", 0, "--num_layers", 2)
+    python(script, tmp_path / "alone.pth", "4x1", "2x2", "--", *flags)
+    torchrun(2, script, tmp_path / "both.pth", "2x1", "1x2", "--", *flags)
+    alone, both = (read_gradients(tmp_path / f"{name}.pth") for name in ("alone", "both"))
+    together = alone["4x1"]
+    for found in (alone["2x2"], both["2x1"], both["1x2"]):
         assert (found - together).norm() / together.norm() < 1e-10
     assert together.norm() > 1e-3
 
 
 def test_two_processes_train_and_only_one_prints_and_writes(drive, tmp_path):
-    flags = train_flags(drive, "--log_dir", tmp_path, "--batch_size", 1, "--num_epochs", 2)
-    out = torchrun(2, "train.py", *flags)
+    flags = train_flags(drive, "--log_dir", tmp_path, "--batch_size", 1, "--num_epochs", 2,
+                        "--num_layers", 2)
+    out = torchrun(2, ROOT / "tests/tiny.py", *flags)
     assert "training mdp on 2 x the CPU: 6 items of " in out
     assert ", 2 to a step, " in out
     assert out.count("trained 6 steps") == 1
@@ -56,27 +56,28 @@ def test_two_processes_train_and_only_one_prints_and_writes(drive, tmp_path):
         "weights_1"]
 
 
-@pytest.mark.parametrize("script", ["evaluate_depth.py", "evaluate_pose.py"])
-def test_two_processes_evaluate_what_one_does(drive, weights, tmp_path, script):
-    split = drive / "splits/tiny" if script == "evaluate_depth.py" else tmp_path / "list.txt"
+@pytest.mark.parametrize("name", ["evaluate_depth", "evaluate_pose"])
+def test_two_processes_evaluate_what_one_does(drive, weights, tmp_path, script, name):
+    split = drive / "splits/tiny" if name == "evaluate_depth" else tmp_path / "list.txt"
     (tmp_path / "list.txt").write_text("9 l: 0-6\n")
     flags = ["--data_path", drive, "--eval_split", split, "--load_weights_folder", weights,
-             "--num_workers", 0, "--batch_size", 2, "--no_cuda", "--eval_out_dir", tmp_path,
-             *["--eval_mono"] * (script == "evaluate_depth.py")]
-    tables = [re.findall(r"(?:&.*|Trajectory error.*)", torchrun(n, script, *flags))
-              for n in (1, 2)]
+             "--num_workers", 0, "--batch_size", 2, "--no_cuda", "--eval_out_dir", tmp_path]
+    if name == "evaluate_depth":
+        flags.append("--eval_mono")
+    tables = [re.findall(r"(?:&.*|Trajectory error.*)", out) for out in (
+        script(name, *flags).out, torchrun(2, f"{name}.py", *flags))]
     assert len(tables[0]) == 1
     assert tables[0] == tables[1]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 12])
-def test_shares_are_all_things_once_in_order(size, count):
-    shares = [World(rank, size, torch.device("cpu")).shard(count) for rank in range(size)]
-    assert [i for share in shares for i in share] == list(range(count))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+def test_shards_cover_all_items_once_in_order(size, count):
+    shards = [World(rank, size, torch.device("cpu")).shard(count) for rank in range(size)]
+    assert [i for shard in shards for i in shard] == list(range(count))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
-def test_one_process_gathers_its_own():
+def test_one_process_gathers_its_own_array():
     part = np.arange(6).reshape(3, 2)
     assert World(0, 1, torch.device("cpu")).gather_on_main(part) is part
