@@ -81,7 +81,7 @@ class Trainer:
         self.train_loader, self.val_loader = make_loaders(options, self.frames, self.seed,
                                                           self.world)
         self.steps_per_epoch = len(self.train_loader) // options.accumulate
-        self.camera = make_training_camera(options, self.train_loader.dataset)
+        self.training_camera = make_training_camera(options, self.train_loader.dataset)
         self.model = make_model(options, self.frames, state is not None, self.world)
         self.objective = make_objective(options, self.frames)
         self.augment = Augment(self.device, self.model.frames_read, max(options.scales) + 1,
@@ -296,7 +296,7 @@ class Trainer:
             return
         write_atomically(self.log_path / "models" / "opt.json", self._flags().encode())
         form = InputFormat(self.opts.height, self.opts.width, self.opts.use_stereo)
-        write_training_camera(self.weights_folder(), self.camera)
+        write_training_camera(self.weights_folder(), self.training_camera)
         save_weights(self.weights_folder(), self.model, self.optimizer, form)
 
     def save_state(self, epoch: int) -> Path | None:
