@@ -4,11 +4,9 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -52,31 +50,6 @@ class PreparedSequence(NamedTuple):
     static: int
     intrinsics: Intrinsics
     breaks: list[int]
-
-
-@contextmanager
-def new_folder(out: Path, number: int) -> Iterator[Path]:
-    """Provide a temporary folder that becomes `out` at the end, or is removed after an error.
-
-    Args:
-        out: new or empty folder.
-        number: number of this process, for the name of the temporary folder.
-
-    Raises:
-        DataError: `out` has files already, or cannot be written.
-    """
-    out = Path(os.path.abspath(out))
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise DataError(f"--out {out} exists; remove it or choose another folder")
-    unfinished = out.with_name(f"{out.name}.unfinished-{number}")
-    try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        unfinished.replace(out)
-    except OSError as error:
-        raise DataError(f"--out {out} cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def folder_name(views: Sequence[Footage], taken: Sequence[str]) -> str:

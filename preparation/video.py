@@ -23,11 +23,11 @@ from preparation.sequences import (
     LISTS,
     PreparedSequence,
     folder_name,
-    new_folder,
     write_lists,
     write_sequence,
 )
 from runtime.errors import DataError
+from runtime.files import new_folder
 
 DEFAULT_FOV = 60.0    # degrees, assumed if the camera's field of view is unknown
 SHOWN_BREAKS = 5
@@ -53,7 +53,7 @@ def prepare_video(opts: Namespace) -> None:
                         "prepare the inputs of each size separately, or give --fov")
     min_flow = MIN_FLOW if opts.min_flow is None else opts.min_flow
     sequences: list[PreparedSequence] = []
-    with new_folder(opts.out, os.getpid()) as folder:
+    with new_folder(opts.out) as folder:
         for views, (height, width) in zip(footage, sizes, strict=True):
             intrinsics = choose_intrinsics(opts, views[0], width, height)
             if opts.size is not None:

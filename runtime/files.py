@@ -5,10 +5,11 @@ import io
 import math
 import os
 import pickle
+import shutil
 import tokenize
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -68,6 +69,27 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
     finally:
         with suppress(OSError):  # it is missing after a successful replace
             temporary.unlink()
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Provide a temporary folder that becomes `out` at the end, or is removed after an error.
+
+    Raises:
+        DataError: `out` has files already, or cannot be written.
+    """
+    path = Path(os.path.abspath(out))
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise DataError(f"{out} exists; remove it or choose another folder")
+    unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        unfinished.replace(path)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def lock_folder(folder: Path) -> AcquireReturnProxy:

@@ -24,7 +24,8 @@ from datasets.kitti_dataset import annotated_path
 from datasets.splits import compact
 from kitti_utils import DEPTH_PNG_SCALE
 from options import MIN_SIZE, SIZE_STEP, OneLineParser
-from runtime.errors import DataError, run
+from runtime.errors import run
+from runtime.files import new_folder
 from runtime.signals import leave_interrupts_to_parent
 from synthetic.street import BASELINE, Drive, kitti_K
 
@@ -208,17 +209,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Render a drive; the folder appears as a whole or not at all."""
     args = parse_args()
-    out = args.out.resolve()
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise DataError(f"{args.out} exists; remove it or choose another folder")
-    unfinished = out.with_name(f"{out.name}.unfinished-{os.getpid()}")
-    try:
-        write_drives(unfinished, args.frames, args.height, args.width, args.seed, args.workers)
-        unfinished.replace(out)
-    except OSError as error:
-        raise DataError(f"{args.out} cannot be written: {error}") from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with new_folder(args.out) as folder:
+        write_drives(folder, args.frames, args.height, args.width, args.seed, args.workers)
     data, split = (shlex.quote(str(path)) for path in (args.out, args.out / "splits" / "drive"))
     print(f"{args.frames} stereo frames of {args.width} x {args.height} are in {args.out}. Next:\n"
           f"python train.py --data_path {data} --split {split} --height {args.height} "
