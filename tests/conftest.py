@@ -60,7 +60,7 @@ def pytest_terminal_summary(terminalreporter):
     if count := reasons.pop("../shared", 0):
         terminalreporter.line(f"{count} tests need ../shared, which is not there")
     for reason, count in reasons.items():
-        terminalreporter.line(f"{count} tests: {reason}")
+        terminalreporter.line(f"{count} skipped: {reason.removeprefix('Skipped: ')}")
 
 
 def figures(name: str):
