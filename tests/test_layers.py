@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 from conftest import figures
+from skimage.metrics import structural_similarity
 from torch.testing import assert_close
 
 import layers
@@ -115,6 +116,15 @@ def test_ssim_matches_the_published_figures(parity, name):
     x, y = parity["x"], parity["y"]
     y = y if name == "ssim" else (x + 0.02 * y).clamp(0, 1)
     assert_close(layers.SSIM()(x, y), parity[name], **TOLERANCE)
+
+
+def test_ssim_inside_the_image_agrees_with_scikit_image():
+    x = torch.rand(3, 12, 20, dtype=torch.float64)
+    y = (x + 0.2 * torch.rand(3, 12, 20, dtype=torch.float64)).clamp(0, 1)
+    _, ssim = structural_similarity(x.numpy(), y.numpy(), win_size=3, data_range=1,
+                                    channel_axis=0, use_sample_covariance=False, full=True)
+    expected = (1 - torch.from_numpy(ssim)) / 2
+    assert_close(layers.SSIM()(x, y)[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], atol=1e-12, rtol=0)
 
 
 def test_ssim_of_constant_images_is_the_hand_value():
