@@ -161,7 +161,7 @@ def test_train_py_trains_on_odometry_in_worker_processes(drive, tmp_path):
     (["--batch_size", "100"],
      "train_files.txt has 6 lines, fewer than the 100 of a step; choose --batch_size 6 or less"),
     (["--load_weights_folder", "nowhere"], "nowhere does not exist"),
-    (["--dataset", "kitti_odom"], "odometry lists name a sequence")])
+    (["--dataset", "kitti_odom"], "expected the number of a sequence")])
 def test_bad_data_gets_one_line_and_status_1(drive, tmp_path, script, flags, found):
     outcome = script("train", *tiny_flags(drive, "--log_dir", tmp_path), *flags)
     assert found in one_line(outcome, status=1)
@@ -278,7 +278,7 @@ def test_a_malformed_split_line_is_named(drive, tmp_path, script):
     shutil.copytree(drive / "splits/tiny", tmp_path / "split")
     (tmp_path / "split/train_files.txt").write_text(f"{TRAIN} 10 l\n{TRAIN} ten l\n")
     outcome = script("train", *tiny_flags(drive, "--split", tmp_path / "split"))
-    assert "train_files.txt, line 2: found 'ten' for a frame" in one_line(outcome, status=1)
+    assert "train_files.txt, line 2: found the frame 'ten'" in one_line(outcome, status=1)
 
 
 def test_a_corrupt_image_stops_a_run_with_its_name(drive, tmp_path, script):
