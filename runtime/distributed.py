@@ -80,12 +80,6 @@ class World(NamedTuple):
             dist.broadcast_object_list(results, 0, self.host_group)
         return results[0]
 
-    def call_in_rank_order(self, work: Callable[[], None]) -> None:
-        """Call `work` in every process, one process at a time."""
-        for rank in range(self.size):
-            if rank == self.rank:
-                work()
-            self.all_gather(None)
 
     def gather_on_main(self, part: np.ndarray) -> np.ndarray | None:
         """Concatenate the arrays of all processes along their first axis, in the main process.
