@@ -80,7 +80,6 @@ class World(NamedTuple):
             dist.broadcast_object_list(results, 0, self.host_group)
         return results[0]
 
-
     def gather_on_main(self, part: np.ndarray) -> np.ndarray | None:
         """Concatenate the arrays of all processes along their first axis, in the main process.
 
