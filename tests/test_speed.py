@@ -10,7 +10,6 @@ import pytest
 import recipe
 import torch
 from conftest import ROOT, one_line, train_flags
-from parts import keep_steps_eager
 from torch._dynamo.utils import counters
 from torch.testing import assert_close
 
@@ -20,6 +19,7 @@ from losses import ReprojectionObjective
 from networks import Monodepth2
 from options import MonodepthOptions
 from trainer import Trainer
+from training.build import keep_steps_eager
 
 
 def trainer(drive, *flags):
