@@ -18,7 +18,7 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
 
 faults: .venv/installed
 	$(BIN)/python -m pytest tests/training/test_resume.py -k kill --kills 25

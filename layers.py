@@ -6,7 +6,6 @@ top left pixel.
 """
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -157,14 +156,11 @@ def sample(image: Tensor, grid: Tensor) -> Tensor:
         (B, C, H', W'), NaN where a coordinate is NaN.
     """
     # Faithful: align_corners=True, the default of PyTorch 0.4.1; outside, the border is repeated
-    look_up = partial(F.grid_sample, mode="bilinear", padding_mode="border", align_corners=True)
-    # reading a value would make a GPU synchronise and a compiler split its graph
-    may_read = grid.is_cpu and not torch.compiler.is_compiling()
-    if may_read and not grid.detach().sum().isnan():
-        return look_up(image, grid)
-    # grid_sample crashes on a NaN in its backward pass on CPUs: sample elsewhere, then mark the NaN
+    # at a NaN, grid_sample reads and writes outside the image on CPUs: sample elsewhere, mark it
     is_nan = grid.isnan().any(-1)[:, None]                                 # (B, 1, H', W')
-    return look_up(image, grid.nan_to_num(nan=0.0)).masked_fill(is_nan, torch.nan)
+    sampled = F.grid_sample(image, grid.nan_to_num(nan=0.0), mode="bilinear",
+                            padding_mode="border", align_corners=True)
+    return sampled.masked_fill(is_nan, torch.nan)
 
 
 class BackprojectDepth(nn.Module):

@@ -47,7 +47,8 @@ def load_model(folder: str | Path, *, with_pose: bool = False,
     for name, network in model.named_children():
         load_strictly(network, states[name], folder / f"{name}.pth")
     input_format = _input_format(states["encoder"], folder / "encoder.pth")
-    prepare_for_cpu(model)  # on another device, the model runs as it was built
+    if torch.device(device).type == "cpu":
+        prepare_for_cpu(model)
     # channels_last makes prediction a quarter faster, on CPUs too
     return model.to(device, memory_format=torch.channels_last).eval(), input_format
 

@@ -5,9 +5,8 @@ images), OUT (folder of all results) and SEED. The last word is the folder of it
 """
 from __future__ import annotations
 
+import fcntl
 import os
-import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -16,55 +15,28 @@ from argparse import Namespace
 from itertools import product
 from pathlib import Path
 
-from filelock import FileLock
-
+from experiments.lists import read_experiments
 from experiments.table import markdown_table
 from metrics import DEPTH_METRICS
-from options import PROJECT, MonodepthOptions, OneLineParser, non_negative_int
+from options import PROJECT, OneLineParser, non_negative_int
 from runtime.errors import DataError, run
-from runtime.files import check_data_path, readlines
+from runtime.files import check_data_path
 from runtime.signals import StopRequest
 
-COMMAND = re.compile(r"python (train|evaluate_depth|evaluate_pose)\.py (.+)")
-FOLDER = re.compile(r'\s"?\$OUT"?/(\w+)_\$SEED\s*$')
-FORM = 'expected `python train.py ... && python evaluate_depth.py ... "$OUT"/NAME_$SEED`'
-
-
-def read_experiments(path: str | Path) -> dict[str, str]:
-    """Return the lines of a list by the NAME of their folder, once all of them are checked."""
-    experiments = {}
-    for number, line in enumerate(readlines(path), 1):
-        if line.strip() and not line.startswith("#"):
-            name = check_line(line, f"{path}, line {number}")
-            if name in experiments:
-                raise DataError(f"{path}, line {number}: an earlier line is {name} too; rename one")
-            experiments[name] = line
-    if not experiments:
-        raise DataError(f"{path} has no experiments; {FORM}")
-    return experiments
-
-
-def check_line(line: str, where: str) -> str:
-    """Check each command of a line with the option parser of its script; return the line's NAME."""
-    for command in line.split(" && "):
-        try:
-            script, flags = COMMAND.fullmatch(command).groups()
-            name, words = FOLDER.search(line)[1], shlex.split(flags.replace("$SEED", "1"))
-        except (AttributeError, TypeError, ValueError):  # no match, or a quotation without an end
-            raise DataError(f"{where}: found {command!r}; {FORM}") from None
-        options = MonodepthOptions(script)
-        options.parser.prog = f"{where}: {script}.py"  # error messages of the parser begin with it
-        options.parse(words)
-    return name
+BASH = """trap 'exit 143' TERM; python() { "$PYTHON" "$@"; }; set -ux"""
 
 
 def run_all(lines: dict[str, str], opts: Namespace) -> int:
     """Run each line with each seed, one after the other, and return how many runs failed."""
     check_data_path(opts.data_path)
+    try:
+        opts.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--out {opts.out} cannot be made: {error.strerror}; choose another folder"
+                        ) from None
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores that a terminal closes
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where bash finds `python`
-    os.environ.update(DATA=str(opts.data_path), OUT=str(opts.out), PATH=path)
+    os.environ.update(DATA=str(opts.data_path), OUT=str(opts.out), PYTHON=sys.executable)
     failed = 0
     with StopRequest() as stop:
         for (name, line), seed in product(lines.items(), opts.seeds):
@@ -80,31 +52,32 @@ def run_all(lines: dict[str, str], opts: Namespace) -> int:
 def run_line(line: str, log: Path, stop: StopRequest) -> str:
     """Run a line in bash, add its output to a log, and return how the line ended."""
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(log.with_suffix(".lock"), blocking=False), log.open("a") as file:
+        with log.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until bash has ended, too
             print(f"{log.stem}: started; its output is in {log}", flush=True)
             # Ctrl-C must reach only this program, and bash must wait until its command has saved
-            shell = subprocess.Popen(["bash", "-c", f"trap : TERM; set -ux; {line}"], cwd=PROJECT,
-                                     stdout=file, stderr=file, start_new_session=True)
+            shell = subprocess.Popen(["bash", "-c", f"{BASH}; {line}"], cwd=PROJECT, stdout=file,
+                                     stderr=file, start_new_session=True)
             while shell.poll() is None and not stop.number:
                 time.sleep(0.1)
             if shell.returncode is None:
                 os.killpg(shell.pid, signal.SIGTERM)
             return f"ended with status {shell.returncode}; see {log}" if shell.wait() else "done"
-    except OSError as error:  # also filelock.Timeout
-        return f"cannot run, or another process runs it already: {error}"
+    except BlockingIOError:
+        return "another process runs it already; wait until that process has ended"
 
 
 def parse() -> Namespace:
     """Return the options of the command line."""
     parser = OneLineParser(prog="python -m experiments.run", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("list", help="such as experiments/table_1.sh")
+    add("list", help="list of experiments, for example experiments/table_1.sh")
     add("--data_path", type=Path, default=PROJECT / "kitti_data", help="$DATA (%(default)s)")
     add("--out", type=Path, default=Path.home() / "tmp", help="$OUT, and logs (%(default)s)")
     add("--seeds", nargs="+", type=non_negative_int, default=[1], help="values of $SEED (1)")
     add("--only", nargs="+", metavar="ROW", help="run these rows (default: all)")
-    add("--metrics", nargs="+", default=["abs_rel", "a1"], choices=DEPTH_METRICS, help="to show")
+    add("--metrics", nargs="+", default=["abs_rel", "a1"], choices=DEPTH_METRICS,
+        help="depth errors in the table (abs_rel a1)")
     add("--table", action="store_true", help="run nothing, print the table of what has run")
     opts = parser.parse_args()
     opts.seeds = list(dict.fromkeys(opts.seeds))

@@ -16,9 +16,9 @@ def prepare_for_cpu(model: nn.Module) -> None:
     another device, and when compiled, traced or exported, the blocks run as they were built.
     """
     for block in list(model.modules()):
-        if isinstance(block, ConvBlock):
+        if isinstance(block, ConvBlock) and type(block.nonlin) is nn.ELU:
             block.nonlin = FastELU(inplace=True)
-        if isinstance(block, UpConvBlock):
+        if type(block) is UpConvBlock:  # a subclass may have a forward pass of its own
             block.__class__ = FoldedUpConvBlock  # same object and parameters, another forward pass
 
 

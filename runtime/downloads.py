@@ -109,14 +109,21 @@ def download(url: str, path: Path, md5: str | None = None, max_bytes: int = MAX_
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         _complete(part, url, max_bytes, tries)
-        if md5:
-            found = hashlib.md5(part.read_bytes(), usedforsecurity=False).hexdigest()
-            if found != md5:
-                raise DataError(f"its md5 is {found}, expected {md5}")
+        if md5 and (found := _md5_of(part)) != md5:
+            raise DataError(f"its md5 is {found}, expected {md5}")
     except DataError:
         part.unlink(missing_ok=True)
         raise
     os.replace(part, path)
+
+
+def _md5_of(path: Path) -> str:
+    """Return the md5 of a file, read in chunks."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def remote_size(url: str) -> int:
@@ -167,7 +174,7 @@ def _append_rest(part: Path, url: str, max_bytes: int) -> None:
                 have += file.write(chunk)
                 bar.update(len(chunk))
     if (total or have) > max_bytes:
-        raise DataError(f"it has more than the {max_bytes} bytes allowed")
+        raise DataError(f"it has {total or have} bytes, more than the {max_bytes} allowed")
     if total is not None and have < total:
         raise ConnectionError(f"it broke off after {have} of {total} bytes")
 

@@ -24,7 +24,7 @@ from datasets.intrinsics import Intrinsics, parse_intrinsics
 from datasets.splits import parse_line, read_split
 from evaluation.results import parse_results
 from evaluation.trajectory_files import read_five_frame_error, read_times, read_trajectory
-from experiments.run import read_experiments
+from experiments.lists import read_experiments
 from kitti_utils import generate_depth_map, load_velodyne_points, read_calib_file, read_poses
 from metrics.trajectory import score_trajectory
 from options import DEPTH, POSE, TRAIN, MonodepthOptions

@@ -107,8 +107,8 @@ def test_what_is_public_has_a_docstring(path):
 
 
 @pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "hubconf"])
-def test_a_script_is_a_door_of_80_lines_at_most(script):
-    assert len((ROOT / f"{script}.py").read_text().splitlines()) <= 80
+def test_a_script_is_a_door_of_less_than_80_lines(script):
+    assert len((ROOT / f"{script}.py").read_text().splitlines()) < 80
 
 
 @pytest.mark.parametrize(("line", "file", "words"), [

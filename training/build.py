@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import nn
 from torchvision.models import get_model_weights, list_models
 
@@ -23,7 +22,7 @@ from networks import ENCODERS, Monodepth2
 from networks.cpu import prepare_for_cpu
 from runtime.distributed import World
 from runtime.errors import DataError, UsageError
-from runtime.files import check_data_path
+from runtime.files import check_data_path, lock_folder
 from runtime.machine import compiler_fault, trains_channels_last
 from training.loader import BadSamples, TrainingLoader
 
@@ -129,13 +128,12 @@ def download_imagenet_weights(num_layers: int) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # other processes of this machine wait for the one that downloads
-        with nullcontext() if path.is_file() else FileLock(f"{path}.lock"):
+        with nullcontext() if path.is_file() else lock_folder(path.parent):
             state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
         if not isinstance(state, dict):
             raise TypeError(f"{path} holds a {type(state).__name__}, expected a state dict")
     except (*LOAD_ERRORS, HTTPException) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"ImageNet's weights cannot be loaded ({reason}); put {weights.url} at "
+        raise DataError(f"ImageNet's weights cannot be loaded ({error}); put {weights.url} at "
                         f"{path}, or pass --weights_init scratch") from None
 
 
