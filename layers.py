@@ -1,4 +1,4 @@
-"""The formulas of self-supervised depth: disparity, pose, projection, SSIM, and conv blocks.
+"""Compute the formulas of self-supervised depth: disparity, pose, projection, SSIM; conv blocks.
 
 Every function maps tensors to tensors. Camera axes are KITTI's: x right, y down, z forward. A pose
 `T` (4x4) maps points from the target camera to the source camera. Pixel (0, 0) is the centre of the

@@ -1,4 +1,4 @@
-"""The training objective: minimum reprojection error, auto-masking and edge-aware smoothness."""
+"""Compute the training loss: minimum reprojection error, auto-masking, edge-aware smoothness."""
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -138,7 +138,7 @@ class MonodepthOptions:
         add("--accumulate", type=positive(int), default=1,
             help="batches whose gradients are added up for one step (%(default)s)")
         add("--sync_batchnorm", action="store_true",
-            help="compute batch norm over the batches of all GPUs together")
+            help="with torchrun: compute batch norm over the batches of all GPUs together")
         add("--seed", type=non_negative_int,
             help="seed of all random numbers (default: drawn, and printed)")
         add("--deterministic", action="store_true",
@@ -319,10 +319,10 @@ class MonodepthOptions:
             error(f"{'--eval_all' if opts.eval_all else '--gt_disparity'} asks for errors; leave "
                   "out --no_eval, and choose an --eval_split that has ground truth here")
         if opts.ext_disp_to_eval and opts.save_pred_disps:
-            error("--save_pred_disps saves predictions, and --ext_disp_to_eval makes none; "
-                  "leave one out")
+            error("--save_pred_disps saves predictions, but --ext_disp_to_eval reads them from a "
+                  "file; leave one out")
         if opts.eval_split.startswith("odom_"):
-            error(f"--eval_split {opts.eval_split} is odometry's; run evaluate_pose.py")
+            error(f"--eval_split {opts.eval_split} is a split of odometry; run evaluate_pose.py")
         self._check_common(opts)
 
     def _check_pose(self, opts: argparse.Namespace):
@@ -331,14 +331,15 @@ class MonodepthOptions:
             error("--load_weights_folder is missing; give a weights_<epoch> folder, or a "
                   "trajectory with --ext_poses_to_eval")
         if opts.load_weights_folder and opts.ext_poses_to_eval:
-            error("--load_weights_folder predicts what --ext_poses_to_eval brings; leave one out")
+            error("--load_weights_folder and --ext_poses_to_eval both give a trajectory; leave one "
+                  "out")
         if opts.sequences and opts.eval_split != self.parser.get_default("eval_split"):
             error("--sequences and --eval_split both say what to evaluate; leave one out")
         if opts.ext_poses_to_eval and len(opts.sequences or [0]) > 1:
             error("--ext_poses_to_eval is a trajectory of one sequence; give one of --sequences")
         if not opts.sequences and opts.eval_split in ("eigen", "eigen_benchmark", "benchmark"):
-            error(f"--eval_split {opts.eval_split} is depth's; give odom_9, odom_10, or a path to "
-                  "a list of frames, or --sequences 09 10")
+            error(f"--eval_split {opts.eval_split} is a split of depth; give odom_9, "
+                  "odom_10, or a path to a list of frames, or --sequences 09 10")
         self._check_common(opts)
 
     def _check_common(self, opts: argparse.Namespace):

@@ -166,7 +166,7 @@ class Trainer:
                     f"{len(self.val_loader.dataset)} to validate; seed {self.seed}; "
                     f"logs in {self.log_path}")
         if self.epoch == opts.num_epochs:
-            world.print("nothing is left to do; a larger --num_epochs goes on")
+            world.print("training is complete; a larger --num_epochs continues it")
         elif self.step:
             world.print(f"going on after step {self.step}, in epoch {self.epoch + 1}")
         for dataset in (self.train_loader.dataset, self.val_loader.dataset):
@@ -311,7 +311,7 @@ class Trainer:
         if self.step:
             self._check_finite(self.step - 1)
         random = self.world.all_gather(get_states(self.device))
-        bad_samples = self.world.all_gather(self.train_loader.bad_samples.found)
+        bad_samples = self.world.all_gather(self.train_loader.faults())
         if not self.world.is_main:
             return None
         return self.states.save({
@@ -330,7 +330,7 @@ class Trainer:
             raise UsageError(f"the lists of --split {self.opts.split} are not those that the run "
                              "began with; restore them, or choose another --model_name")
         try:
-            self.train_loader.bad_samples.found[:] = state["bad_samples"][self.world.rank]
+            self.train_loader.restore_faults(state["bad_samples"][self.world.rank])
             self.model.load_state_dict(state["model"])
             restore_adam(self.optimizer, state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])

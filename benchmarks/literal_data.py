@@ -44,8 +44,8 @@ class LiteralDataset(Dataset):
     Args:
         data_path: folder of the dates.
         filenames: split lines, `folder frame side`.
-        height: of the images at scale 0.
-        width: of the images at scale 0.
+        height: height of the images at scale 0, pixels.
+        width: width of the images at scale 0, pixels.
         frame_idxs: frames of an item: 0, offsets in time, "s" for the other stereo view.
         num_scales: number of images in every pyramid.
         is_train: flip and jitter at random; otherwise load ground truth, if the first line has a

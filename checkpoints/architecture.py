@@ -56,13 +56,13 @@ def load_model(folder: str | Path, *, with_pose: bool = False,
 def _input_format(encoder: dict, path: Path) -> InputFormat:
     """Return the input format stored in an encoder's state dict."""
     if missing := [key for key in ("height", "width") if key not in encoder]:
-        raise DataError(f"{path} does not say its {' and '.join(missing)}; weights of train.py and "
-                        "the published ones do")
+        raise DataError(f"{path} has no {' and '.join(missing)}; expected an encoder.pth of "
+                        "train.py or of a published model")
     height, width = encoder["height"], encoder["width"]
     if min(height, width) < MIN_SIZE or height % SIZE_STEP or width % SIZE_STEP or (
             height * width > MAX_PIXELS):
-        raise DataError(f"{path} is of images of {width}x{height}; a network's have multiples of "
-                        f"{SIZE_STEP}, from {MIN_SIZE} on; copy or download it again")
+        raise DataError(f"{path} gives the input size {width}x{height}; expected multiples of "
+                        f"{SIZE_STEP}, at least {MIN_SIZE}; copy or download it again")
     return InputFormat(height, width, bool(encoder.get("use_stereo", False)))
 
 

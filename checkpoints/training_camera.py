@@ -1,4 +1,4 @@
-"""The camera of a weights folder: depth range, baseline, intrinsics, and the unit of its depth."""
+"""Read and write camera.json: depth range, baseline, intrinsics and unit of a weights folder."""
 from __future__ import annotations
 
 import json
@@ -21,7 +21,7 @@ TRAININGS = ("mono", "stereo", "mono+stereo")
 
 
 class Unit(NamedTuple):
-    """Convert the network's depth to a unit of length.
+    """Name the unit of depth, and the factor from the network's depth to that unit.
 
     Attributes:
         factor: multiplies the network's depth.

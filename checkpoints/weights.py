@@ -186,10 +186,11 @@ def load_adam(folder: str | Path, optimizer: torch.optim.Optimizer) -> str:
     """
     path = Path(folder, "adam.pth")
     if not path.is_file():
-        return f"skipped Adam's state: {path} does not exist; it starts anew"
+        return f"skipped Adam's state: {path} does not exist; Adam starts without moments"
     state = read_state(path)
     if not _fits(state, optimizer):
-        return f"skipped Adam's state: {path} is of other networks; it starts anew"
+        return (f"skipped Adam's state: {path} belongs to other networks; Adam starts without "
+                "moments")
     # Faithful: --learning_rate wins over the stored rate, and the scheduler starts from it
     groups = [{**own, "initial_lr": own["lr"], "params": stored["params"]} for own, stored in
               zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True)]

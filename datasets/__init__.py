@@ -1,4 +1,4 @@
-"""Datasets of KITTI and of own footage; an entry in `DATASETS` is a value of --dataset."""
+"""Load KITTI and own footage as datasets; a key of `DATASETS` is a value of --dataset."""
 from datasets.augment import Augment, as_float
 from datasets.folder_dataset import FolderDataset
 from datasets.frame_cache import FrameCache

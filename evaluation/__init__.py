@@ -1,1 +1,1 @@
-"""Evaluation of depth and odometry: a test split or a sequence measured against ground truth."""
+"""Measure the depth of a test split, or the motion of a sequence, against ground truth."""

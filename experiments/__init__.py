@@ -1,1 +1,1 @@
-"""The rows of the paper's tables as command lines, and what runs them for several seeds."""
+"""Train and evaluate the rows of the paper's tables for several seeds."""

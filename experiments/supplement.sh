@@ -1,6 +1,6 @@
 # Supplement: post-processing and improved ground truth, of table_1.sh's rows, and ResNet-50.
-# Each line runs as it is, once DATA (KITTI's raw drives, as JPEG), OUT (the folder of all runs) and
-# SEED are set; typed again after a kill, it goes on. README.md says what each must give.
+# Set DATA (KITTI's raw drives, as JPEG), OUT (folder of all runs) and SEED, then run any line in
+# a shell. After a kill, the same line resumes. README.md lists the published errors.
 #   export DATA=kitti_data OUT=~/tmp SEED=1
 
 python evaluate_depth.py --eval_mono --post_process --data_path "$DATA" --load_weights_folder "$OUT"/M_$SEED/models/weights_19 --eval_out_dir "$OUT"/M_pp_$SEED

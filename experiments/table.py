@@ -1,4 +1,4 @@
-"""The table of experiments: means and standard deviations of their errors over seeds."""
+"""Format the table of experiments: means and standard deviations of errors over seeds."""
 from __future__ import annotations
 
 from collections.abc import Iterable

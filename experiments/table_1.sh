@@ -1,6 +1,6 @@
 # Table 1: the Eigen split.
-# Each line runs as it is, once DATA (KITTI's raw drives, as JPEG), OUT (the folder of all runs) and
-# SEED are set; typed again after a kill, it goes on. README.md says what each must give.
+# Set DATA (KITTI's raw drives, as JPEG), OUT (folder of all runs) and SEED, then run any line in
+# a shell. After a kill, the same line resumes. README.md lists the published errors.
 #   export DATA=kitti_data OUT=~/tmp SEED=1
 
 python train.py --weights_init scratch --data_path "$DATA" --log_dir "$OUT" --model_name M_no_pt_$SEED --seed $SEED --resume auto && python evaluate_depth.py --eval_mono --data_path "$DATA" --load_weights_folder "$OUT"/M_no_pt_$SEED/models/weights_19 --eval_out_dir "$OUT"/M_no_pt_$SEED

@@ -1,6 +1,6 @@
 # Table 2: what each contribution is worth, trained on video, Eigen split.
-# Each line runs as it is, once DATA (KITTI's raw drives, as JPEG), OUT (the folder of all runs) and
-# SEED are set; typed again after a kill, it goes on. README.md says what each must give.
+# Set DATA (KITTI's raw drives, as JPEG), OUT (folder of all runs) and SEED, then run any line in
+# a shell. After a kill, the same line resumes. README.md lists the published errors.
 #   export DATA=kitti_data OUT=~/tmp SEED=1
 
 python train.py --disable_automasking --avg_reprojection --v1_multiscale --data_path "$DATA" --log_dir "$OUT" --model_name baseline_$SEED --seed $SEED --resume auto && python evaluate_depth.py --eval_mono --data_path "$DATA" --load_weights_folder "$OUT"/baseline_$SEED/models/weights_19 --eval_out_dir "$OUT"/baseline_$SEED

@@ -1,4 +1,4 @@
-"""Errors of depth and of trajectories: pure functions of arrays."""
+"""Measure errors of depth and of trajectories, by pure functions of arrays."""
 from metrics.depth import (
     DEPTH_METRICS,
     STEREO_SCALE_FACTOR,

@@ -1,4 +1,4 @@
-"""Faster ELU and upsampling convolutions for networks that run on a CPU."""
+"""Speed up ELU and upsampling convolutions of networks that run on a CPU."""
 from __future__ import annotations
 
 import torch

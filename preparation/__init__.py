@@ -1,1 +1,1 @@
-"""Data preparation: footage into datasets, checks of a split, and KITTI's archives and images."""
+"""Prepare data: footage into datasets, checks of a split, and KITTI's archives and images."""

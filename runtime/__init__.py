@@ -1,1 +1,1 @@
-"""Serve long runs: errors, files, downloads, processes, signals, seeds, and the machine."""
+"""Provide errors, atomic files, downloads, process groups, signals and seeds for long runs."""

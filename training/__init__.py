@@ -1,1 +1,1 @@
-"""Parts of a training run besides its loop: building, loading, states, logs, progress."""
+"""Support the training loop: building, loading, states, logs, progress."""

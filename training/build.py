@@ -1,4 +1,4 @@
-"""Build the parts of a training run from its options: loaders, model, objective, optimizer."""
+"""Build the parts of a training run from its options: loaders, model, objective, camera."""
 from __future__ import annotations
 
 from argparse import Namespace

@@ -73,7 +73,7 @@ class TrainingLoader:
     def __init__(self, dataset: MonoDataset, batch_size: int, num_workers: int, seed: int,
                  bad_samples: BadSamples, rank: int = 0, size: int = 1, drop_last: bool = False,
                  pin_memory: bool = False):
-        self.dataset, self.batch_size, self.bad_samples = dataset, batch_size, bad_samples
+        self.dataset, self.batch_size, self._bad_samples = dataset, batch_size, bad_samples
         self._order = _EpochOrder(len(dataset), seed, rank, size)
         parent_is_done = torch.zeros(1, dtype=torch.bool).share_memory_()
         self._batches = DataLoader(
@@ -100,7 +100,7 @@ class TrainingLoader:
             DataError: a sample cannot be read, or there are more bad samples than allowed.
         """
         for batch in self._batches:
-            self.bad_samples.add(batch.pop(FAULTS, ()))
+            self._bad_samples.add(batch.pop(FAULTS, ()))
             yield batch
 
     def endless(self, first: int) -> Iterator[dict]:
@@ -110,6 +110,14 @@ class TrainingLoader:
             self.seek(later, batch)
             yield from self
             batch = 0
+
+    def faults(self) -> list[str]:
+        """Return one message for each bad sample so far, for the training state."""
+        return self._bad_samples.found
+
+    def restore_faults(self, faults: Sequence[str]) -> None:
+        """Continue the count of bad samples after those of a training state."""
+        self._bad_samples.found[:] = faults
 
     def split_lines(self, epoch: int, batch: int, batches: int) -> list[str]:
         """Return the split lines of a number of batches of `epoch`, from number `batch` on."""

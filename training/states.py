@@ -1,4 +1,4 @@
-"""Training states, `training_state_<step>.pth`, and the decision to resume from one."""
+"""Save and load training states, `training_state_<step>.pth`, and decide whether to resume."""
 from __future__ import annotations
 
 import shutil
@@ -142,9 +142,9 @@ def state_to_resume(opts: Namespace, states: TrainingStates, processes: int) -> 
         raise DataError(f"{states.folder} has no training_state_<step>.pth to go on from; leave "
                         "--resume out, or check --log_dir and --model_name")
     if state is not None and (changes := _changed_flags(opts, state, processes)):
-        raise UsageError(f"the run in {states.folder} is another one: {'; '.join(changes)}; give "
-                         "the same flags, choose another --model_name, or --overwrite that run, "
-                         "without --resume")
+        raise UsageError(f"the run in {states.folder} was started with other flags: "
+                         f"{'; '.join(changes)}; give the same flags, choose another "
+                         "--model_name, or --overwrite that run, without --resume")
     return state
 
 

@@ -125,7 +125,7 @@ def test_a_missing_folder_is_named(tmp_path):
     ("depth", lambda s: s.pop("decoder.3.conv.conv.weight"), "misses 1 keys"),
     ("depth", lambda s: s.update(more=torch.zeros(1)), "has unknown 1 keys"),
     ("depth", lambda s: s.update({"decoder.3.conv.conv.bias": torch.zeros(3)}), "has other shapes"),
-    ("encoder", lambda s: s.pop("height"), "does not say its height"),
+    ("encoder", lambda s: s.pop("height"), "has no height; expected an encoder.pth"),
     ("encoder", lambda s: s.pop("encoder.bn1.bias"), "misses 1 keys"),
     ("encoder", lambda s: s.pop("encoder.layer3.1.conv1.weight"), "misses 1 keys"),
     ("encoder", lambda s: [s.pop(k) for k in list(s) if "layer3" in k], "is no ResNet"),
@@ -241,7 +241,7 @@ def test_adams_state_of_other_networks_is_skipped_and_said(saved, tmp_path):
     folder = saved[0]
     for other in (Monodepth2(34), Monodepth2(frame_ids=[0, "s"])):
         optimizer = torch.optim.Adam(other.parameters(), 1e-4)
-        assert "of other networks; it starts anew" in load_adam(folder, optimizer)
+        assert "belongs to other networks; Adam starts" in load_adam(folder, optimizer)
         assert not optimizer.state
     optimizer = torch.optim.Adam(Monodepth2().parameters(), 1e-4)
-    assert "does not exist; it starts anew" in load_adam(tmp_path, optimizer)
+    assert "does not exist; Adam starts without moments" in load_adam(tmp_path, optimizer)

@@ -114,7 +114,7 @@ def test_resume_auto_starts_a_new_run_and_a_finished_run_says_so(flags, tmp_path
     assert "trained 3 steps" in script("train", *words, "--num_epochs", 1).out
     outcome = script("train", *words, "--num_epochs", 1)
     assert outcome.status == 0
-    assert "nothing is left to do; a larger --num_epochs goes on" in outcome.out
+    assert "training is complete; a larger --num_epochs continues it" in outcome.out
     assert "going on after step 3, in epoch 2" in script("train", *words).out
 
 
