@@ -21,7 +21,7 @@ test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
 
 faults: .venv/installed
-	$(BIN)/python -m pytest tests/training/test_resume.py -k kill --kills 25
+	$(BIN)/python -m pytest tests/training/test_resume.py -k killed_at_random --kills 25
 	$(BIN)/python -m pytest tests/test_hostile.py --hypothesis-profile=thorough
 
 oldest: .venv-oldest/installed

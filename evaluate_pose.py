@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from metrics import compute_ate, dump_xyz
+from metrics.trajectory import compute_ate, dump_xyz
 from options import POSE, MonodepthOptions
 from runtime.errors import run
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # torch.hub.list would list the imported class as a model
     from prediction.predictor import Predictor
 
-dependencies = ["torch", "torchvision", "numpy", "scipy", "PIL", "cv2", "filelock", "tqdm"]
+dependencies = ["torch", "torchvision", "numpy", "PIL", "cv2", "filelock", "tqdm"]
 
 
 def monodepth2(weights: str | os.PathLike) -> Predictor:

@@ -1,4 +1,4 @@
-"""Prepare data: footage into a dataset (video), a look at a split (check), KITTI (kitti)."""
+"""Prepare data: make a dataset from footage (video), check a split (check), get KITTI (kitti)."""
 from __future__ import annotations
 
 import sys

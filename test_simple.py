@@ -62,7 +62,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def test_simple(args: argparse.Namespace) -> None:
     """Predict and write everything that the options ask for."""
-    from prediction.footage import predict_footage
+    from prediction.predict import predict_footage
     predict_footage(args)
 
 

@@ -97,7 +97,7 @@ def make_inputs(moved: dict, frames: Sequence[int | str], num_scales: int, pyram
 
 
 def name_in(key: str | tuple) -> str:
-    """Return the name in a key of the inputs: of "stereo_T" itself, of ("color", f, s) "color"."""
+    """Return the name in a key: "color" for ("color", f, s), "stereo_T" for "stereo_T"."""
     return key if isinstance(key, str) else key[0]
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from datasets.folder_dataset import EXTENSIONS
-from datasets.images import IMAGE_ERRORS, read_image
+from datasets.images import IMAGE_ERRORS, natural_order, read_image
 from runtime.errors import DataError
 
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv",
@@ -157,12 +157,6 @@ def _find_images(path: Path, ext: str | None) -> list[Path]:
             "is it the right folder?")
         raise DataError(f"{path} has no {kind}; {advice}")
     return found
-
-
-def natural_order(path: Path) -> list[str | int]:
-    """Return a sort key that puts 2.png before 10.png."""
-    words = re.split("([0-9]+)", path.name)  # every second word is a number
-    return [int(word) if i % 2 else word for i, word in enumerate(words)]
 
 
 def read_still(path: Path) -> Tensor:

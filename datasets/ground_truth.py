@@ -14,7 +14,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datasets.footage import natural_order
+from datasets.images import natural_order
 from datasets.kitti_dataset import KITTIDataset, annotated_path, read_depth_png
 from datasets.splits import check_inside, parse_line, read_split, split_path
 from datasets.stereo_ground_truth import read_depth_of_disparity
@@ -198,10 +198,10 @@ def load_gt_depths(path: str | Path, lines: list[str] | None = None) -> list[np.
                         "export_gt_depth.py") from None
     written_for = arrays.pop(LINES, None)
     if lines is not None and written_for is not None and list(lines) != list(written_for):
-        raise DataError(f"{path} is of another list of frames than the split is now; delete it, "
+        raise DataError(f"{path} was made for another list than the split has now; delete it, "
                         "and it is made again")
     depths = list(arrays["data"]) if arrays.keys() == {"data"} else list(arrays.values())
     if not all(isinstance(d, np.ndarray) and d.ndim == 2 and d.dtype.kind == "f" for d in depths):
-        raise DataError(f"{path} holds other things than depth maps; delete it and run "
+        raise DataError(f"{path} holds arrays that are not depth maps; delete it and run "
                         "export_gt_depth.py")
     return depths

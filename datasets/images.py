@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -48,6 +49,12 @@ class Resized(NamedTuple):
 
     image: Tensor
     original_size: tuple[int, int]
+
+
+def natural_order(path: Path) -> list[str | int]:
+    """Return a sort key that puts 2.png before 10.png."""
+    words = re.split("([0-9]+)", path.name)  # every second word is a number
+    return [int(word) if i % 2 else word for i, word in enumerate(words)]
 
 
 def open_image(source: str | Path | BinaryIO) -> Image.Image:

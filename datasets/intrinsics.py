@@ -72,7 +72,7 @@ def from_field_of_view(degrees: float, width: int, height: int) -> Intrinsics:
 
 
 def from_numbers(numbers: Sequence[float], width: int, height: int) -> Intrinsics:
-    """Check the four numbers of --intrinsics FX FY CX CY for `width` x `height` images.
+    """Build the intrinsics of --intrinsics FX FY CX CY for `width` x `height` images.
 
     Raises:
         DataError: a value is impossible.

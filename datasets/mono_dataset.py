@@ -1,4 +1,4 @@
-"""Base class of all datasets: a split line becomes target frame, source frames and intrinsics."""
+"""Load the target frame, the source frames and the intrinsics that a split line names."""
 from __future__ import annotations
 
 from collections.abc import Sequence

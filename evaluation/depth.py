@@ -68,6 +68,8 @@ def evaluate_depth(opts: Namespace) -> None:
     Raises:
         DataError: a file is missing or broken, or cannot be written.
     """
+    if opts.save_figures or opts.eval_all:
+        import evaluation.depth_figures  # noqa: F401 - fails before an hour of prediction
     world = init_distributed(opts.no_cuda)
     runs = options_by_epoch(opts)
     # ground truth first: a missing file is reported before an hour of prediction

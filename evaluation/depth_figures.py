@@ -104,7 +104,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def choose_examples(abs_rel: np.ndarray) -> dict[str, int]:
-    """Return the indices of the best, the median and the worst image; of two images or one, fewer.
+    """Choose the best, the median and the worst image; of two the best and worst, of one the best.
 
     Args:
         abs_rel: (N,) errors of the images.

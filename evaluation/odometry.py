@@ -88,7 +88,7 @@ def read_sequences(opts: Namespace) -> list[OdometrySequence]:
     if opts.eval_split.startswith("odom_"):
         name = opts.eval_split.removeprefix("odom_")
         if not (name.isdecimal() and name.isascii() and len(name) < 3):
-            raise DataError(f"--eval_split {opts.eval_split} is no sequence of KITTI odometry; "
+            raise DataError(f"--eval_split {opts.eval_split} is not a sequence of KITTI odometry; "
                             "give odom_00 to odom_10")
         if not (SPLITS / "odom" / f"test_files_{name:0>2}.txt").is_file():
             return [read_whole_sequence(opts.data_path, int(name))]
@@ -241,7 +241,8 @@ def print_scores(scores: Scores, sequence: OdometrySequence) -> None:
                               ("RPE", scores.rpe_deg, "deg")):
         reason = ""
         if not np.isfinite(value):
-            reason = "  (no frame and its next)" if name == "RPE" else "  (no segment of 100 m)"
+            reason = ("  (needs two consecutive frames)" if name == "RPE"
+                      else "  (needs a path of 100 m)")
         print(f"   {name:5}  {value:10.6f} {unit}{reason}")
     print()
 

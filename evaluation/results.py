@@ -175,7 +175,7 @@ def parse_results(content: bytes, name: str | Path) -> tuple[list[str], dict[str
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         is_valid = False
     if not is_valid:
-        raise DataError(f"{name} is no results.json of a depth evaluation; evaluate again")
+        raise DataError(f"{name} is not a results.json of a depth evaluation; evaluate again")
     return lines, columns
 
 

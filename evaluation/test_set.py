@@ -1,4 +1,4 @@
-"""The test set of a split: its lines, its images and its ground truth, read once."""
+"""Read the lines, the images and the ground truth of a test split once."""
 from __future__ import annotations
 
 from argparse import Namespace

@@ -14,7 +14,7 @@ EDGE_WINDOW = np.ones((3, 3), np.uint8)  # pixels searched for an edge
 
 
 def breakdown(gt: np.ndarray, pred: np.ndarray) -> dict[str, float]:
-    """Compute all errors of this file that need no edges.
+    """Compute silog, the share of holes, and the errors in distance bands.
 
     Args:
         gt: (N,) true depth, metres, > 0; at least one pixel.

@@ -1,4 +1,4 @@
-"""The paper's seven errors of depth: one definition for evaluation and for the logs of training."""
+"""Compute the paper's seven errors of depth, for evaluation and for the logs of training."""
 from __future__ import annotations
 
 from collections.abc import Iterable

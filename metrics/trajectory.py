@@ -117,8 +117,8 @@ def align_trajectory(truth: np.ndarray, estimate: np.ndarray,
     Raises:
         DataError: the estimate never moves, so the factor cannot be fitted.
     """
-    # matters with 6dof and 7dof too: rotations written with seven digits change lengths in the
-    # eighth digit, which the figures of kitti-odom-eval show
+    # move the first pose to the identity, for 6dof and 7dof too: rotations written with seven
+    # digits change lengths in the eighth digit, and kitti-odom-eval's figures contain the change
     truth, estimate = (np.linalg.inv(poses[0]) @ poses for poses in (truth, estimate))
     x, y = estimate[:, :3, 3], truth[:, :3, 3]                                # (N, 3) positions
     moved, scale = np.eye(4), 1.0

@@ -264,11 +264,12 @@ def draw_prediction(predictor: Predictor, item: dict,
     Returns:
         (H, W, 3) uint8 images by their labels.
     """
-    model, camera = predictor.model, predictor.training_camera
+    model, training_camera = predictor.model, predictor.training_camera
     device = next(model.parameters()).device
     inputs = Augment(device, [f for f in frames if f != "s"]).eval()(collate([item]))
     outputs = model(inputs)
-    objective = ReprojectionObjective(frames, [0], camera.min_depth, camera.max_depth,
+    objective = ReprojectionObjective(frames, [0], training_camera.min_depth,
+                                      training_camera.max_depth,
                                       scale_translation=model.pose_model_type == "posecnn")
     _, views = objective(inputs, outputs)
     cells = {"disparity": colorize(outputs["disp", 0][0, 0].cpu().numpy())}

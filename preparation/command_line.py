@@ -29,7 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for add_command in (_add_video, _add_check, _add_kitti):
         add_command(commands)
     opts = parser.parse_args(argv)
-    {"video": _check_video, "check": _check_check, "kitti": _check_kitti}[opts.command](
+    {"video": _check_video, "check": _check_split_flags, "kitti": _check_kitti}[opts.command](
         opts, commands.choices[opts.command])
     return opts
 
@@ -110,7 +110,7 @@ def _add_check(commands: argparse._SubParsersAction) -> None:
     add("--out", default="check.png", help="picture to write (%(default)s)")
 
 
-def _check_check(opts: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+def _check_split_flags(opts: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """End the program if flags of `check` have impossible values."""
     if opts.frame_ids[0] != 0 or len(opts.frame_ids) + opts.use_stereo < 2:
         parser.error(f"--frame_ids is {' '.join(map(str, opts.frame_ids))}; it must start with 0, "
@@ -143,5 +143,6 @@ def _check_kitti(opts: argparse.Namespace, parser: argparse.ArgumentParser) -> N
     """End the program if --odometry contradicts --split; a split of odometry implies --odometry."""
     is_odometry = (opts.split or "").startswith("odom")
     if opts.odometry and opts.split and not is_odometry:
-        parser.error(f"--odometry has nothing of --split {opts.split}; leave one of them out")
+        parser.error(f"--split {opts.split} is not a split of odometry; leave --odometry or "
+                     "--split out")
     opts.odometry = opts.odometry or is_odometry

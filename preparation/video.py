@@ -46,7 +46,7 @@ def prepare_video(opts: Namespace) -> None:
     sources = [[opts.left, opts.right]] if opts.left else [[source] for source in opts.sources]
     footage = [[Footage(source, opts.ext) for source in group] for group in sources]
     if webcams := [view.source for views in footage for view in views if view.is_webcam]:
-        raise DataError(f"{webcams[0]} is a camera, which never ends; record a video first")
+        raise DataError(f"{webcams[0]} is a webcam, whose footage never ends; record a video first")
     sizes = [tuple(next(iter(views[0])).read().shape[1:]) for views in footage]
     if opts.intrinsics is not None and len(set(sizes)) > 1:
         raise DataError("--intrinsics is in pixels of one size, and the inputs have several; "

@@ -48,7 +48,7 @@ class Box:
         base: centre of the bottom face.
         size: (width, height, length).
         yaw: rotation about the vertical axis, in radians from z towards x.
-        paint: pattern: turns the samples of a `Surface` into colours (3, N).
+        paint: function that turns the samples of a `Surface` into colours (3, N).
 
     Attributes:
         low, high: (3,) opposite corners, in the box's own axes.
@@ -202,7 +202,7 @@ def kitti_K(height: int, width: int) -> np.ndarray:
 
 
 def camera_view(pose: np.ndarray, height: int, width: int) -> View:
-    """Return the rays of a camera, SUPERSAMPLING squared per pixel.
+    """Return the rays of a camera: SUPERSAMPLING x SUPERSAMPLING for each pixel.
 
     Args:
         pose: (4, 4) camera to world.

@@ -4,6 +4,7 @@ Each test tries hundreds of inputs; `make faults` tries 20,000.
 """
 import io
 import json
+import re
 import warnings
 import zipfile
 
@@ -24,7 +25,7 @@ from datasets.intrinsics import Intrinsics, parse_intrinsics
 from datasets.splits import parse_line, read_split
 from evaluation.results import parse_results
 from evaluation.trajectory_files import read_five_frame_error, read_times, read_trajectory
-from experiments.lists import read_experiments
+from experiments.lists import check_line, read_experiments
 from kitti_utils import generate_depth_map, load_velodyne_points, read_calib_file, read_poses
 from metrics.trajectory import score_trajectory
 from options import DEPTH, POSE, TRAIN, MonodepthOptions
@@ -142,7 +143,9 @@ def test_errors_of_trajectories(place, content):
 def test_lists_of_experiments(place, content):
     (place / "list.sh").write_bytes(content)
     experiments = tried(read_experiments, place / "list.sh", refusal=(DataError, SystemExit))
-    assert experiments is None or all(experiments.values())
+    for name, line in (experiments or {}).items():
+        assert re.fullmatch(r"\w+", name)
+        assert check_line(line, "list.sh, line 1") == name
 
 
 CAMERAS = [json.dumps(camera._asdict()).encode() for camera in (

@@ -291,5 +291,5 @@ def test_a_broken_file_is_named(tmp_path, content):
 
 def test_other_things_than_depth_maps_are_refused(tmp_path):
     np.savez(tmp_path / "gt_depths.npz", data=object_array([np.zeros(3), np.zeros((2, 2))]))
-    with pytest.raises(DataError, match="other things than depth maps"):
+    with pytest.raises(DataError, match="arrays that are not depth maps"):
         load_gt_depths(tmp_path / "gt_depths.npz")

@@ -270,7 +270,7 @@ def test_a_trajectory_that_does_not_fit_is_named(drive, tmp_path, script, text, 
 
 
 def test_a_wrong_sequence_and_missing_poses_are_named(drive, weights, script):
-    assert "odom_x is no sequence of KITTI odometry" in one_line(
+    assert "odom_x is not a sequence of KITTI odometry" in one_line(
         call(script, drive, weights, "odom_x"), status=1)
     assert "poses/10.txt is missing; extract data_odometry_poses.zip" in one_line(
         call(script, drive, weights, "odom_10"), status=1)

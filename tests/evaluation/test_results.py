@@ -192,7 +192,7 @@ def test_results_of_other_images_are_not_compared(tmp_path, script):
 def test_a_broken_results_json_is_refused(tmp_path, script, content):
     (tmp_path / "results.json").write_bytes(content)
     outcome = script("evaluate_depth", "--compare", *[tmp_path / "results.json"] * 2)
-    assert "is no results.json of a depth evaluation" in one_line(outcome, status=1)
+    assert "is not a results.json of a depth evaluation" in one_line(outcome, status=1)
 
 
 def test_a_missing_results_json_is_named(tmp_path, script):

@@ -14,8 +14,8 @@ from checkpoints.training_camera import TrainingCamera, Unit
 from datasets.footage import Footage
 from layers import disp_to_depth
 from options import MonodepthOptions
-from prediction.footage import write_batches
 from prediction.images import Frame
+from prediction.predict import write_batches
 from prediction.video import VideoFile
 from prediction.write import POINT, FrameWriter, OutputOptions
 from runtime import downloads

@@ -156,7 +156,7 @@ EIGEN = ("--split", "eigen")
     (["nothing"], 2, "invalid choice: 'nothing'"),
     (["kitti"], 2, "required: --data_path"),
     (["kitti", "--data_path", "x", "--odometry", *EIGEN], 2,
-     "--odometry has nothing of --split eigen"),
+     "--split eigen is not a split of odometry"),
     (["kitti", "--data_path", "x", "--split", "eigen_2"], 2,
      "--split eigen_2 is not a split of KITTI; choose one of eigen_zhou, eigen_full, eigen, "),
     (["kitti", "--data_path", "nowhere", *EIGEN], 1, "--data_path nowhere does not exist"),
