@@ -1,14 +1,11 @@
-"""Trajectories: files, chaining, alignment, and errors of known value."""
+"""Trajectories are chained and aligned, and have errors of known value."""
 import numpy as np
 import pytest
 from conftest import SHARED, needs_shared
+from made_trajectories import pose, rotation, straight, wandering
 
 from evaluation.trajectory_files import (
-    kitti_text,
-    quaternions,
-    read_times,
     read_trajectory,
-    tum_text,
 )
 from kitti_utils import read_poses
 from metrics.trajectory import ALIGNMENTS, align_trajectory, chain_motions, score_trajectory
@@ -16,36 +13,6 @@ from runtime.errors import DataError
 
 ESTIMATE = SHARED / "real/odom_estimates/example_0_10.txt"
 TRUTH = SHARED / "real/kitti_odom/poses/10.txt"
-
-
-def rotation(angle, axis):
-    """Return the (3, 3) rotation by `angle` (radians) about `axis`, by Rodrigues' formula."""
-    x, y, z = np.array(axis) / np.linalg.norm(axis)
-    K = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * K + (1 - np.cos(angle)) * K @ K
-
-
-def pose(R, t):
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = R, t
-    return matrix
-
-
-def straight(frames, step=1.0):
-    """Return the poses of a camera that looks and drives ahead, `step` metres per frame."""
-    return np.array([pose(np.eye(3), [0, 0, step * i]) for i in range(frames)])
-
-
-def wandering(frames=400, seed=0):
-    """Return the poses of a car on bends and hills, a few metres per frame."""
-    random = np.random.default_rng(seed)
-    motions = [pose(rotation(0.03 * np.sin(i / 25) + 0.002 * random.normal(), [0.05, 1, 0.02]),
-                    [0.05 * random.normal(), 0.02 * random.normal(), 2 + 0.3 * random.normal()])
-               for i in range(frames - 1)]
-    poses = [pose(rotation(0.7, [1, 2, 3]), [5, -2, 9])]
-    for motion in motions:
-        poses.append(poses[-1] @ motion)
-    return np.array(poses)
 
 
 def similar(poses, scale, R, t):
@@ -243,72 +210,6 @@ def test_ate_and_rpe_equal_the_values_of_evo(alignment, source):
         statistic(metrics.RPE(part.translation_part, 1, unit), "mean"), abs=1e-6)
     assert scores.rpe_deg == pytest.approx(
         statistic(metrics.RPE(part.rotation_angle_deg, 1, unit), "mean"), abs=1e-6)
-
-
-def test_the_kitti_file_is_read_back(tmp_path):
-    poses = wandering(40)
-    path = tmp_path / "kitti.txt"
-    path.write_text(kitti_text(poses))
-    assert [len(line.split()) for line in path.read_text().splitlines()] == [12] * 40
-    frames, found = read_trajectory(path)
-    assert frames.tolist() == list(range(40))
-    np.testing.assert_allclose(found, poses, atol=1e-6)
-    np.testing.assert_array_equal(read_poses(path), found)
-    assert read_trajectory(path, first=7)[0].tolist() == list(range(7, 47))
-
-
-def test_the_tum_file_has_the_same_poses():
-    poses = np.concatenate([wandering(20), [pose(rotation(np.pi, axis), [1, 2, 3]) for axis in (
-        [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, -2, 3])]])
-    times = np.arange(len(poses)) / 10
-    rows = np.array([line.split() for line in tum_text(times, poses).splitlines()], float)
-    np.testing.assert_allclose(rows[:, 0], times)
-    np.testing.assert_allclose(rows[:, 1:4], poses[:, :3, 3], atol=1e-6)
-    x, y, z, w = rows[:, 4:].T
-    turned = np.stack([  # where the quaternion takes the point (1, 0, 0)
-        1 - 2 * (y * y + z * z), 2 * (x * y + z * w), 2 * (x * z - y * w)], 1)
-    np.testing.assert_allclose(turned, poses[:, :3, 0], atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(rows[:, 4:], axis=1), 1, atol=1e-8)
-
-
-def test_quaternions_of_quarter_turns_are_x_y_z_w():
-    half = np.sqrt(0.5)
-    poses = np.array([pose(rotation(np.pi / 2, axis), [0, 0, 0]) for axis in np.eye(3)])
-    np.testing.assert_allclose(quaternions(poses), np.column_stack([half * np.eye(3), [half] * 3]),
-                               atol=1e-12)
-
-
-def test_a_file_of_13_columns_may_leave_out_frames(tmp_path):
-    rows = kitti_text(straight(3)).splitlines()
-    (tmp_path / "x.txt").write_text(f"# frames\n4 {rows[0]}\n5.0 {rows[1]}\n\n9 {rows[2]}\n")
-    frames, poses = read_trajectory(tmp_path / "x.txt")
-    assert frames.tolist() == [4, 5, 9]
-    np.testing.assert_allclose(poses, straight(3))
-
-
-ROW = "1 0 0 0 0 1 0 0 0 0 1 0"
-
-
-@pytest.mark.parametrize(("text", "found"), [
-    ("", "has no poses"), (f"{ROW}\n1 2 3\n", "line 2: found 3 numbers; expected 12"),
-    ("0.1 1 2 3 0 0 0 1\n", "line 1: found 8 numbers"), (f"{ROW}\n0 {ROW}\n", "after lines of 12"),
-    (f"1 {ROW}\n1 {ROW}\n", "line 2: found 1 for a frame after 1"),
-    (f"1.5 {ROW}\n", "found 1.5 for a frame"), (f"-1 {ROW}\n", "found -1 for a frame"),
-    ("a b c\n", "line 1: found 'a b c'"), (f"nan {ROW}\n", "a number that is not below 1e+08"),
-    (ROW.replace("1", "inf"), "a number that is not below 1e+08"),
-    (ROW.replace("1", "2"), "pose 1 is no rotation"), (ROW.replace("1", "0"), "no rotation"),
-    (f"{ROW}\n-1 0 0 0 0 1 0 0 0 0 1 0\n", "pose 2 is no rotation")])
-def test_a_malformed_trajectory_is_named(tmp_path, text, found):
-    (tmp_path / "x.txt").write_text(text)
-    with pytest.raises(DataError, match=r"x\.txt") as error:
-        read_trajectory(tmp_path / "x.txt")
-    assert found in str(error.value)
-
-
-def test_malformed_times_are_named(tmp_path):
-    (tmp_path / "times.txt").write_text("0.0\nnoon\n")
-    with pytest.raises(DataError, match="line 2: found 'noon'; expected seconds"):
-        read_times(tmp_path / "times.txt")
 
 
 def test_a_trajectory_that_never_moves_has_no_scale():
