@@ -162,11 +162,12 @@ class MonodepthOptions:
                  "after more than N different bad samples (%(default)s)")
 
     def _depth_range(self):
-        add = self._group("depth range", "depth at disparity 1 and at disparity 0", TRAIN, DEPTH)
-        for name, usual in (("min", MIN_DEPTH), ("max", MAX_DEPTH)):
+        add = self._group("depth range", "predicted depth, in the network's unit", TRAIN, DEPTH)
+        for name, disp, usual in (("min", 1, MIN_DEPTH), ("max", 0, MAX_DEPTH)):
             from_weights = self.script == DEPTH  # the weights folder stores the range of training
             add(f"--{name}_depth", type=positive(float), default=None if from_weights else usual,
-                help="(the value used in training)" if from_weights else "(%(default)s)")
+                help=f"depth at disparity {disp} "
+                     f"({'the value used in training' if from_weights else '%(default)s'})")
 
     def _ablations(self):
         add = self._group("ablations", "each flag replaces one contribution of the paper", TRAIN)

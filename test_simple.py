@@ -40,7 +40,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--disp_range", nargs=2, type=float, metavar=("DARK", "BRIGHT"),
         help="disparities between 0 and 1 that are painted black and white (default: the range of "
              "each image; for a video, of its first frames)")
-    add("--colormap", default="magma", choices=COLORMAPS, help="of pictures (%(default)s)")
+    add("--colormap", default="magma", choices=COLORMAPS,
+        help="colour map of pictures (%(default)s)")
     scale = parser.add_mutually_exclusive_group()
     scale.add_argument("--scale", type=positive(float), help="factor of the network's depth")
     scale.add_argument("--scale_from", metavar="GT_DEPTHS.npz", help="fit that factor to ground "
