@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -20,7 +20,7 @@ from datasets.splits import check_inside, parse_line, read_split, split_path
 from datasets.stereo_ground_truth import read_depth_of_disparity
 from kitti_utils import generate_depth_map
 from runtime.errors import DataError
-from runtime.files import check_data_path, read_array, write_atomically
+from runtime.files import check_data_path, npy, read_array, write_atomically
 from runtime.signals import leave_interrupts_to_parent
 
 LIST_NAME = "test_files.txt"
@@ -116,10 +116,15 @@ def _export(data_path: str | Path, split: str, lines: list[str], num_workers: in
     loader = DataLoader(_Maps(Path(data_path), lines, split), batch_size=None, num_workers=workers,
                         worker_init_fn=leave_interrupts_to_parent)
     bar = tqdm(loader, desc=f"ground truth of {split}", dynamic_ncols=True)
-    # copies: a tensor from a worker occupies shared memory and a file descriptor
-    maps = {f"depth_{i:06d}": depth.numpy().copy() for i, depth in enumerate(bar)}
-    maps[LINES] = np.array(lines)
-    write_atomically(gt_path(split), lambda file: np.savez_compressed(file, **maps))
+
+    def write(file: BinaryIO) -> None:
+        # as np.savez_compressed, in half the time: each map as it comes, with the fastest level
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for i, depth in enumerate(bar):
+                archive.writestr(f"depth_{i:06d}.npy", npy(depth.numpy()))
+            archive.writestr(f"{LINES}.npy", npy(np.array(lines)))
+
+    write_atomically(gt_path(split), write)
     return gt_path(split)
 
 
