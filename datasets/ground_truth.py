@@ -120,9 +120,13 @@ def _export(data_path: str | Path, split: str, lines: list[str], num_workers: in
     def write(file: BinaryIO) -> None:
         # as np.savez_compressed, in half the time: each map as it comes, with the fastest level
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            def add(name: str, array: np.ndarray) -> None:
+                with archive.open(f"{name}.npy", "w") as entry:  # without the time of writing
+                    entry.write(npy(array))
+
             for i, depth in enumerate(bar):
-                archive.writestr(f"depth_{i:06d}.npy", npy(depth.numpy()))
-            archive.writestr(f"{LINES}.npy", npy(np.array(lines)))
+                add(f"depth_{i:06d}", depth.numpy())
+            add(LINES, np.array(lines))
 
     write_atomically(gt_path(split), write)
     return gt_path(split)
