@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from benchmarks import literal
 from checkpoints.weights import InputFormat, save_weights
-from datasets import FrameCache, KITTIRAWDataset, collate
+from datasets import FrameCache, KITTIRAWDataset, Samples, collate
 from datasets.ground_truth import export_gt_depths
 from datasets.splits import read_split
 from networks import Monodepth2
@@ -54,7 +54,7 @@ def dataset(side: str, folder: Path, flags: Sequence[str] = ()) -> Dataset:
         return literal.LiteralDataset(folder, lines, *SIZE, FRAMES, 4, True,
                                       with_scans="--scans" in flags)
     store = FrameCache(folder / "cache", *SIZE) if "--cache" in flags else None
-    return KITTIRAWDataset(folder, lines, *SIZE, FRAMES, 4, is_train=True, cache=store)
+    return Samples(KITTIRAWDataset(folder, lines, *SIZE, FRAMES, 4, is_train=True, cache=store))
 
 
 def loader(side: str, folder: Path, flags: list[str]) -> Work:

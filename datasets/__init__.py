@@ -10,7 +10,7 @@ from datasets.kitti_dataset import (
     KITTIRAWDataset,
     KITTITestDataset,
 )
-from datasets.mono_dataset import MonoDataset, collate
+from datasets.mono_dataset import MonoDataset, Samples, collate
 from runtime.errors import UsageError
 
 DATASETS = {
@@ -36,4 +36,4 @@ def dataset_class(name: str) -> type[MonoDataset]:
 
 __all__ = ["DATASETS", "Augment", "FolderDataset", "FrameCache", "KITTI2015Dataset", "KITTIDataset",
            "KITTIDepthDataset", "KITTIOdomDataset", "KITTIRAWDataset", "KITTITestDataset",
-           "MonoDataset", "as_float", "collate", "dataset_class"]
+           "MonoDataset", "Samples", "as_float", "collate", "dataset_class"]

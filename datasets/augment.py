@@ -4,9 +4,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from datasets.images import pyramid
+from datasets.images import from_pillow, pyramid, to_pillow
 
 GRAY = (0.2989, 0.587, 0.114)  # luma weights of ITU-R BT.601, rounded as in torchvision
 JITTER = 0.2                   # brightness, contrast, saturation: 0.8 to 1.2
@@ -39,7 +40,8 @@ class Augment(nn.Module):
 
         Args:
             batch: ("color", f, 0) (B, 3, H, W) uint8; ("K", s), ("inv_K", s) (B, 4, 4); optional
-                "stereo_T" (B, 4, 4) and "depth_gt" (B, 1, H', W').
+                "stereo_T" (B, 4, 4) and "depth_gt" (B, 1, H', W'). Or a batch of items, which
+                is only moved to the device.
 
         Returns:
             The same keys, with ("color", f, s) (B, 3, H / 2^s, W / 2^s) float32 in [0, 1], and
@@ -47,6 +49,8 @@ class Augment(nn.Module):
         """
         moved = {key: torch.as_tensor(value).to(self.device, non_blocking=True)
                  for key, value in batch.items()}
+        if ("color_aug", 0, 0) in moved:  # the items of a dataset are inputs already
+            return moved
         if not self.training:  # validation is too rare to be worth another compilation
             return make_inputs(moved, self.frames, self.num_scales, self.pyramids)
         B = len(moved["color", 0, 0])
@@ -176,6 +180,17 @@ def jitter(images: Tensor, amounts: Tensor, order: Tensor) -> Tensor:
     for step in range(3, 6):
         images = blend(images, blends[:, step])
     return images
+
+
+def jitter_image(image: Image.Image, drawn: tuple[Tensor, Tensor]) -> Image.Image:
+    """Jitter one Pillow image.
+
+    Args:
+        image: RGB, of any size.
+        drawn: amounts and order of one sample, from `draw_jitter`.
+    """
+    jittered = jitter(as_float(from_pillow(image))[None, None], *drawn)    # (1, 1, 3, H, W)
+    return to_pillow((255 * jittered[0, 0]).round().byte())
 
 
 def _blend_weights(amounts: Tensor) -> Tensor:

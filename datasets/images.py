@@ -74,6 +74,16 @@ def open_image(source: str | Path | BinaryIO) -> Image.Image:
     return image
 
 
+def pil_loader(path: str | Path) -> Image.Image:
+    """Read an image file with Pillow, as RGB.
+
+    Raises:
+        one of IMAGE_ERRORS: the file is missing, not an image, or too large.
+    """
+    with open_image(path) as image:
+        return image.convert("RGB")
+
+
 def read_image(path: str | Path) -> Tensor:
     """Decode an image file to a (3, H, W) uint8 RGB tensor.
 
@@ -99,6 +109,17 @@ def from_pillow(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
+def to_pillow(image: Tensor) -> Image.Image:
+    """Convert a (3, H, W) uint8 tensor to an RGB Pillow image."""
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+
+
+def resize_pillow(image: Image.Image, size: tuple[int, int],
+                  interp: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
+    """Resize a Pillow image to `size`, (width, height)."""
+    return image.resize(size, interp)
+
+
 def resize(image: Tensor, height: int, width: int, exact: bool = False) -> Tensor:
     """Resize a (3, H, W) uint8 image to (3, height, width).
 
@@ -114,8 +135,7 @@ def resize(image: Tensor, height: int, width: int, exact: bool = False) -> Tenso
     if HAS_LANCZOS and not exact:
         resized = F.interpolate(image[None], (height, width), mode="lanczos", antialias=True)[0]
     else:
-        pillow = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-        resized = from_pillow(pillow.resize((width, height), Image.Resampling.LANCZOS))
+        resized = from_pillow(resize_pillow(to_pillow(image), (width, height)))
     return resized.contiguous()
 
 

@@ -1,8 +1,9 @@
 """Load the target frame, the source frames and the intrinsics that a split line names."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,16 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, default_collate
 
+from datasets.augment import PROBABILITY, as_float, draw_jitter, jitter_image
 from datasets.frame_cache import FrameCache
 from datasets.images import (
     IMAGE_ERRORS,
     Resized,
     from_pillow,
-    open_image,
+    pil_loader,
     read_image,
     resize,
+    resize_pillow,
 )
 from datasets.splits import check_inside, parse_line
 from runtime.errors import DataError, UsageError
@@ -31,10 +34,16 @@ OTHER_EXTENSION = {".jpg": ".png", ".png": ".jpg"}
 
 
 class MonoDataset(Dataset):
-    """Read the frames of a drive as uint8 images.
+    """Read the frames of a drive: `dataset[i]` for any code, `dataset.load(i)` for fast training.
+
+    `dataset[i]` is the item of Monodepth2: float images at all scales, flipped and jittered in
+    training. `load` returns the same frames as uint8; `Augment` flips and jitters whole batches of
+    them on the device.
 
     To add a dataset: inherit, set `K`, implement `get_image_path` (or `get_color`) and, where there
     is ground truth, `check_depth` and `get_depth`; then add the class to `datasets.DATASETS`.
+    train.py reads a class that overrides `preprocess` or `__getitem__` through `dataset[i]`, which
+    is slower.
 
     Args:
         data_path: folder of the data; split lines name folders below it.
@@ -42,21 +51,26 @@ class MonoDataset(Dataset):
         height: height of the returned images, pixels.
         width: width of the returned images, pixels.
         frame_idxs: frames of one item: 0 (the target), offsets in time, "s" (other stereo view).
-        num_scales: number of scales with intrinsics; each scale is half as large as the one before.
-        is_train: skip ground truth, and resize faster with small rounding differences.
+        num_scales: number of scales; each scale is half as large as the one before.
+        is_train: flip and jitter items; `load` skips ground truth, and resizes faster with small
+            rounding differences.
         img_ext: file extension of the images.
-        load_depth: load ground truth where it exists (never for training).
-        cache: store of frames at training size, so that each file is decoded once.
+        load_depth: load ground truth where it exists.
+        cache: store of frames at training size, so that `load` decodes each file once.
 
     Raises:
-        UsageError: `cache` is given, but the class overrides `get_color`; the cache can only notice
-            changes of image files.
+        UsageError: `cache` is given, but the class reads images in a way of its own; the cache can
+            only notice changes of image files.
 
     Attributes:
         K: (4, 4) intrinsics in units of the image's width and height. A principal point of 0.5 is
             the image centre, which a horizontal flip leaves in place.
         baseline: metres between the two cameras of a stereo pair; None if unknown.
         cure: advice at the end of the error for a missing image.
+        loader: reads the RGB Pillow image of a path; a subclass may set its own.
+        interp: Pillow's resampling filter.
+        resize: for each scale, resizes a Pillow image to the size of that scale.
+        to_tensor: converts a Pillow image to a (3, H, W) float32 tensor in [0, 1].
     """
 
     K: np.ndarray
@@ -70,22 +84,34 @@ class MonoDataset(Dataset):
         self.data_path, self.filenames, self.img_ext = data_path, filenames, img_ext
         self.height, self.width, self.num_scales = height, width, num_scales
         self.frame_idxs, self.is_train = frame_idxs, is_train
-        self.load_depth = load_depth and not is_train and self.check_depth()
+        self.loader, self.to_tensor = pil_loader, to_tensor
+        # Faithful: LANCZOS; each scale is made from the one above
+        self.interp = Image.Resampling.LANCZOS
+        self.resize = {s: partial(resize_pillow, size=(width // 2**s, height // 2**s),
+                                  interp=self.interp) for s in range(num_scales)}
+        self.load_depth = load_depth and self.check_depth()
         self.cache = cache
         self._intrinsics_by_folder: dict[str, dict] = {}
-        self.reads_files = type(self).get_color is MonoDataset.get_color
         if cache is not None and not self.reads_files:
             raise UsageError(f"--cache_dir stores image files, but {type(self).__name__} has a "
                              "get_color of its own; leave --cache_dir out")
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether an image is the file at `get_image_path`, read as usual."""
+        return type(self).get_color is MonoDataset.get_color and self.loader is pil_loader
 
     def __len__(self) -> int:
         return len(self.filenames)
 
     def __getitem__(self, index: int) -> dict:
-        """Return one item.
+        """Return one item for the networks and the objective.
+
+        In training, half of the items are mirrored, and half are jittered, all frames alike.
 
         Returns:
-            ("color", f, 0): (3, height, width) uint8; `Augment` makes the smaller scales.
+            ("color", f, s): (3, height / 2^s, width / 2^s) float32 in [0, 1].
+            ("color_aug", f, s): the same, jittered.
             ("K", s), ("inv_K", s): (4, 4) float32, in pixels of scale s.
             "stereo_T": (4, 4) float32, if "s" is among the frames.
             "depth_gt": (1, H, W) float32 metres, 0 = unknown, if `load_depth`.
@@ -93,10 +119,83 @@ class MonoDataset(Dataset):
         Raises:
             DataError: a file is missing or broken; names the file and the split line.
         """
+        # Faithful: one draw for all frames of an item
+        do_flip = self.is_train and bool(torch.rand(()) < PROBABILITY)
+        color_aug = partial(jitter_image, drawn=draw_jitter(1)) if self.is_train else _unchanged
+        with self._split_line(index) as (folder, frame, side):
+            inputs = self._scaled_intrinsics(folder, do_flip)
+            if "s" in self.frame_idxs:
+                inputs["stereo_T"] = stereo_pose(side, do_flip)
+            for f in self.frame_idxs:
+                place = folder, *_index_and_side(f, frame, side)
+                with self._named_errors(*place, f):
+                    inputs["color", f, -1] = self.get_color(*place, do_flip)
+            self._check_sizes(folder, frame, side, {f: inputs["color", f, -1].size[::-1]
+                                                    for f in self.frame_idxs})
+            self.preprocess(inputs, color_aug)
+            if self.load_depth:
+                inputs["depth_gt"] = self._read_depth(folder, frame, side, do_flip)
+        return {key: value for key, value in inputs.items() if not isinstance(value, Image.Image)}
+
+    def preprocess(self, inputs: dict, color_aug: Callable[[Image.Image], Image.Image]) -> None:
+        """Add the tensors of every frame and scale to `inputs`.
+
+        Args:
+            inputs: ("color", f, -1), the Pillow image of each frame. ("color", f, s) and
+                ("color_aug", f, s), (3, height / 2^s, width / 2^s) float32 in [0, 1], are added.
+            color_aug: jitters a Pillow image.
+        """
+        for f in self.frame_idxs:
+            image = inputs["color", f, -1]
+            for s in range(self.num_scales):
+                image = self.resize[s](image)
+                inputs["color", f, s] = self.to_tensor(image)
+                inputs["color_aug", f, s] = self.to_tensor(color_aug(image))
+
+    def load(self, index: int) -> dict:
+        """Return one sample for `Augment`: images at full scale only, neither flipped nor jittered.
+
+        Returns:
+            ("color", f, 0): (3, height, width) uint8.
+            ("K", s), ("inv_K", s), "stereo_T": as in an item; read-only.
+            "depth_gt": as in an item, but never in training.
+
+        Raises:
+            DataError: a file is missing or broken; names the file and the split line.
+        """
+        with self._split_line(index) as (folder, frame, side):
+            if folder not in self._intrinsics_by_folder:
+                self._intrinsics_by_folder[folder] = self._scaled_intrinsics(folder)
+            sample = dict(self._intrinsics_by_folder[folder])
+            if "s" in self.frame_idxs:
+                sample["stereo_T"] = stereo_pose(side)
+            frames = {f: self._read_frame(folder, *_index_and_side(f, frame, side), f)
+                      for f in self.frame_idxs}
+            self._check_sizes(folder, frame, side,
+                              {f: found.original_size for f, found in frames.items()})
+            for f, (image, _) in frames.items():
+                sample["color", f, 0] = image
+            if self.load_depth and not self.is_train:
+                sample["depth_gt"] = self._read_depth(folder, frame, side)
+        return sample
+
+    def read(self, index: int) -> dict:
+        """Return what training reads: `load(index)`, or the item of a class with items of its own.
+
+        A class has items of its own if it overrides `preprocess` or `__getitem__`.
+        """
+        own = type(self)
+        if own.__getitem__ is MonoDataset.__getitem__ and own.preprocess is MonoDataset.preprocess:
+            return self.load(index)
+        return self[index]
+
+    @contextmanager
+    def _split_line(self, index: int) -> Iterator[tuple[str, int, str | None]]:
+        """Parse a split line, and name that line in the errors of what is read for it."""
         line = self.filenames[index]
-        folder, frame, side = parse_line(line)
+        parsed = parse_line(line)
         try:
-            return self._load(folder, frame, side)
+            yield parsed
         except DataError as error:
             where = getattr(line, "where", "") or f"split line {line!r}"
             raise DataError(f"{error} ({where})") from None
@@ -121,21 +220,6 @@ class MonoDataset(Dataset):
                     return other
         return self.img_ext
 
-    def _load(self, folder: str, frame: int, side: str | None) -> dict:
-        """Return the item of a parsed split line; the keys are those of `__getitem__`."""
-        item = dict(self._scaled_intrinsics(folder))
-        frames = {f: self._read_frame(folder, *_index_and_side(f, frame, side), f)
-                  for f in self.frame_idxs}
-        self._check_sizes(folder, frame, side, frames)
-        for f, (image, _) in frames.items():
-            item["color", f, 0] = image
-        if "s" in self.frame_idxs:
-            item["stereo_T"] = stereo_pose(side)
-        if self.load_depth:
-            depth = self.get_depth(folder, frame, side, False)
-            item["depth_gt"] = torch.from_numpy(depth.astype(np.float32))[None]
-        return item
-
     def _read_frame(self, folder: str, frame: int, side: str | None, f: int | str) -> Resized:
         """Decode and resize one frame.
 
@@ -148,12 +232,19 @@ class MonoDataset(Dataset):
         Raises:
             DataError: the image is missing or cannot be decoded.
         """
-        try:
+        with self._named_errors(folder, frame, side, f):
             if not self.reads_files:
-                return self._resize(from_pillow(self.get_color(folder, frame, side, False)))
+                return self._resized(from_pillow(self.get_color(folder, frame, side, False)))
             path = self.get_image_path(folder, frame, side)
             check_inside(path, self.data_path)
             return self.cache.read(path, self._decode) if self.cache else self._decode(path)
+
+    @contextmanager
+    def _named_errors(self, folder: str, frame: int, side: str | None,
+                      f: int | str) -> Iterator[None]:
+        """Raise a DataError that names the image of frame `f` if reading that image fails."""
+        try:
+            yield
         except FileNotFoundError as error:
             path = Path(error.filename or self.get_image_path(folder, frame, side))
             raise DataError(f"{path} is missing; {self._missing_cure(path, frame, f)}") from None
@@ -161,6 +252,12 @@ class MonoDataset(Dataset):
             path = self.get_image_path(folder, frame, side)
             raise DataError(f"{path} cannot be read as an image: {error}; extract or convert it "
                             "again") from None
+
+    def _read_depth(self, folder: str, frame: int, side: str | None,
+                    do_flip: bool = False) -> torch.Tensor:
+        """Return the (1, H, W) float32 ground truth of a frame, metres, 0 = unknown."""
+        depth = self.get_depth(folder, frame, side, do_flip)
+        return torch.from_numpy(np.ascontiguousarray(depth, np.float32))[None]
 
     def _missing_cure(self, path: Path, frame: int, f: int | str) -> str:
         """Return what to do about the missing image of frame `f` of a sample."""
@@ -175,12 +272,12 @@ class MonoDataset(Dataset):
         return self.cure
 
     def _check_sizes(self, folder: str, frame: int, side: str | None,
-                     frames: dict[int | str, Resized]) -> None:
+                     sizes: dict[int | str, tuple[int, int]]) -> None:
         """Raise a DataError if an image has another size than its intrinsics, or than frame 0."""
         expected, reference = self.get_image_size(folder), "its intrinsics are for"
         if expected is None:
-            expected, reference = frames[0].original_size, "frame 0 of its sample has"
-        for f, (_, size) in frames.items():
+            expected, reference = sizes[0], "frame 0 of its sample has"
+        for f, size in sizes.items():
             if size != expected:
                 path = self.get_image_path(folder, *_index_and_side(f, frame, side))
                 raise DataError(f"{path} has {size[1]}x{size[0]} pixels, {reference} "
@@ -188,25 +285,25 @@ class MonoDataset(Dataset):
                                 "frames of one size together")
 
     def _decode(self, path: str | Path) -> Resized:
-        return self._resize(read_image(path))
+        return self._resized(read_image(path))
 
-    def _resize(self, image: torch.Tensor) -> Resized:
+    def _resized(self, image: torch.Tensor) -> Resized:
         resized = resize(image, self.height, self.width, exact=not self.is_train)
         return Resized(resized, tuple(image.shape[1:]))
 
-    def _scaled_intrinsics(self, folder: str) -> dict[tuple[str, int], torch.Tensor]:
+    def _scaled_intrinsics(self, folder: str, do_flip: bool = False) -> dict:
         """Return ("K", s) and ("inv_K", s) of a folder's camera, (4, 4) in pixels of scale s."""
-        if folder in self._intrinsics_by_folder:
-            return self._intrinsics_by_folder[folder]
+        normalised = self.get_intrinsics(folder).astype(np.float32)
+        if do_flip:
+            normalised[0, 2] = 1 - normalised[0, 2]
         matrices = {}
         for s in range(self.num_scales):
             # Faithful: one normalised K for every drive, times the size of each scale
-            K = self.get_intrinsics(folder).astype(np.float32)
+            K = normalised.copy()
             K[0] *= self.width // 2**s
             K[1] *= self.height // 2**s
             matrices["K", s] = torch.from_numpy(K)
             matrices["inv_K", s] = torch.from_numpy(np.linalg.pinv(K))
-        self._intrinsics_by_folder[folder] = matrices
         return matrices
 
     def get_intrinsics(self, folder: str) -> np.ndarray:
@@ -219,9 +316,8 @@ class MonoDataset(Dataset):
 
     def get_color(self, folder: str, frame_index: int, side: str | None,
                   do_flip: bool) -> Image.Image:
-        """Return an RGB frame, mirrored if `do_flip` (always False here: `Augment` flips)."""
-        with open_image(self.get_image_path(folder, frame_index, side)) as image:
-            color = image.convert("RGB")
+        """Return an RGB frame, mirrored if `do_flip`; `load` asks for frames as they are."""
+        color = self.loader(self.get_image_path(folder, frame_index, side))
         return color.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if do_flip else color
 
     def get_image_path(self, folder: str, frame_index: int, side: str | None) -> str:
@@ -234,8 +330,38 @@ class MonoDataset(Dataset):
 
     def get_depth(self, folder: str, frame_index: int, side: str | None,
                   do_flip: bool) -> np.ndarray:
-        """Return the (H, W) ground truth depth of a frame, in metres; 0 = unknown."""
+        """Return the (H, W) depth of a frame, metres, 0 = unknown, mirrored if `do_flip`."""
         raise NotImplementedError
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """Convert an RGB Pillow image to a (3, H, W) float32 tensor in [0, 1]."""
+    return as_float(from_pillow(image))
+
+
+def _unchanged(image: Image.Image) -> Image.Image:
+    """Return an image without jitter."""
+    return image
+
+
+class Samples(Dataset):
+    """Read what training reads of a dataset, for a `DataLoader`: `dataset.read` at some indices.
+
+    Args:
+        dataset: source of the samples.
+        indices: indices of the samples, in order; None: all of them.
+    """
+
+    def __init__(self, dataset: MonoDataset, indices: Sequence[int] | None = None):
+        self.dataset = dataset
+        self.indices = range(len(dataset)) if indices is None else indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> dict:
+        """Return a sample; the keys are those of `MonoDataset.load`."""
+        return self.dataset.read(self.indices[index])
 
 
 def _index_and_side(f: int | str, frame: int, side: str | None) -> tuple[int, str | None]:
@@ -262,9 +388,15 @@ def collate(items: Sequence[dict]) -> dict:
     return batch
 
 
-def stereo_pose(side: str) -> torch.Tensor:
-    """Return the (4, 4) pose from the camera on `side` to the other camera of the stereo pair."""
-    # Faithful: a nominal baseline of 0.1; from left to right, points move to the left
+def stereo_pose(side: str, do_flip: bool = False) -> torch.Tensor:
+    """Return the (4, 4) pose from the camera on `side` to the other camera of the stereo pair.
+
+    Args:
+        side: side of the target image.
+        do_flip: the images are mirrored.
+    """
+    # Faithful: a nominal baseline of 0.1; from left to right, points move to the left, and in
+    # mirrored images to the right
     T = torch.eye(4)
-    T[0, 3] = -NOMINAL_BASELINE if side in LEFT_SIDES else NOMINAL_BASELINE
+    T[0, 3] = -NOMINAL_BASELINE if (side in LEFT_SIDES) != do_flip else NOMINAL_BASELINE
     return T

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datasets import MonoDataset, dataset_class
+from datasets import MonoDataset, Samples, dataset_class
 from datasets.ground_truth import LIST_NAME, GroundTruth, load_ground_truth
 from datasets.splits import SplitLine, read_split, split_path
 from runtime.distributed import World
@@ -36,7 +36,7 @@ class TestSet(NamedTuple):
         Raises:
             DataError: the file is missing or broken; names the file and its split line.
         """
-        return self.dataset(height, width)[index]["color", 0, 0].permute(1, 2, 0).numpy()
+        return self.dataset(height, width).load(index)["color", 0, 0].permute(1, 2, 0).numpy()
 
 
 def is_benchmark(opts: Namespace) -> bool:
@@ -75,7 +75,7 @@ def read_test_set(opts: Namespace, with_truth: bool) -> TestSet:
 
 def load_batches(dataset: MonoDataset, opts: Namespace, world: World) -> Iterable[dict]:
     """Load this process's share of a dataset in batches, with a progress bar."""
-    own = Subset(dataset, world.shard(len(dataset)))
+    own = Samples(dataset, world.shard(len(dataset)))
     loader = DataLoader(own, opts.batch_size, num_workers=min(opts.num_workers, len(own)),
                         pin_memory=world.device.type == "cuda",
                         worker_init_fn=leave_interrupts_to_parent)

@@ -100,7 +100,7 @@ class SampleReader(Dataset):
     def __getitem__(self, index: int) -> SampleReading:
         """Read one sample; measure its motion if `index` is among those to measure."""
         try:
-            item = self.dataset[index]
+            item = self.dataset.load(index)
         except DataError as error:
             return SampleReading(index, str(error))
         if index not in self.measured:
@@ -217,7 +217,7 @@ def draw_samples(dataset: MonoDataset, faults: dict[int, str],
     readable = [i for i in range(len(dataset)) if i not in faults]
     strips = []
     for index in (readable[i] for i in evenly_spaced(len(readable), DRAWN_SAMPLES)):
-        item = dataset[index]
+        item = dataset.load(index)
         images = {f: item["color", f, 0] for f in dataset.frame_idxs}
         cells = {f"frame {f}": image.permute(1, 2, 0).numpy() for f, image in images.items()}
         cells |= {f"|0 - {f}|": difference(images[0], images[f]) for f in dataset.frame_idxs[1:]}

@@ -247,8 +247,10 @@ def test_images(place, content):
     folder = place / "drive/image_02/data"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "0000000000.jpg").write_bytes(content)
-    item = tried(KITTIRAWDataset(place, ["drive 0 l"], 64, 96, [0], 1).__getitem__, 0)
-    assert item is None or item["color", 0, 0].shape == (3, 64, 96)
+    dataset = KITTIRAWDataset(place, ["drive 0 l"], 64, 96, [0], 1)
+    for read in (dataset.load, dataset.__getitem__):
+        item = tried(read, 0)
+        assert item is None or item["color", 0, 0].shape == (3, 64, 96)
 
 
 def state_file(state, **how):

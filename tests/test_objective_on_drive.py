@@ -44,7 +44,7 @@ def true_outputs(street, frame, side, sources):
 def batch_of(folder, frame, side, frames):
     dataset = KITTIRAWDataset(folder, [f"{TRAIN} {frame} {side}"], HEIGHT, WIDTH, frames, 1,
                               is_train=True)
-    batch = {key: value[None] for key, value in dataset[0].items()}
+    batch = {key: value[None] for key, value in dataset.load(0).items()}
     return Augment("cpu", [0]).eval()(batch)
 
 

@@ -96,7 +96,7 @@ def test_a_compiled_run_says_so_and_trains_on_the_same_inputs(drive, tmp_path, c
     flags = "--frame_ids", 0, 1, "--scales", 0, "--log_dir", tmp_path
     inputs = []
     for run in (trainer(drive, *flags), trainer(drive, *flags, "--compile")):
-        batch = collate([run.train_loader.dataset[i] for i in range(2)])
+        batch = collate([run.train_loader.dataset.load(i) for i in range(2)])
         torch.manual_seed(1)
         inputs.append(run.augment.train()(batch))
     assert capsys.readouterr().out.count("compiling: the first step takes a minute or two") == 1

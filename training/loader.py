@@ -192,7 +192,7 @@ class _SeededSamples(Dataset):
         faults = []
         for candidate in islice(_nearest_first(index, len(self)), self.max_bad + 1):
             try:
-                sample = self.dataset[candidate]
+                sample = self.dataset.read(candidate)
             except DataError as error:
                 faults.append(str(error))
             else:

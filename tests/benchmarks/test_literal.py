@@ -127,7 +127,7 @@ def assert_items_agree(data_path, lines, height, width, ext, is_train):
     plain = literal.LiteralDataset(data_path, lines, height, width, FRAMES, 4, False, ext)
     fast = KITTIRAWDataset(data_path, lines, height, width, FRAMES, 4, is_train, img_ext=ext)
     for i in range(len(lines)):
-        item = dict(fast[i])
+        item = dict(fast.load(i))
         colors = [key for key in item if key[0] == "color"]
         assert {("color", f, 0) for f in FRAMES} <= set(colors)
         assert {item[key].dtype for key in colors} == {torch.uint8}
@@ -136,6 +136,9 @@ def assert_items_agree(data_path, lines, height, width, ext, is_train):
         rest = {key for key in plain[i] if not key[0].startswith("color")}
         rest -= {"depth_gt"} if is_train else set()
         assert rest == set(item) - set(colors)
+        if not is_train:
+            assert fast[i].keys() == plain[i].keys()
+            assert_equal_but_for_rounding(fast[i], plain[i])
 
 
 @pytest.mark.parametrize("is_train", [True, False])

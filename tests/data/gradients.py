@@ -36,7 +36,7 @@ def gradients(flags):
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
     dataset, size = trainer.train_loader.dataset, trainer.opts.batch_size
-    batches = [[dataset[start + i] for i in range(size)]
+    batches = [[dataset.load(start + i) for i in range(size)]
                for start in range(0, trainer.world.size * trainer.opts.accumulate * size, size)]
     trainer.train_loader = [collate(batches[i]) for i in trainer.world.shard(len(batches))]
     trainer.augment.register_forward_hook(

@@ -41,7 +41,7 @@ def test_items_equal_the_published_ones(item):
     published = np.load(SHARED / "parity" / "items.npz")
     dataset = KITTIRAWDataset(RAW, [f"{DRIVE} 2 l", f"{DRIVE} 3 r"], 192, 640, [0, -1, 1, "s"], 4,
                               img_ext=".png")
-    inputs = Augment("cpu", [0], num_scales=4).eval()(collate([dataset[item]]))
+    inputs = Augment("cpu", [0], num_scales=4).eval()(collate([dataset.load(item)]))
     found = {"/".join(map(str, key)) if isinstance(key, tuple) else key: value[0].numpy()
              for key, value in inputs.items() if key[0] != "color_aug"}
     assert {f"{item}/{key}" for key in found} == {k for k in published if k.startswith(f"{item}/")}
@@ -60,7 +60,7 @@ def test_items_equal_the_published_ones(item):
 @needs_shared
 def test_training_items_equal_the_published_ones_to_1_of_255():
     items = [KITTIRAWDataset(RAW, [f"{DRIVE} 2 l"], 192, 640, [0, -1, 1, "s"], 4, is_train,
-                             img_ext=".png")[0] for is_train in (False, True)]
+                             img_ext=".png").load(0) for is_train in (False, True)]
     exact, fast = (Augment("cpu", [0], num_scales=4).eval()(collate([item])) for item in items)
     for key in fast:
         if key[0] == "color":
@@ -91,10 +91,10 @@ def test_depth_maps_equal_the_published_ones(name):
 def test_odometry_and_depth_layouts_are_read():
     odom = KITTIOdomDataset(SHARED / "real/kitti_odom", ["6 1 l"], 64, 96, [0, -1, 1, "s"], 1,
                             img_ext=".png")
-    assert odom[0]["color", "s", 0].shape == (3, 64, 96)
-    assert "depth_gt" not in odom[0]
+    assert odom.load(0)["color", "s", 0].shape == (3, 64, 96)
+    assert "depth_gt" not in odom.load(0)
     depth = KITTIDepthDataset(RAW, [f"{DRIVE} 5 l"], 64, 96, [0], 1, img_ext=".png")
-    gt = depth[0]["depth_gt"]
+    gt = depth.load(0)["depth_gt"]
     assert gt.shape == (1, 375, 1242)
     assert 3 < gt[gt > 0].min() < gt.max() < 90
 
@@ -136,7 +136,7 @@ def raw(tmp_path, lines=("drive 1 l",), frames=(0, -1, 1), ext=".jpg"):
 
 def test_only_images_that_are_read_get_a_pyramid(tmp_path):
     write_images(tmp_path, [f"{i:010d}.jpg" for i in range(3)])
-    item = raw(tmp_path)[0]
+    item = raw(tmp_path).load(0)
     colors = {key for key in item if key[0] == "color"}
     assert colors == {("color", 0, 0), ("color", -1, 0), ("color", 1, 0)}
     assert {item[key].dtype for key in colors} == {torch.uint8}
@@ -153,7 +153,7 @@ def test_only_images_that_are_read_get_a_pyramid(tmp_path):
 def test_intrinsics_are_the_normalised_k_times_the_size_of_each_scale(tmp_path):
     # Faithful 5
     write_images(tmp_path, [f"{i:010d}.jpg" for i in range(3)])
-    item = raw(tmp_path)[0]
+    item = raw(tmp_path).load(0)
     for s in range(4):
         width, height = 96 >> s, 64 >> s
         expected = [[0.58 * width, 0, 0.5 * width, 0], [0, 1.92 * height, 0.5 * height, 0],
@@ -169,8 +169,8 @@ def test_the_side_sets_the_sign_of_the_nominal_baseline(tmp_path):
         folder.mkdir(parents=True)
         Image.new("RGB", (96, 64)).save(folder / "0000000000.jpg")
     dataset = raw(tmp_path, ["drive 0 l", "drive 0 r"], (0, "s"))
-    assert dataset[0]["stereo_T"][0, 3].item() == pytest.approx(-0.1)
-    assert dataset[1]["stereo_T"][0, 3].item() == pytest.approx(0.1)
+    assert dataset.load(0)["stereo_T"][0, 3].item() == pytest.approx(-0.1)
+    assert dataset.load(1)["stereo_T"][0, 3].item() == pytest.approx(0.1)
 
 
 def test_a_custom_dataset_needs_only_k_and_image_paths(tmp_path):
@@ -182,7 +182,7 @@ def test_a_custom_dataset_needs_only_k_and_image_paths(tmp_path):
 
     (tmp_path / "clip").mkdir()
     Image.new("RGB", (200, 100), (10, 200, 30)).save(tmp_path / "clip" / "7.png")
-    item = Mine(tmp_path, ["clip 7"], 64, 96, [0], 2, img_ext=".png")[0]
+    item = Mine(tmp_path, ["clip 7"], 64, 96, [0], 2, img_ext=".png").load(0)
     assert item["color", 0, 0][:, 5, 5].tolist() == [10, 200, 30]
     assert item["K", 1][0, 0] == 48
     assert item["K", 1].dtype == torch.float32
@@ -193,7 +193,7 @@ def test_a_dataset_may_override_get_color():
         def get_color(self, folder, frame_index, side, do_flip):
             return Image.new("RGB", (10, 10), (frame_index, 0, 0))
 
-    item = Mine("nowhere", ["drive 7 l"], 32, 32, [0, 1], 1, is_train=True)[0]
+    item = Mine("nowhere", ["drive 7 l"], 32, 32, [0, 1], 1, is_train=True).load(0)
     assert item["color", 0, 0][0, 0, 0] == 7
     assert item["color", 1, 0][0, 0, 0] == 8
 
@@ -202,7 +202,7 @@ def test_kittis_test_images_are_single_pngs(tmp_path):
     (tmp_path / "image").mkdir()
     Image.new("RGB", (96, 64)).save(tmp_path / "image" / "0000000003.png")
     dataset = KITTITestDataset(tmp_path, ["image 3"], 64, 96, [0], 1)
-    assert dataset[0]["color", 0, 0].shape == (3, 64, 96)
+    assert dataset.load(0)["color", 0, 0].shape == (3, 64, 96)
     assert DATASETS["kitti_test"] is KITTITestDataset
 
 
@@ -211,7 +211,7 @@ def test_a_missing_image_is_named_with_its_split_line(tmp_path):
     split = tmp_path / "train_files.txt"
     split.write_text("# mine\ndrive l: 0\ndrive 1 l\n")
     with pytest.raises(DataError) as caught:
-        raw(tmp_path, [read_split(split)[1]])[0]
+        raw(tmp_path, [read_split(split)[1]]).load(0)
     message = str(caught.value)
     assert str(folder / "0000000002.jpg") in message
     assert "line 3" in message
@@ -226,19 +226,19 @@ def test_a_missing_image_is_named_with_its_split_line(tmp_path):
 def test_a_missing_image_is_named_with_its_archive(
         tmp_path, dataset, line, path, archive):
     with pytest.raises(DataError, match=rf"^{tmp_path}/{path}.* is missing; extract {archive}"):
-        DATASETS[dataset](tmp_path, [line], 64, 96, [0], 1)[0]
+        DATASETS[dataset](tmp_path, [line], 64, 96, [0], 1).load(0)
 
 
 def test_a_split_line_without_a_side_is_named(tmp_path):
     write_images(tmp_path, ["0000000001.jpg"])
     with pytest.raises(DataError, match=r"the side is missing.*split line 'drive 1'"):
-        raw(tmp_path, ["drive 1"], (0,))[0]
+        raw(tmp_path, ["drive 1"], (0,)).load(0)
 
 
 def test_stereo_needs_sides_in_the_split_lines(tmp_path):
     write_images(tmp_path, ["0000000001.jpg"])
     with pytest.raises(DataError, match="the side is missing"):
-        raw(tmp_path, ["drive 1"], (0, "s"))[0]
+        raw(tmp_path, ["drive 1"], (0, "s")).load(0)
 
 
 def test_a_broken_scan_is_named_with_its_split_line(tmp_path):
@@ -251,13 +251,13 @@ def test_a_broken_scan_is_named_with_its_split_line(tmp_path):
     (tmp_path / "calib_velo_to_cam.txt").write_text(f"R:{' 1' * 9}\nT: 0 0 0\n")
     dataset = KITTIRAWDataset(tmp_path, ["drive 1 l"], 64, 96, [0], 1)
     with pytest.raises(DataError, match=r"0000000001\.bin has 2 bytes.*'drive 1 l'"):
-        dataset[0]
+        dataset.load(0)
 
 
 def test_png_images_without_the_flag_png_name_the_flag(tmp_path):
     write_images(tmp_path, [f"{i:010d}.png" for i in range(3)])
     with pytest.raises(DataError, match="pass --png"):
-        raw(tmp_path)[0]
+        raw(tmp_path).load(0)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0broken"])
@@ -265,7 +265,7 @@ def test_a_broken_image_is_named(tmp_path, content):
     folder = write_images(tmp_path, [f"{i:010d}.jpg" for i in range(3)])
     (folder / "0000000002.jpg").write_bytes(content)
     with pytest.raises(DataError, match=r"0000000002\.jpg.*cannot be read as an image"):
-        raw(tmp_path)[0]
+        raw(tmp_path).load(0)
 
 
 def test_a_truncated_image_is_named(tmp_path):
@@ -273,7 +273,7 @@ def test_a_truncated_image_is_named(tmp_path):
     path = folder / "0000000000.jpg"
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(DataError, match=r"0000000000\.jpg.*truncated"):
-        raw(tmp_path)[0]
+        raw(tmp_path).load(0)
 
 
 def test_an_error_in_a_worker_is_one_line(tmp_path):
@@ -348,7 +348,7 @@ def test_frames_of_different_sizes_in_a_sample_are_named(tmp_path):
                                   cache=cache)
         for _ in range(2):  # from the cache too
             with pytest.raises(DataError, match=r"02\.jpg has 50x40 pixels, frame 0 of its sample"):
-                dataset[0]
+                dataset.load(0)
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path):
@@ -356,7 +356,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path):
     Image.new("1", (8001, 8000)).save(folder / "0000000000.png")
     dataset = KITTIRAWDataset(tmp_path, ["drive 0 l"], 64, 96, [0], 1, img_ext=".png")
     with pytest.raises(DataError, match="8001x8000 pixels are more than the 64,000,000 that an"):
-        dataset[0]
+        dataset.load(0)
     with pytest.raises(DataError, match="8001x8000 pixels are more"):
         read_depth_png(folder / "0000000000.png")
 
@@ -370,9 +370,9 @@ def test_a_link_out_of_the_data_path_is_refused_with_the_line(tmp_path, level):
     (tmp_path / "files.txt").write_text("# a list\ndrive 0 l\n")
     dataset = KITTIRAWDataset(tmp_path / "data", read_split(tmp_path / "files.txt"), 64, 96, [0], 1)
     with pytest.raises(DataError, match=r"is a link to .*elsewhere.*files\.txt, line 2"):
-        dataset[0]
+        dataset.load(0)
     (tmp_path / "inside").symlink_to(tmp_path / "elsewhere")  # the data path itself may be one
-    assert KITTIRAWDataset(tmp_path / "inside", ["drive 0 l"], 64, 96, [0], 1)[0]
+    assert KITTIRAWDataset(tmp_path / "inside", ["drive 0 l"], 64, 96, [0], 1).load(0)
     scan = tmp_path / "elsewhere/drive/velodyne_points/data/0000000000.bin"
     scan.parent.mkdir(parents=True)
     scan.write_bytes(bytes(16))
@@ -389,14 +389,14 @@ def test_an_image_without_read_permission_is_named(tmp_path):
     folder = write_images(tmp_path, ["0000000000.jpg"])
     (folder / "0000000000.jpg").chmod(0)
     with pytest.raises(DataError, match=r"0000000000\.jpg cannot be read as an image: .*ermission"):
-        raw(tmp_path, ["drive 0 l"], (0,))[0]
+        raw(tmp_path, ["drive 0 l"], (0,)).load(0)
 
 
 def test_a_folder_in_the_place_of_an_image_is_named(tmp_path):
     folder = write_images(tmp_path, ["0000000001.jpg"])
     (folder / "0000000000.jpg").mkdir()
     with pytest.raises(DataError, match=r"0000000000\.jpg cannot be read as an image: .*directory"):
-        raw(tmp_path, ["drive 0 l"], (0,))[0]
+        raw(tmp_path, ["drive 0 l"], (0,)).load(0)
 
 
 def test_poses_are_read_as_matrices(tmp_path):

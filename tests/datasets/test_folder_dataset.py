@@ -51,14 +51,14 @@ def dataset(path, lines, frames=(0, -1, 1), **kwargs):
 
 
 def test_the_number_at_the_end_of_a_name_is_the_frame_index(footage):
-    item = dataset(footage, ["walk 8"])[0]
+    item = dataset(footage, ["walk 8"]).load(0)
     with Image.open(footage / "walk/frame_0007.png") as image:
         resized = np.asarray(image.resize((96, 64), Image.Resampling.LANCZOS))
     np.testing.assert_array_equal(item["color", -1, 0].permute(1, 2, 0), resized)
 
 
 def test_intrinsics_are_scaled_to_the_size_of_each_scale(footage):
-    item = dataset(footage, ["walk 8"])[0]
+    item = dataset(footage, ["walk 8"]).load(0)
     # the middle of a pixel is half a pixel from its edge, at which an image begins
     expected = [[150 * 96 / 200, 0, 90.5 * 96 / 200], [0, 140 * 64 / 100, 50.5 * 64 / 100]]
     np.testing.assert_allclose(item["K", 0][:2, :3], expected, rtol=1e-6)
@@ -67,7 +67,7 @@ def test_intrinsics_are_scaled_to_the_size_of_each_scale(footage):
 
 def test_sequences_have_their_own_intrinsics_and_a_flip_mirrors_them(footage):
     both = dataset(footage, ["walk 8", "ride 1 l"], (0,))
-    batch = collate([both[0], both[1]])
+    batch = collate([both.load(0), both.load(1)])
     assert batch["K", 0][0, 0, 2] != batch["K", 0][1, 0, 2]
     augment = Augment("cpu", [0]).train()
     seen = set()
@@ -87,29 +87,29 @@ def test_missing_intrinsics_are_named_with_the_expected_fields(footage):
     (footage / "walk/intrinsics.json").unlink()
     with pytest.raises(DataError, match=r"intrinsics.json is missing, also in the folders above; "
                                         r"expected \{\"fx\": 721.5"):
-        dataset(footage, ["walk 8"])[0]
+        dataset(footage, ["walk 8"]).load(0)
 
 
 def test_an_image_must_have_the_size_of_its_intrinsics(footage):
     Image.new("RGB", (100, 50)).save(footage / "walk/0008.JPG", "JPEG")
     with pytest.raises(DataError, match=r"0008\.JPG has 100x50 pixels, its intrinsics are for 200"):
-        dataset(footage, ["walk 8"])[0]
+        dataset(footage, ["walk 8"]).load(0)
 
 
 def test_two_images_with_the_same_number_are_an_error(footage):
     Image.new("RGB", (200, 100)).save(footage / "walk/8.png")
     with pytest.raises(DataError, match=r"8\.png and .*0008\.JPG are both frame 8"):
-        dataset(footage, ["walk 8"])[0]
+        dataset(footage, ["walk 8"]).load(0)
 
 
 def test_a_missing_frame_is_named(footage):
     with pytest.raises(DataError, match=r"walk/0000000010\.jpg is missing; frame 9 has no neighb"):
-        dataset(footage, ["walk 9"])[0]
+        dataset(footage, ["walk 9"]).load(0)
 
 
 def test_stereo_pairs_come_from_left_and_right(footage):
     Image.new("RGB", (200, 100), (0, 200, 0)).save(footage / "ride/right/000001.png")
-    item = dataset(footage, ["ride 1 l"], (0, "s"))[0]
+    item = dataset(footage, ["ride 1 l"], (0, "s")).load(0)
     assert item["color", "s", 0][1].min() == 200
     assert item["color", 0, 0][1].max() == 0
     assert item["stereo_T"][0, 3] == -np.float32(0.1)

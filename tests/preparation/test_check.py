@@ -80,10 +80,10 @@ def test_a_check_shows_the_warped_images_of_training(drive, weights):
     frames = [0, -1, 1, "s"]
     dataset = KITTIRAWDataset(drive, [f"{TRAIN} 12 r"], 64, 96, frames, 1, is_train=True)
     opts = Namespace(load_weights_folder=weights, no_cuda=True, height=64, width=96)
-    pictures = draw_prediction(load_predictor(opts, frames), dataset[0], frames)
+    pictures = draw_prediction(load_predictor(opts, frames), dataset.load(0), frames)
     model = Monodepth2(18, False, frames).eval()
     load_weights(weights, model, ["encoder", "depth", "pose_encoder", "pose"])
-    inputs = Augment("cpu", [0, -1, 1]).eval()(collate([dataset[0]]))
+    inputs = Augment("cpu", [0, -1, 1]).eval()(collate([dataset.load(0)]))
     _, views = ReprojectionObjective(frames, [0])(inputs, model(inputs))
     for f in frames[1:]:
         expected = 255 * views["color", f, 0][0].detach().permute(1, 2, 0).numpy()
