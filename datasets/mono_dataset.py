@@ -19,7 +19,7 @@ from datasets.images import (
     read_image,
     resize,
 )
-from datasets.splits import check_inside, parse_line
+from datasets.splits import parse_line
 from runtime.errors import DataError, UsageError
 
 NOMINAL_BASELINE = 0.1  # baseline of every stereo pair, in the network's unit of length
@@ -152,7 +152,6 @@ class MonoDataset(Dataset):
             if not self.reads_files:
                 return self._resize(from_pillow(self.get_color(folder, frame, side, False)))
             path = self.get_image_path(folder, frame, side)
-            check_inside(path, self.data_path)
             return self.cache.read(path, self._decode) if self.cache else self._decode(path)
         except FileNotFoundError as error:
             path = Path(error.filename or self.get_image_path(folder, frame, side))
