@@ -339,8 +339,8 @@ class MonodepthOptions:
         if opts.ext_poses_to_eval and len(opts.sequences or [0]) > 1:
             error("--ext_poses_to_eval is a trajectory of one sequence; give one of --sequences")
         if not opts.sequences and opts.eval_split in ("eigen", "eigen_benchmark", "benchmark"):
-            error(f"--eval_split {opts.eval_split} is a split of depth; give odom_9, "
-                  "odom_10, or a path to a list of frames, or --sequences 09 10")
+            error("no sequence of odometry is named; give odom_9, odom_10, or a path to a list of "
+                  "frames with --eval_split, or --sequences 09 10")
         self._check_common(opts)
 
     def _check_common(self, opts: argparse.Namespace):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from datasets.images import natural_order
 from datasets.kitti_dataset import KITTIDataset, annotated_path, read_depth_png
-from datasets.splits import check_inside, parse_line, read_split, split_path
+from datasets.splits import parse_line, read_split, split_path
 from datasets.stereo_ground_truth import read_depth_of_disparity
 from kitti_utils import generate_depth_map
 from runtime.errors import DataError
@@ -161,7 +161,6 @@ def _project_scan(data_path: Path, folder: str, frame: int, side: str, split: st
         raise DataError(f"{scan} is missing; it is in {Path(folder).name}.zip, of KITTI's raw "
                         "drives (175 GB in all; files that exist are not fetched again): "
                         f"{shlex.join(words)}")
-    check_inside(scan, data_path)
     camera = KITTIDataset.side_map[side]
     return generate_depth_map((data_path / folder).parent, scan, camera, vel_depth=True)
 
@@ -174,7 +173,6 @@ def _read_annotated(data_path: Path, folder: str, frame: int, side: str, _: str)
         raise DataError(f"{path} is missing, also below train/ and val/ of {data_path}; it is in "
                         "data_depth_annotated.zip (14 GB, KITTI's site, depth prediction): fetch "
                         f"it, then {command}")
-    check_inside(path, data_path)
     return read_depth_png(path)
 
 

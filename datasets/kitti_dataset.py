@@ -7,7 +7,7 @@ import numpy as np
 
 from datasets.images import IMAGE_ERRORS, open_image
 from datasets.mono_dataset import NO_SIDE, MonoDataset
-from datasets.splits import check_inside, parse_line
+from datasets.splits import parse_line
 from kitti_utils import DEPTH_PNG_SCALE, generate_depth_map
 from runtime.errors import DataError
 
@@ -66,7 +66,6 @@ class KITTIRAWDataset(KITTIDataset):
         scan = self._scan_path(folder, frame_index)
         if not scan.is_file():  # KITTI lacks the scans of a few frames
             return np.zeros(self.full_res_shape[::-1], np.float32)
-        check_inside(scan, self.data_path)
         depth = generate_depth_map(calib_dir, scan, self.camera_number(side))
         return self.to_full_res(depth, do_flip)
 
@@ -104,7 +103,6 @@ class KITTIDepthDataset(KITTIDataset):
         path = self._depth_path(folder, frame_index, side)
         if not path.is_file():  # KITTI lacks the maps of a drive's first and last frames
             return np.zeros(self.full_res_shape[::-1], np.float32)
-        check_inside(path, self.data_path)
         return self.to_full_res(read_depth_png(path), do_flip)
 
 

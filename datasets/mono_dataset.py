@@ -22,7 +22,7 @@ from datasets.images import (
     resize,
     resize_pillow,
 )
-from datasets.splits import check_inside, parse_line
+from datasets.splits import parse_line
 from runtime.errors import DataError, UsageError
 
 NOMINAL_BASELINE = 0.1  # baseline of every stereo pair, in the network's unit of length
@@ -236,7 +236,6 @@ class MonoDataset(Dataset):
             if not self.reads_files:
                 return self._resized(from_pillow(self.get_color(folder, frame, side, False)))
             path = self.get_image_path(folder, frame, side)
-            check_inside(path, self.data_path)
             return self.cache.read(path, self._decode) if self.cache else self._decode(path)
 
     @contextmanager

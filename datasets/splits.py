@@ -7,14 +7,15 @@ A line holds one frame, or many frames of one folder and side; both kinds may be
 
 The side may be left out (`image 0`, `image: 0-499`). Frames keep their order and their leading
 zeros. Several lines may have the same folder and side. A comment line starts with #.
+
+Lists come from other people, so a folder that leads out of the data path by its name is refused.
+Links in the data path are its owner's, and are followed.
 """
 from __future__ import annotations
 
-import os
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path, PureWindowsPath
@@ -99,24 +100,6 @@ def parse_line(line: str) -> tuple[str, int, str | None]:
     """
     folder, frame, side = _split_words(line)
     return folder, int(frame), side
-
-
-def check_inside(path: str | Path, data_path: str | Path) -> None:
-    """Reject a path below the data path that symbolic links lead out of the data path.
-
-    Raises:
-        DataError: a link leads out; names its target.
-    """
-    root, real = os.path.abspath(data_path), os.path.realpath(path)
-    is_below = os.path.abspath(path).startswith(root + os.sep)
-    if is_below and not real.startswith(_resolve(root) + os.sep):
-        raise DataError(f"{path} is a link to {real}, outside of --data_path {data_path}; move the "
-                        "files into the data path, or give the folder that they are in")
-
-
-@lru_cache
-def _resolve(root: str) -> str:
-    return os.path.realpath(root)
 
 
 def compact(lines: Iterable[str]) -> str:

@@ -16,8 +16,8 @@ from datasets.splits import eigen_to_benchmark_ids, read_split, split_path
 from evaluation.results import (
     PIXELS,
     RATIO,
+    compute_intervals,
     describe_evaluation,
-    error_columns,
     print_intervals,
     write_results,
 )
@@ -38,7 +38,7 @@ from metrics.depth import (
     depths_at,
     evaluated_mask,
 )
-from metrics.intervals import Interval, bootstrap
+from metrics.intervals import Interval
 from prediction.predictor import Predictor
 from runtime.distributed import World, init_distributed, shut_down_distributed
 from runtime.errors import DataError
@@ -250,15 +250,15 @@ def write_errors(opts: Namespace, folder: Path, test_set: TestSet, columns: dict
     Returns:
         The mean of each error with its interval.
     """
-    intervals = bootstrap(error_columns(columns))
+    intervals, resampled = compute_intervals(test_set.lines, columns)
     truth = test_set.truth
     ground_truth = {"source": str(truth.source.resolve()),
                     "pixels": "Eigen's crop" if truth.eigen else "all that have depth"}
     origin = describe_evaluation(opts) | {"ground_truth": ground_truth, "scale_factor": factor}
     try:
-        write_results(folder, test_set.lines, columns, intervals, origin)
+        write_results(folder, test_set.lines, columns, intervals, resampled, origin)
     finally:  # a full disk must not hide the errors of an hour of prediction
-        print_intervals(intervals)
+        print_intervals(intervals, resampled)
         if opts.eval_mono and not opts.disable_median_scaling:
             ratios = columns[RATIO]
             med = np.median(ratios)

@@ -266,8 +266,8 @@ def draw_epochs(errors: dict[int, dict[str, Interval]]) -> Figure:
         ax.plot(epochs, mean, "o-", color="tab:blue")
         ax.set_ylabel(name)
         ax.spines[["top", "right"]].set_visible(False)
-    above.set_title(f"Error on the test images after each epoch, with {LEVEL:.0%} intervals over "
-                    "images\nChoosing an epoch by its test error is not a result: it would have "
+    above.set_title(f"Error on the test images after each epoch, with {LEVEL:.0%} "
+                    "intervals\nChoosing an epoch by its test error is not a result: it would have "
                     "been trained on the test images.\nReport the last epoch, or choose by "
                     "validation images.")
     figure.align_ylabels()

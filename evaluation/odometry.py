@@ -8,6 +8,7 @@ coordinates of frame i + 1's camera; a pose of a trajectory maps camera to world
 """
 from __future__ import annotations
 
+import shlex
 from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
@@ -132,7 +133,8 @@ def read_listed_sequence(data_path: str, eval_split: str) -> OdometrySequence:
     poses = read_true_poses(data_path, number)[first:end + 1]
     if len(poses) != len(lines) + 1:
         raise DataError(f"{poses_path(data_path, number)} has {len(poses)} poses from frame "
-                        f"{first} on; the list asks for {len(lines) + 1}")
+                        f"{first} on; the list asks for {len(lines) + 1} ({path}); give a list "
+                        f"of fewer frames, or --sequences {number}: all frames that have poses")
     return OdometrySequence(number, first, lines, poses)
 
 
@@ -149,7 +151,9 @@ def read_true_poses(data_path: str, number: int) -> np.ndarray:
     """
     path = poses_path(data_path, number)
     if not path.is_file():
-        cure = "extract data_odometry_poses.zip"
+        words = ["python", "prepare_data.py", "kitti", "--odometry", "--download", "--data_path"]
+        cure = ("extract data_odometry_poses.zip, which this fetches, with the images that are "
+                f"missing: {shlex.join([*words, str(data_path)])}")
         if number > LAST_WITH_POSES:
             cure = f"KITTI publishes the poses of sequences 00 to {LAST_WITH_POSES} only"
         raise DataError(f"{path} is missing; {cure}")

@@ -16,7 +16,15 @@ from pathlib import Path
 import numpy as np
 
 from metrics.depth import DEPTH_METRICS
-from metrics.intervals import LEVEL, METHOD, RESAMPLES, SEED, Interval, bootstrap
+from metrics.intervals import (
+    LEVEL,
+    RESAMPLES,
+    SEED,
+    Interval,
+    Resampled,
+    bootstrap,
+    choose_resampled,
+)
 from options import DEPTH, PROJECT, MonodepthOptions
 from runtime.errors import DataError
 from runtime.files import write_atomically
@@ -25,7 +33,6 @@ JSON_NAME, CSV_NAME = "results.json", "results.csv"
 RATIO, PIXELS = "scaling_ratio", "pixels"  # columns that hold no errors
 READ_FROM_WEIGHTS = ("encoder.pth", "depth.pth", "camera.json")
 HIGHER_IS_BETTER = ("a1", "a2", "a3", "edge_a1")
-FEW = 20  # images; the bootstrap of fewer images gives intervals that are too narrow
 # flags that change the errors of one prediction
 METHOD_FLAGS = ("eval_split", "eval_mono", "eval_stereo", "disable_median_scaling", "post_process",
                 "pred_depth_scale_factor", "min_depth", "max_depth", "gt_disparity",
@@ -38,11 +45,21 @@ def error_columns(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: values for name, values in columns.items() if name not in (RATIO, PIXELS)}
 
 
-def print_intervals(intervals: dict[str, Interval]) -> None:
+def compute_intervals(lines: Sequence[str], columns: dict[str, np.ndarray]
+                      ) -> tuple[dict[str, Interval], Resampled]:
+    """Compute the mean of each error with its interval, and say what was resampled.
+
+    Args:
+        lines: split lines of the N images, whose folders are the drives.
+        columns: (N,) values by name; NaN if an image has no value.
+    """
+    resampled = choose_resampled([line.partition(" ")[0] for line in lines])
+    return bootstrap(error_columns(columns), resampled.units), resampled
+
+
+def print_intervals(intervals: dict[str, Interval], resampled: Resampled) -> None:
     """Print each mean with its interval."""
-    images = max((interval.images for interval in intervals.values()), default=0)
-    note = f"; of fewer than {FEW} images they are too narrow" if images < FEW else ""
-    print(f"means over images, {LEVEL:.0%} intervals by {METHOD}{note}")
+    print(f"means over images, {LEVEL:.0%} intervals by {resampled.describe()}")
     for name, (mean, low, high, images) in intervals.items():
         print(f"  {name:14} {mean:9.4f}   {low:9.4f} to {high:9.4f}   {images:6,} images")
 
@@ -72,7 +89,7 @@ def project_commit() -> str | None:
 
 
 def write_results(folder: Path, lines: Sequence[str], columns: dict[str, np.ndarray],
-                  intervals: dict[str, Interval], origin: dict) -> None:
+                  intervals: dict[str, Interval], resampled: Resampled, origin: dict) -> None:
     """Write results.json and results.csv.
 
     Args:
@@ -80,13 +97,15 @@ def write_results(folder: Path, lines: Sequence[str], columns: dict[str, np.ndar
         lines: split lines of the N images.
         columns: (N,) values by name.
         intervals: of the errors among the columns.
+        resampled: what the intervals were resampled over.
         origin: further fields of results.json, as `describe_evaluation` returns them.
 
     Raises:
         DataError: a file cannot be written.
     """
     content = origin | {
-        "bootstrap": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "over": "images"},
+        "bootstrap": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED,
+                      "over": resampled.kind},
         "metrics": {name: {field: _finite(value) for field, value in interval._asdict().items()}
                     for name, interval in intervals.items()},
         "lines": list(lines),
@@ -209,24 +228,28 @@ def compare_results(path_a: str | Path, path_b: str | Path) -> str:
         raise DataError(f"{path_a} and {path_b} differ in their ground truth: image "
                         f"{int((a[PIXELS] != b[PIXELS]).argmax())} has other pixels; evaluate both "
                         "with the same ground truth")
-    differences = bootstrap({name: b[name] - a[name] for name in error_columns(a) if name in b})
+    # the difference of each image; resampled by drive, as the errors of one result are
+    differences, resampled = compute_intervals(
+        lines, {name: b[name] - a[name] for name in error_columns(a) if name in b})
     rows = [f"A {path_a}", f"B {path_b}",
             *(f"A / B differ in {change}"
               for change in _changed_flags(_read_flags(path_a), _read_flags(path_b), METHOD_FLAGS)),
-            f"B - A of {len(lines):,} images, paired, {LEVEL:.0%} intervals by {METHOD}",
+            f"B - A of {len(lines):,} images, paired, {LEVEL:.0%} intervals by "
+            f"{resampled.describe()}",
             f"  {'':14} {'A':>9} {'B':>9} {'B - A':>9}   {'interval':^20}"]
     for name, found in differences.items():
         both = ~np.isnan(b[name] - a[name])
         means = [values[name][both].mean() if both.any() else math.nan for values in (a, b)]
         rows.append(f"  {name:14} {means[0]:9.4f} {means[1]:9.4f} {found.mean:+9.4f}   "
-                    f"{found.low:+8.4f} to {found.high:+8.4f}   {_verdict(name, found)}")
+                    f"{found.low:+8.4f} to {found.high:+8.4f}   "
+                    f"{_verdict(name, found, resampled.kind)}")
     return "\n".join(rows)
 
 
-def _verdict(name: str, difference: Interval) -> str:
-    """Say which of A and B is better, or why this cannot be said."""
-    if difference.images < 2:
-        return "too few images"
+def _verdict(name: str, difference: Interval, kind: str) -> str:
+    """Say which of A and B is better, or why this cannot be said; `kind` is what was resampled."""
+    if math.isnan(difference.low):
+        return f"too few {kind}"
     if difference.low == difference.high == 0:
         return "equal"
     if difference.is_noise:

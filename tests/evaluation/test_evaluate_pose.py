@@ -145,8 +145,9 @@ def test_a_missing_data_path_is_named(drive, weights, script):
 
 def test_the_published_lists_are_found_by_name(drive, weights, script):
     # the drive plays sequence 09 but has only its first frames
-    assert "has 12 poses from frame 0 on; the list asks for 1591" in one_line(
-        call(script, drive, weights, "odom_9"), status=1)
+    found = one_line(call(script, drive, weights, "odom_9"), status=1)
+    assert "has 12 poses from frame 0 on; the list asks for 1591" in found
+    assert "splits/odom/test_files_09.txt); give a list of fewer frames, or --sequences 9" in found
 
 
 def test_public_names_are_where_monodepth2_has_them():
@@ -272,8 +273,9 @@ def test_a_trajectory_that_does_not_fit_is_named(drive, tmp_path, script, text, 
 def test_a_wrong_sequence_and_missing_poses_are_named(drive, weights, script):
     assert "odom_x is not a sequence of KITTI odometry" in one_line(
         call(script, drive, weights, "odom_x"), status=1)
-    assert "poses/10.txt is missing; extract data_odometry_poses.zip" in one_line(
-        call(script, drive, weights, "odom_10"), status=1)
+    found = one_line(call(script, drive, weights, "odom_10"), status=1)
+    assert "poses/10.txt is missing; extract data_odometry_poses.zip" in found
+    assert f"prepare_data.py kitti --odometry --download --data_path {drive}" in found
     assert "12.txt is missing; KITTI publishes the poses of sequences 00 to 10" in one_line(
         call(script, drive, weights, "odom_12"), status=1)
 

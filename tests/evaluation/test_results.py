@@ -198,3 +198,57 @@ def test_a_broken_results_json_is_refused(tmp_path, script, content):
 def test_a_missing_results_json_is_named(tmp_path, script):
     outcome = script("evaluate_depth", "--compare", *[tmp_path / "results.json"] * 2)
     assert "results.json cannot be read: No such file" in one_line(outcome, status=1)
+
+
+def of_several_drives(split, lines):
+    """Make two results.json, where B is much better on lines that start with a, else worse."""
+    gain = np.array([0.3 if line.startswith("a") else -0.001 for line in lines])
+    for name, abs_rel in (("a", np.full(len(lines), 0.5)), ("b", 0.5 - gain)):
+        (split / name).mkdir(parents=True)
+        (split / name / "results.json").write_text(json.dumps(
+            {"lines": lines, "images": {"abs_rel": abs_rel.tolist(), "pixels": [9] * len(lines)}}))
+    return split / "a", split / "b"
+
+
+def test_results_of_several_drives_are_resampled_by_drive(tmp_path, script):
+    (tmp_path / "test_files.txt").write_text("a l: 0-1\nb l: 0-1\nc r: 0-1\nc l: 0\n")
+    np.savez(tmp_path / "gt_depths.npz", **{
+        f"depth_{i:06d}": np.full((20, 30), 10, np.float32) for i in range(7)})
+    disps = np.repeat(np.float32([1 / 10, 1 / 12, 1 / 14]), [2, 2, 3])
+    np.save(tmp_path / "disps.npy", np.broadcast_to(disps[:, None, None], (7, 4, 6)))
+    outcome = script("evaluate_depth", "--eval_split", tmp_path, "--eval_mono",
+                     "--disable_median_scaling", "--ext_disp_to_eval", tmp_path / "disps.npy")
+    assert outcome.status == 0, outcome.err
+    assert ("95% intervals by bootstrap over 3 drives (10,000 resamples, seed 0); of fewer than 20 "
+            "drives they are too narrow\n") in outcome.out
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["bootstrap"]["over"] == "drives"
+    abs_rel = found["metrics"]["abs_rel"]
+    assert abs_rel["images"] == 7
+    assert abs_rel["mean"] == pytest.approx((2 * 0 + 2 * 0.2 + 3 * 0.4) / 7)  # over images
+    # 1 of 27 resamples is drive c alone, more than 2.5 %
+    assert (abs_rel["low"], abs_rel["high"]) == pytest.approx((0, 0.4), abs=1e-6)
+
+
+def test_a_difference_in_one_drive_only_is_noise(tmp_path, script):
+    lines = [f"{drive} {frame} l" for drive in "abcdefghijklmnopqrstuvwxyz" for frame in range(20)]
+    outcome = script("evaluate_depth", "--compare", *of_several_drives(tmp_path, lines))
+    assert "paired, 95% intervals by bootstrap over 26 drives (10,000 resamples, " in outcome.out
+    assert "noise: the interval contains 0" in outcome.out
+    # as images of 520 drives, 20 are evidence
+    outcome = script("evaluate_depth", "--compare", *of_several_drives(
+        tmp_path / "images", [f"{line[0]}{i} 0 l" for i, line in enumerate(lines)]))
+    assert "intervals by bootstrap over 520 images (" in outcome.out
+    assert "B is better" in outcome.out
+
+
+def test_lines_without_folders_are_compared_as_images(tmp_path, script):
+    outcome = script("evaluate_depth", "--compare", *of_several_drives(tmp_path, list("abc")))
+    assert outcome.status == 0, outcome.err
+    assert "bootstrap over 3 images (10,000 resamples, seed 0); of fewer than 20 " in outcome.out
+
+
+def test_an_error_known_in_one_drive_only_has_no_interval():
+    found = bootstrap({"x": np.array([1.0, 3.0, np.nan])}, np.array([0, 0, 1]))["x"]
+    assert found[0::3] == (2, 2)
+    assert np.isnan(found[1:3]).all()
