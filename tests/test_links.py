@@ -38,7 +38,7 @@ def test_a_linked_drive_trains(drive, linked, tmp_path, script):
 def test_a_linked_drive_is_cached(linked, tmp_path):
     cache = FrameCache(tmp_path / "cache", 64, 96)
     dataset = KITTIRAWDataset(linked, [f"{TRAIN} 5 l"], 64, 96, [0], 1, cache=cache)
-    first, cached = (dataset[0]["color", 0, 0] for _ in range(2))
+    first, cached = (dataset.load(0)["color", 0, 0] for _ in range(2))
     assert len(list((tmp_path / "cache").glob("*/*/*.rgb"))) == 1
     assert first.equal(cached)
 
