@@ -40,6 +40,7 @@ from training.divergence import Divergence, divergence_error
 from training.loader import hash_of_lists
 from training.logs import Logs
 from training.next_command import evaluation_command, resume_command
+from training.optimizer import make_adam
 from training.profiling import StepProfile
 from training.progress import Progress
 from training.states import TrainingStates, state_to_resume
@@ -87,8 +88,7 @@ class Trainer:
         self.augment = Augment(self.device, self.model.frames_read, max(options.scales) + 1,
                                options.v1_multiscale)
         # Faithful: Adam at 1e-4 for 15 whole epochs, then at a tenth
-        self.optimizer = torch.optim.Adam(self.model.parameters(), options.learning_rate,
-                                          fused=True)
+        self.optimizer = make_adam(self.model.parameters(), options.learning_rate)
         if options.load_weights_folder is not None and state is None:
             self._load_weights()
         self.scheduler = torch.optim.lr_scheduler.StepLR(
