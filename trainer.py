@@ -30,11 +30,13 @@ from runtime.machine import prepare_for_steps
 from runtime.seeds import draw_seed, get_states, make_deterministic, seed_all, set_states
 from runtime.signals import StopRequest
 from training.build import (
+    choose_compiling,
     compile_parts,
     make_loaders,
     make_model,
     make_objective,
     make_training_camera,
+    precision_warning,
 )
 from training.divergence import Divergence, divergence_error
 from training.loader import hash_of_lists
@@ -96,8 +98,14 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "fp16")
         self.divergence = Divergence(self.world)
         self.stop = StopRequest()
-        if options.compile:
-            self.world.print(compile_parts(self.model, self.objective, self.augment, self.device))
+        if self.world.is_main and (warning := precision_warning(options.precision, self.device)):
+            self.world.print(warning)
+        steps_done = 0 if state is None else state["step"]
+        compiles, reason = choose_compiling(
+            options, self.steps_per_epoch * options.num_epochs - steps_done, self.device)
+        if compiles:
+            compile_parts(self.model, self.objective, self.augment, self.device)
+        self.world.print(reason)
 
         seed_all(self.seed, self.world.rank + 1)  # each process draws other flips, jitter and noise
         self.epoch = self.batch = self.step = self.validated = 0
