@@ -199,8 +199,9 @@ class MonodepthOptions:
         add = self._group("speed", "results stay the same up to rounding", TRAIN)
         add("--precision", default="fp32", choices=["fp32", "bf16", "fp16"],
             help="precision of the networks; geometry and loss stay in float32 (%(default)s)")
-        add("--compile", action="store_true",
-            help="compile the parts that become faster; the first step takes a minute or two")
+        add("--compile", nargs="?", const="on", default="auto", choices=["auto", "on", "off"],
+            help="compile the parts that become faster; the first step takes a minute or two "
+            "(auto: in runs that are long enough)")
         add("--cache_dir",
             help="folder for resized frames, so that each image file is decoded only once")
         add("--profile", type=int, default=0, metavar="STEPS",

@@ -30,16 +30,19 @@ from runtime.machine import prepare_for_steps
 from runtime.seeds import draw_seed, get_states, make_deterministic, seed_all, set_states
 from runtime.signals import StopRequest
 from training.build import (
+    choose_compiling,
     compile_parts,
     make_loaders,
     make_model,
     make_objective,
     make_training_camera,
+    precision_warning,
 )
 from training.divergence import Divergence, divergence_error
 from training.loader import hash_of_lists
 from training.logs import Logs
 from training.next_command import evaluation_command, resume_command
+from training.optimizer import make_adam
 from training.profiling import StepProfile
 from training.progress import Progress
 from training.states import TrainingStates, state_to_resume
@@ -87,8 +90,7 @@ class Trainer:
         self.augment = Augment(self.device, self.model.frames_read, max(options.scales) + 1,
                                options.v1_multiscale)
         # Faithful: Adam at 1e-4 for 15 whole epochs, then at a tenth
-        self.optimizer = torch.optim.Adam(self.model.parameters(), options.learning_rate,
-                                          fused=True)
+        self.optimizer = make_adam(self.model.parameters(), options.learning_rate)
         if options.load_weights_folder is not None and state is None:
             self._load_weights()
         self.scheduler = torch.optim.lr_scheduler.StepLR(
@@ -96,8 +98,14 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.precision == "fp16")
         self.divergence = Divergence(self.world)
         self.stop = StopRequest()
-        if options.compile:
-            self.world.print(compile_parts(self.model, self.objective, self.augment, self.device))
+        if self.world.is_main and (warning := precision_warning(options.precision, self.device)):
+            self.world.print(warning)
+        steps_done = 0 if state is None else state["step"]
+        compiles, reason = choose_compiling(
+            options, self.steps_per_epoch * options.num_epochs - steps_done, self.device)
+        if compiles:
+            compile_parts(self.model, self.objective, self.augment, self.device)
+        self.world.print(reason)
 
         seed_all(self.seed, self.world.rank + 1)  # each process draws other flips, jitter and noise
         self.epoch = self.batch = self.step = self.validated = 0

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from layers import Conv3x3, ConvBlock, upsample
+from networks.precision import apply_in_float32
 
 NUM_CH_DEC = (16, 32, 64, 128, 256)  # channels at 1/1, 1/2, ... 1/16 of the input size
 
@@ -64,6 +65,5 @@ class DepthDecoder(nn.Module):
             skip = input_features[level - 1] if self.use_skips and level > 0 else None
             x = upconv(conv(x), skip)                                      # 1/2^level of it
             if level in wanted:
-                # float32: the 8 significant bits of bfloat16 would put visible steps into depth
-                outputs["disp", level] = torch.sigmoid(heads[level](x).float())
+                outputs["disp", level] = torch.sigmoid(apply_in_float32(heads[level], x))
         return outputs

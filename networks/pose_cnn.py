@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.pose_decoder import split_pose
+from networks.precision import apply_in_float32
 
 LAYERS = ((16, 7), (32, 5), (64, 3), (128, 3), (256, 3), (256, 3), (256, 3))  # (channels, kernel)
 
@@ -35,4 +36,4 @@ class PoseCNN(nn.Module):
         """
         for conv in self.net:
             out = torch.relu(conv(out))
-        return split_pose(self.pose_conv(out), self.num_poses)
+        return split_pose(apply_in_float32(self.pose_conv, out), self.num_poses)

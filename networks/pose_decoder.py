@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from networks.precision import apply_in_float32
+
 POSE_SCALE = 0.01  # keeps the poses of an untrained network small
 
 
@@ -16,7 +18,7 @@ def split_pose(out: Tensor, num_poses: int) -> tuple[Tensor, Tensor]:
         (axisangle, translation), each (B, num_poses, 1, 3).
     """
     # Faithful: outputs are multiplied by 0.01
-    poses = POSE_SCALE * out.float().mean((2, 3)).view(-1, num_poses, 1, 6)
+    poses = POSE_SCALE * out.mean((2, 3)).view(-1, num_poses, 1, 6)
     return poses[..., :3], poses[..., 3:]
 
 
@@ -51,4 +53,4 @@ class PoseDecoder(nn.Module):
         x = torch.cat([torch.relu(squeeze(features[-1])) for features in input_features], 1)
         for conv in convs:
             x = torch.relu(conv(x))
-        return split_pose(head(x), self.num_poses)
+        return split_pose(apply_in_float32(head, x), self.num_poses)

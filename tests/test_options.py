@@ -23,7 +23,7 @@ DEFAULTS = {
     "eval_split": "eigen", "save_pred_disps": False, "no_eval": False,
     "eval_eigen_to_benchmark": False, "eval_out_dir": None, "post_process": False,
     # flags that Monodepth2 does not have
-    "precision": "fp32", "compile": False, "cache_dir": None, "accumulate": 1,
+    "precision": "fp32", "compile": "auto", "cache_dir": None, "accumulate": 1,
     "sync_batchnorm": False, "profile": 0, "seed": None, "deterministic": False, "resume": None,
     "overwrite": False, "save_every": None, "keep": 2, "max_bad_samples": 0, "save_figures": False,
     "sequences": None, "ext_poses_to_eval": None, "alignment": "7dof",

@@ -35,7 +35,9 @@ class TinyEncoder(nn.Module):
         super().__init__()
         widths = (3 * num_input_images, *self.num_ch_enc)
         self.stages = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(before, after, 3, 2, 1), nn.BatchNorm2d(after), nn.ReLU())
+            # a bias before batch norm would have only rounding errors as its gradient
+            nn.Sequential(nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after),
+                          nn.ReLU())
             for before, after in pairwise(widths))
 
     def forward(self, x: Tensor) -> list[Tensor]:

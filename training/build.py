@@ -23,9 +23,14 @@ from networks.cpu import prepare_for_cpu
 from runtime.distributed import World
 from runtime.errors import DataError, UsageError
 from runtime.files import check_data_path, lock_folder
-from runtime.machine import compiler_fault, trains_channels_last
+from runtime.machine import compiler_fault, slowdown, trains_channels_last
 from training.loader import BadSamples, TrainingLoader
+from utils import sec_to_hm_str
 
+# Seconds that compiling saves for each pixel of a training batch: on one core of a CPU, as measured
+# (docs/speed.md); on a GPU, a cautious guess
+SAVED_BY_COMPILING = {"cpu": 2e-6, "cuda": 1e-8}
+WORTH_COMPILING = 600  # seconds that must be saved: several times those that compiling takes
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -112,6 +117,19 @@ def make_model(opts: Namespace, frames: Sequence[int | str], is_resumed: bool,
     return model.to(world.device)
 
 
+def precision_warning(precision: str, device: torch.device) -> str | None:
+    """Return a warning if the networks compute more slowly in a --precision than in fp32."""
+    if device.type != "cpu" or precision == "fp32":
+        return None
+    if precision == "fp16":
+        return "warning: --precision fp16 is meant for GPUs; on a CPU, choose bf16 or fp32"
+    ratio = slowdown(PRECISIONS[precision])
+    if ratio < 1.1:  # the same, but for noise
+        return None
+    return (f"warning: this CPU takes {ratio:.1f} times as long for a convolution in {precision} "
+            "as in fp32; leave --precision out")
+
+
 def download_imagenet_weights(num_layers: int) -> None:
     """Let torchvision download a ResNet's ImageNet weights, once on this machine, and read them.
 
@@ -181,11 +199,39 @@ def make_training_camera(opts: Namespace, dataset: MonoDataset) -> TrainingCamer
                           K[:3, :3].tolist() if is_one else None, size)
 
 
-def compile_parts(model: Monodepth2, objective: ReprojectionObjective, augment: Augment,
-                  device: torch.device) -> str:
-    """Compile the parts of a training step that gain speed on the device; return a message."""
+def choose_compiling(opts: Namespace, steps: int, device: torch.device) -> tuple[bool, str]:
+    """Decide whether to compile parts of the training step; return a line with the reason too.
+
+    Args:
+        opts: flags of the run.
+        steps: training steps that are left.
+        device: device of the run.
+    """
+    if opts.compile == "off":
+        return False, "not compiling: --compile off"
+    reason = ""
+    if opts.compile == "auto":
+        if opts.deterministic:  # a resumed run has fewer steps left, and might decide otherwise
+            return False, "not compiling: --deterministic, unless --compile is given"
+        saved = seconds_saved_by_compiling(opts, steps, device)
+        reason = f"it saves about {sec_to_hm_str(saved)} of the {steps} steps left; "
+        if saved < WORTH_COMPILING:
+            return False, f"not compiling: {reason}--compile compiles all the same"
     if fault := compiler_fault(device):
-        return f"warning: --compile: {fault}; going on without it"
+        return False, f"warning: --compile: {fault}; going on without it"
+    return True, f"compiling: {reason}the first step takes a minute or two"
+
+
+def seconds_saved_by_compiling(opts: Namespace, steps: int, device: torch.device) -> float:
+    """Estimate the seconds that compiled parts save in the training steps that are left."""
+    pixels = steps * opts.accumulate * opts.batch_size * opts.height * opts.width
+    cores = torch.get_num_threads() if device.type == "cpu" else 1
+    return pixels * SAVED_BY_COMPILING[device.type] / cores
+
+
+def compile_parts(model: Monodepth2, objective: ReprojectionObjective, augment: Augment,
+                  device: torch.device) -> None:
+    """Compile the parts of a training step that gain speed on the device."""
     augment.compile(dynamic=False)
     if device.type == "cuda":
         objective.compile(dynamic=False)
@@ -193,7 +239,6 @@ def compile_parts(model: Monodepth2, objective: ReprojectionObjective, augment: 
     else:  # PyTorch's own convolutions and noise are faster on a CPU than compiled ones
         keep_steps_eager(objective)
         objective.compile(dynamic=False, options={"fallback_random": True})
-    return "compiling: the first step takes a minute or two"
 
 
 def keep_steps_eager(objective: ReprojectionObjective) -> None:

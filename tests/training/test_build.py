@@ -1,8 +1,10 @@
-"""Test training/build.py: ImageNet's weights from a real https server on loopback."""
+"""Test training/build.py: ImageNet's weights from a real https server, compiling, precisions."""
 import hashlib
 import io
+import re
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +16,11 @@ from torchvision.models import ResNet18_Weights, get_model
 
 from options import MonodepthOptions
 from runtime.errors import DataError
+from runtime.machine import slowdown
 from trainer import Trainer
-from training.build import download_imagenet_weights
+from training.build import choose_compiling, download_imagenet_weights, precision_warning
+
+import_module("tiny")  # registers --num_layers 2, a tiny encoder
 
 
 class Offer(NamedTuple):
@@ -92,3 +97,46 @@ def test_a_broken_file_in_the_cache_is_named(offer, content):
         download_imagenet_weights(18)
     assert str(found.path) in str(error.value)
     assert found.server.asked == []
+
+
+CPU, LONG, SHORT = torch.device("cpu"), 100_000, 90  # steps at 640x192, batch 12
+
+
+@pytest.mark.parametrize(("flags", "steps", "compiles", "reason"), [
+    ("", LONG, True, "compiling: it saves about .*h.*m.*s of the 100000 steps left; the first"),
+    ("", SHORT, False, "not compiling: it saves about .* of the 90 steps left; --compile comp"),
+    ("--compile auto --height 64 --width 96", 2000, False, "not compiling: .* 2000 steps left"),
+    ("--compile", SHORT, True, "compiling: the first step takes a minute or two"),
+    ("--compile on", SHORT, True, "compiling: the first step takes a minute or two"),
+    ("--compile off", LONG, False, "not compiling: --compile off"),
+    ("--deterministic", LONG, False, "not compiling: --deterministic, unless --compile is given"),
+    ("--deterministic --compile", SHORT, True, "compiling: the first")])
+def test_a_run_compiles_if_that_earns_its_minutes(flags, steps, compiles, reason):
+    opts = MonodepthOptions().parse(flags.split())
+    found, line = choose_compiling(opts, steps, CPU)
+    assert found == compiles
+    assert re.match(reason, line), line
+
+
+def test_a_resumed_run_counts_the_steps_left(drive, tmp_path, capsys):
+    flags = train_flags(drive, "--num_layers", 2, "--log_dir", tmp_path)
+    run = Trainer(MonodepthOptions().parse([*flags, "--num_epochs", "3"]))
+    assert " of the 9 steps left" in capsys.readouterr().out
+    run = Trainer(MonodepthOptions().parse(flags))
+    run.train()
+    state = run.states.load()
+    state["options"]["compile"] = False  # as older versions stored it
+    run.states.save(state)
+    Trainer(MonodepthOptions().parse([*flags, "--resume", "--num_epochs", "3"])).train()
+    assert " of the 6 steps left" in capsys.readouterr().out
+
+
+def test_a_slow_precision_is_warned_of(drive, tmp_path, capsys):
+    assert slowdown(torch.float64) > 1.1
+    assert precision_warning("fp32", CPU) is None
+    assert precision_warning("bf16", torch.device("cuda")) is None
+    slow = precision_warning("bf16", CPU)
+    assert slow is None or re.match("warning: this CPU takes .* times as long for a convo", slow)
+    Trainer(MonodepthOptions().parse(train_flags(drive, "--precision", "fp16", "--num_layers", 2,
+                                                 "--log_dir", tmp_path)))
+    assert "warning: --precision fp16 is meant for GPUs" in capsys.readouterr().out
