@@ -15,8 +15,13 @@ def parse(argv: list[str] | None = None) -> Namespace:
     return MonodepthOptions(DEPTH).parse(argv)
 
 
-def evaluate(opts: Namespace) -> None:
-    """Predict, measure and write, or compare two results, as the options say."""
+def evaluate(opt: Namespace) -> None:
+    """Predict, measure and write, or compare two results, as the options say.
+
+    Args:
+        opt: flags, as `MonodepthOptions` of any script parses them.
+    """
+    opts = MonodepthOptions(DEPTH).complete(opt)
     if opts.compare:  # two JSON files, which need no PyTorch
         from evaluation.results import compare_results
         print(compare_results(*opts.compare))

@@ -15,8 +15,13 @@ def parse(argv: list[str] | None = None) -> Namespace:
     return MonodepthOptions(POSE).parse(argv)
 
 
-def evaluate(opts: Namespace) -> None:
-    """Predict, measure and write the trajectory of each sequence, as the options say."""
+def evaluate(opt: Namespace) -> None:
+    """Predict, measure and write the trajectory of each sequence, as the options say.
+
+    Args:
+        opt: flags, as `MonodepthOptions` of any script parses them.
+    """
+    opts = MonodepthOptions(POSE).complete(opt)
     from evaluation.odometry import evaluate_odometry
     evaluate_odometry(opts)
 

@@ -8,6 +8,9 @@ import numpy as np
 from runtime.errors import DataError
 from runtime.files import MAX_PIXELS, readlines
 
+# the names that `from kitti_utils import *` gives to code written against Monodepth2
+__all__ = ["generate_depth_map", "load_velodyne_points", "read_calib_file", "sub2ind"]
+
 DEPTH_PNG_SCALE = 256.0  # KITTI's depth PNGs store metres x 256; 0 marks pixels without depth
 POINT_BYTES = 16         # one velodyne point: x, y, z in metres and reflectance, each float32
 
@@ -64,6 +67,14 @@ def load_velodyne_points(filename: str | Path) -> np.ndarray:
         raise DataError(f"{filename} has points that are not finite; extract it again")
     points[:, 3] = 1
     return points
+
+
+def sub2ind(matrixSize: tuple[int, int], rowSub: np.ndarray, colSub: np.ndarray) -> np.ndarray:
+    """Return rowSub * (n - 1) + colSub - 1 for a matrix of n columns, as KITTI's matlab code does.
+
+    Two entries of a matrix can share such an index: row r, column n - 1, and row r + 1, column 0.
+    """
+    return rowSub * (matrixSize[1] - 1) + colSub - 1
 
 
 def generate_depth_map(calib_dir: str | Path, velo_filename: str | Path, cam: int = 2,

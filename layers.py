@@ -124,7 +124,8 @@ def backproject(depth: Tensor, inv_K: Tensor) -> Tensor:
     return torch.cat([points, torch.ones_like(points[:, :1])], 1)
 
 
-def project(points: Tensor, K: Tensor, T: Tensor, height: int, width: int) -> Tensor:
+def project(points: Tensor, K: Tensor, T: Tensor, height: int, width: int,
+            eps: float = EPSILON) -> Tensor:
     """Project 3-D points into a source camera, in the coordinates of `grid_sample`.
 
     Args:
@@ -133,13 +134,14 @@ def project(points: Tensor, K: Tensor, T: Tensor, height: int, width: int) -> Te
         T: (B, 4, 4) pose, from the target camera to the source camera.
         height: H.
         width: W.
+        eps: added to the distance along the optical axis, by which coordinates are divided.
 
     Returns:
         (B, H, W, 2) coordinates (x, y), -1 and 1 at the centres of the outermost pixels.
     """
     # pinhole projection: K T X, then division by the distance along the optical axis
     in_source = (K @ T)[:, :3] @ points                                    # (B, 3, H*W)
-    x, y = (in_source[:, :2] / (in_source[:, 2:] + EPSILON)).unbind(1)     # (B, H*W)
+    x, y = (in_source[:, :2] / (in_source[:, 2:] + eps)).unbind(1)         # (B, H*W)
     # Faithful: division by size - 1, the convention of align_corners=True
     grid = torch.stack([x / (width - 1) * 2 - 1, y / (height - 1) * 2 - 1], 2)
     return grid.view(-1, height, width, 2)
@@ -168,24 +170,25 @@ class BackprojectDepth(nn.Module):
 
     def __init__(self, batch_size: int, height: int, width: int):
         super().__init__()
-        self.shape = (batch_size, 1, height, width)
+        self.batch_size, self.height, self.width = batch_size, height, width
 
     def forward(self, depth: Tensor, inv_K: Tensor) -> Tensor:
         """Map a depth of B*H*W values, in any shape, and inv_K (B, 4, 4) to (B, 4, H*W) points."""
-        return backproject(depth.reshape(self.shape), inv_K)
+        depth = depth.reshape(self.batch_size, 1, self.height, self.width)
+        return backproject(depth, inv_K)
 
 
 class Project3D(nn.Module):
     """Project 3-D points into a camera, like `project`, for images of one fixed size."""
 
-    def __init__(self, batch_size: int, height: int, width: int):
+    def __init__(self, batch_size: int, height: int, width: int, eps: float = EPSILON):
         super().__init__()
-        self.batch_size, self.height, self.width = batch_size, height, width
+        self.batch_size, self.height, self.width, self.eps = batch_size, height, width, eps
 
     def forward(self, points: Tensor, K: Tensor, T: Tensor) -> Tensor:
         """Map (B, 4, H*W) points, K (B, 4, 4) and T (B, 4, 4) to a (B, H, W, 2) grid."""
         points = points.view(self.batch_size, 4, -1)
-        return project(points, K, T, self.height, self.width)
+        return project(points, K, T, self.height, self.width, self.eps)
 
 
 def upsample(x: Tensor) -> Tensor:

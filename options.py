@@ -74,7 +74,18 @@ class MonodepthOptions:
         Args:
             argv: words of a command line (default: this program's own).
         """
-        opts = self.parser.parse_args(argv)
+        return self.complete(self.parser.parse_args(argv))
+
+    def complete(self, opts: argparse.Namespace) -> argparse.Namespace:
+        """Return checked flags, with this script's defaults for the flags that `opts` lacks.
+
+        Training and evaluation call it, so that they take flags that another script parsed, that a
+        notebook changed, or that an opt.json of Monodepth2 holds. A wrong flag ends the program, as
+        in `parse`.
+        """
+        opts = self.parser.parse_args([], argparse.Namespace(**vars(opts)))
+        if opts.load_weights_folder is not None:
+            opts.load_weights_folder = os.path.expanduser(opts.load_weights_folder)
         {TRAIN: self._check_training, DEPTH: self._check_depth, POSE: self._check_pose}[
             self.script](opts)
         return opts

@@ -63,8 +63,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def test_simple(args: argparse.Namespace) -> None:
     """Predict and write everything that the options ask for."""
+    # code written for Monodepth2 may build options by hand, with only the flags of the original
+    defaults = parse_args(["--image_path", "", "--load_weights_folder", ""])
     from prediction.predict import predict_footage
-    predict_footage(args)
+    predict_footage(argparse.Namespace(**vars(defaults) | vars(args)))
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from checkpoints.weights import (
 from datasets import Augment
 from layers import disp_to_depth
 from metrics.depth import logged_depth_errors
+from options import TRAIN, MonodepthOptions
 from runtime.distributed import init_distributed, shut_down_distributed
 from runtime.errors import DataError, UsageError
 from runtime.files import write_atomically
@@ -70,7 +71,7 @@ class Trainer:
     """
 
     def __init__(self, options: Namespace):
-        self.opts = options
+        self.opts = options = MonodepthOptions(TRAIN).complete(options)
         self.world = init_distributed(options.no_cuda)
         self.device = self.world.device
         self.log_path = Path(options.log_dir).expanduser() / options.model_name

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +31,9 @@ class DepthDecoder(nn.Module):
         num_output_channels: channels of each output (1 for disparity).
         use_skips: join the encoder's feature maps by skip connections.
 
+    Attributes:
+        num_ch_dec: (5,) array, the channels of the decoder at 1/1, 1/2, ... 1/16 of the input size.
+
     In the state dict, `decoder.<n>` numbers five pairs of blocks from the coarsest level to the
     finest, then the output convolutions, as in the published checkpoints.
 
@@ -39,7 +43,9 @@ class DepthDecoder(nn.Module):
     def __init__(self, num_ch_enc: Sequence[int], scales: Iterable[int] = range(4),
                  num_output_channels: int = 1, use_skips: bool = True):
         super().__init__()
-        self.scales, self.use_skips = list(scales), use_skips
+        self.num_ch_enc, self.num_ch_dec = num_ch_enc, np.array(NUM_CH_DEC)
+        self.scales, self.num_output_channels = list(scales), num_output_channels
+        self.use_skips = use_skips
         blocks = []
         for level in reversed(range(5)):
             below = num_ch_enc[-1] if level == 4 else NUM_CH_DEC[level + 1]

@@ -18,12 +18,12 @@ class PoseCNN(nn.Module):
 
     def __init__(self, num_input_frames: int):
         super().__init__()
-        self.num_poses = num_input_frames - 1
+        self.num_input_frames = num_input_frames
         self.net, channels = nn.ModuleList(), 3 * num_input_frames
         for out_channels, kernel in LAYERS:
             self.net.append(nn.Conv2d(channels, out_channels, kernel, 2, kernel // 2))
             channels = out_channels
-        self.pose_conv = nn.Conv2d(channels, 6 * self.num_poses, 1)
+        self.pose_conv = nn.Conv2d(channels, 6 * (num_input_frames - 1), 1)
 
     def forward(self, out: Tensor) -> tuple[Tensor, Tensor]:
         """Map stacked frames to axis-angles and translations.
@@ -36,4 +36,4 @@ class PoseCNN(nn.Module):
         """
         for conv in self.net:
             out = torch.relu(conv(out))
-        return split_pose(apply_in_float32(self.pose_conv, out), self.num_poses)
+        return split_pose(apply_in_float32(self.pose_conv, out), self.num_input_frames - 1)

@@ -35,15 +35,16 @@ class PoseDecoder(nn.Module):
     def __init__(self, num_ch_enc: Sequence[int], num_input_features: int,
                  num_frames_to_predict_for: int | None = None, stride: int = 1):
         super().__init__()
-        self.num_poses = num_frames_to_predict_for or num_input_features - 1
+        self.num_ch_enc, self.num_input_features = num_ch_enc, num_input_features
+        self.num_frames_to_predict_for = num_frames_to_predict_for or num_input_features - 1
         self.net = nn.ModuleList([
             nn.Conv2d(int(num_ch_enc[-1]), 256, 1),
             nn.Conv2d(256 * num_input_features, 256, 3, stride, 1),
             nn.Conv2d(256, 256, 3, stride, 1),
-            nn.Conv2d(256, 6 * self.num_poses, 1)])
+            nn.Conv2d(256, 6 * self.num_frames_to_predict_for, 1)])
 
     def forward(self, input_features: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
-        """Decode poses into (axisangle, translation), each (B, num_poses, 1, 3).
+        """Decode poses into (axisangle, translation), each (B, num_frames_to_predict_for, 1, 3).
 
         Args:
             input_features: the encoder's five feature maps of each encoded image; only the last
@@ -53,4 +54,4 @@ class PoseDecoder(nn.Module):
         x = torch.cat([torch.relu(squeeze(features[-1])) for features in input_features], 1)
         for conv in convs:
             x = torch.relu(conv(x))
-        return split_pose(apply_in_float32(head, x), self.num_poses)
+        return split_pose(apply_in_float32(head, x), self.num_frames_to_predict_for)

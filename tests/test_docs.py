@@ -19,6 +19,7 @@ from torch.distributed.run import get_args_parser
 
 from networks import ENCODERS, Monodepth2
 from options import DEPTH, POSE, TRAIN, MonodepthOptions
+from prediction.predictor import Predictor
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "experiments/README.md"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -273,6 +274,15 @@ def test_the_torch_hub_block_predicts_depth_at_image_size(tmp_path, monkeypatch)
     depth = run_python(block, tmp_path, monkeypatch)["depth"]
     assert depth.shape == (1, 1, 70, 90)
     assert (depth > 0).all()
+
+
+def test_the_notebook_block_predicts_what_the_scripts_do(tmp_path, monkeypatch):
+    block = find_python("docs/prediction.md", "networks.ResnetEncoder")
+    names = run_python(block, tmp_path, monkeypatch)
+    expected = Predictor(tmp_path / "weights").predict(np.asarray(names["image"]))
+    torch.testing.assert_close(names["scaled_disp"], expected.disp, atol=1e-4, rtol=1e-4)
+    assert names["depth"].shape == (1, 1, 70, 90)
+    assert cv2.imread(str(tmp_path / "street_disp.jpeg")).shape == (70, 90, 3)
 
 
 def test_the_ground_truth_block_writes_plain_arrays(tmp_path, monkeypatch):

@@ -256,7 +256,7 @@ def test_public_names_are_where_monodepth2_has_them():
     assert STEREO_SCALE_FACTOR == 5.4
     assert callable(batch_post_process_disparity)
     assert len(compute_errors(np.ones(3), np.ones(3))) == 7
-    assert list(inspect.signature(evaluate_depth.evaluate).parameters) == ["opts"]
+    assert list(inspect.signature(evaluate_depth.evaluate).parameters) == ["opt"]
     assert callable(export_gt_depth.export_gt_depths_kitti)
 
 

@@ -153,7 +153,7 @@ def test_the_published_lists_are_found_by_name(drive, weights, script):
 def test_public_names_are_where_monodepth2_has_them():
     assert compute_ate(np.eye(3), np.eye(3)) == 0
     assert dump_xyz([np.eye(4)]).shape == (2, 3)
-    assert list(inspect.signature(evaluate).parameters) == ["opts"]
+    assert list(inspect.signature(evaluate).parameters) == ["opt"]
 
 
 @pytest.fixture(scope="module")
