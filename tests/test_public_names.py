@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shutil
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 
 B, H, W = 2, 64, 96
 CHANNELS = np.array([64, 64, 128, 256, 512])  # of ResNet-18's feature maps
@@ -56,6 +58,11 @@ def features(batch=B):
 
 def still(points):
     return points(B, H, W)(1 + 9 * rand(B, 1, H, W), torch.linalg.inv(intrinsics()))
+
+
+def small_dataset(path):
+    """Return a training dataset of one stereo pair and its scan."""
+    return find("datasets.KITTIRAWDataset")(path, ["date/drive 7 l"], H, W, [0, "s"], 2, True)
 
 
 def reprojected(grid, **options):
@@ -132,6 +139,13 @@ ROWS = [
     Row("datasets.MonoDataset.get_color", "self, folder, frame_index, side, do_flip"),
     Row("datasets.MonoDataset.get_depth", "self, folder, frame_index, side, do_flip"),
     Row("datasets.MonoDataset.check_depth", "self"),
+    Row("datasets.MonoDataset.preprocess", "self, inputs, color_aug"),
+    Row("datasets.KITTIRAWDataset.__getitem__", "self, index",
+        lambda f, path: f(small_dataset(path), 0),
+        {**{(name, f, s): f"float32 (3, {H >> s}, {W >> s})" for name in ("color", "color_aug")
+            for f in (0, "s") for s in (0, 1)},
+         **{(name, s): "float32 (4, 4)" for name in ("K", "inv_K") for s in (0, 1)},
+         "stereo_T": "float32 (4, 4)", "depth_gt": "float32 (1, 375, 1242)"}, (-1, 200)),
     Row("datasets.KITTIRAWDataset.get_image_path", "self, folder, frame_index, side"),
 
     Row("evaluate_depth.evaluate", "opt"),
@@ -198,6 +212,16 @@ def files(tmp_path_factory) -> Path:
         "calib_time: 15-Mar-2012 11:37:16\nR: 0 -1 0 0 0 -1 1 0 0\nT: 0 0 0\n")
     np.array([[5, 0, 0, 0.3], [10, -5, 1, 0.2], [-1, 0, 0, 0.1]], np.float32).tofile(
         folder / "scan.bin")
+    for name in ("image_02/data/0000000007.jpg", "image_03/data/0000000007.jpg"):
+        path = folder / "date/drive" / name
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (200, 100), (255, 0, 0)).save(path)
+    scan = folder / "date/drive/velodyne_points/data/0000000007.bin"
+    scan.parent.mkdir(parents=True)
+    for source, target in (("calib_cam_to_cam.txt", folder / "date/calib_cam_to_cam.txt"),
+                           ("calib_velo_to_cam.txt", folder / "date/calib_velo_to_cam.txt"),
+                           ("scan.bin", scan)):
+        shutil.copy(folder / source, target)
     return folder
 
 
@@ -241,7 +265,8 @@ def test_a_call_returns_the_originals_shapes_types_and_ranges(row, files):
     ("datasets.KITTIRAWDataset('nowhere', ['a/b 1 l'], 64, 96, [0], 4)",
      {"data_path": "nowhere", "filenames": ["a/b 1 l"], "height": 64, "width": 96,
       "num_scales": 4, "frame_idxs": [0], "is_train": False, "img_ext": ".jpg",
-      "full_res_shape": (1242, 375), "side_map": {"2": 2, "3": 3, "l": 2, "r": 3}}),
+      "interp": Image.Resampling.LANCZOS, "full_res_shape": (1242, 375),
+      "side_map": {"2": 2, "3": 3, "l": 2, "r": 3}}),
     ("evaluate_depth", {"STEREO_SCALE_FACTOR": 5.4})])
 def test_objects_have_the_originals_attributes(make, attributes):
     module = make.partition(".")[0]
@@ -250,6 +275,17 @@ def test_objects_have_the_originals_attributes(make, attributes):
         value = getattr(found, name)
         assert np.array_equal(value, expected), name
         assert isinstance(value, type(expected)), name
+
+
+def test_a_datasets_helpers_read_resize_and_convert_images(files):
+    dataset = small_dataset(files)
+    image = dataset.loader(dataset.get_image_path("date/drive", 7, "l"))
+    assert (image.mode, image.size) == ("RGB", (200, 100))
+    assert [dataset.resize[s](image).size for s in (0, 1)] == [(W, H), (W // 2, H // 2)]
+    tensor = dataset.to_tensor(image)
+    assert describe(tensor) == "float32 (3, 100, 200)"
+    assert tensor.amax((1, 2)).tolist() == pytest.approx([1, 0, 0], abs=0.02)
+    assert isinstance(dataset.get_color("date/drive", 7, "r", True), Image.Image)
 
 
 def test_encoders_widths_are_multiplied_as_an_array():
