@@ -112,7 +112,7 @@ def prepare(data_path: Path | None, folder: Path) -> None:
     if data_path is None:
         data_path = folder / "rendered"
         subprocess.run([sys.executable, "-m", "synthetic.render", data_path, "--frames", "24",
-                        "--height", "375", "--width", "1242"], cwd=ROOT, check=True)
+                        "--height", "384", "--width", "1248"], cwd=ROOT, check=True)
         frames = find_frames(data_path)
         assert frames[0][0].parents[2] == data_path / TRAIN
     else:
