@@ -53,6 +53,16 @@ def load_model(folder: str | Path, *, with_pose: bool = False,
     return model.to(device, memory_format=torch.channels_last).eval(), input_format
 
 
+def read_input_format(folder: str | Path) -> InputFormat:
+    """Read the input format of a depth network, without building the network.
+
+    Raises:
+        DataError: encoder.pth is missing or broken.
+    """
+    path = Path(folder, "encoder.pth")
+    return _input_format(read_weights(path), path)
+
+
 def _input_format(encoder: dict, path: Path) -> InputFormat:
     """Return the input format stored in an encoder's state dict."""
     if missing := [key for key in ("height", "width") if key not in encoder]:
