@@ -128,7 +128,7 @@ class Trainer:
         """Fork all workers, while this process is small and before CUDA starts."""
         if self.world.is_main:  # the others do not validate
             self.val_loader.start()
-        self.train_loader.start()  # last: its thread that pins memory starts CUDA
+        self.train_loader.start()  # last: the thread that pins its batches starts CUDA
 
     def _load_weights(self) -> None:
         """Load the weights and Adam's state of --load_weights_folder."""
