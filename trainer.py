@@ -84,6 +84,7 @@ class Trainer:
 
         self.train_loader, self.val_loader = make_loaders(options, self.frames, self.seed,
                                                           self.world)
+        self._start_loaders()
         self.steps_per_epoch = len(self.train_loader) // options.accumulate
         self.training_camera = make_training_camera(options, self.train_loader.dataset)
         self.model = make_model(options, self.frames, state is not None, self.world)
@@ -131,6 +132,12 @@ class Trainer:
             make_deterministic()
         prepare_for_steps(self.device, self.opts.deterministic)
         seed_all(self.seed)  # every process then starts from the same weights
+
+    def _start_loaders(self) -> None:
+        """Fork all workers, while this process is small and before CUDA starts."""
+        if self.world.is_main:  # the others do not validate
+            self.val_loader.start()
+        self.train_loader.start()  # last: the thread that pins its batches starts CUDA
 
     def _load_weights(self) -> None:
         """Load the weights and Adam's state of --load_weights_folder."""

@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,9 +33,10 @@ from synthetic.render import TRAIN
 
 ROOT = Path(__file__).resolve().parent.parent
 DRIVE = "2011_09_26/2011_09_26_drive_0000_sync"
-TRAIN_FRAMES, TEST_FRAMES = 38, 240
+TRAIN_FRAMES, TEST_FRAMES = 42, 240  # 40 training samples
 QUALITY = 92                  # of the KITTI JPEGs that the published models were trained on
 EIGEN_ZHOU_SAMPLES = 796_200  # 39,810 an epoch, 20 epochs
+SPINNING = {"GOMP_SPINCOUNT": "300000"}  # what OpenMP does without `runtime.openmp`
 
 
 class Row(NamedTuple):
@@ -46,6 +49,9 @@ class Row(NamedTuple):
         fast: flags of this project's side.
         literal: flags of the literal pipeline.
         repeats: number of measured turns.
+        left: what the literal side is: "literal", the literal pipeline; "spinning", this project,
+            whose waiting threads spin; "alone", one process of this project beside two at once.
+        busy: number of processes that compute all the time beside both sides.
     """
 
     name: str
@@ -54,11 +60,15 @@ class Row(NamedTuple):
     fast: str = ""
     literal: str = ""
     repeats: int = 5
+    left: str = "literal"
+    busy: int = 0
 
 
 CPU_STEP = "--batch_size 4 --no_cuda"
+SMALL_STEP = "--batch_size 2 --no_cuda"
 GPU_STEP = "--batch_size 12"
-WHOLE_CPU = f"{CPU_STEP} --num_workers 2 --num_epochs 10"
+WHOLE_CPU = f"{CPU_STEP} --num_workers 2 --num_epochs 9"
+FIRST_STEPS = f"{SMALL_STEP} --num_workers 2 --num_epochs 1"
 WHOLE_GPU = f"{GPU_STEP} --num_workers {os.cpu_count()} --num_epochs 200"
 ROWS = [
     Row("loader, one core", "items/s", "loader"),
@@ -71,6 +81,16 @@ ROWS = [
         f"{CPU_STEP} --compile --precision bf16", CPU_STEP, 2),
     Row("train.py, 90 steps, 2 workers, bf16 --compile, CPU", "runs/h", "whole",
         f"{WHOLE_CPU} --precision bf16 --compile", WHOLE_CPU, 2),
+    Row("from the command to step 20, 2 workers, CPU", "runs/h", "whole", FIRST_STEPS, FIRST_STEPS,
+        2),
+    Row("step alone, CPU; left: threads spin", "samples/s", "step", CPU_STEP, CPU_STEP, 7,
+        "spinning"),
+    Row("step beside a busy process, CPU; left: threads spin", "samples/s", "step", SMALL_STEP,
+        SMALL_STEP, 3, "spinning", 1),
+    Row("step beside two busy processes, CPU; left: threads spin", "samples/s", "step", SMALL_STEP,
+        SMALL_STEP, 2, "spinning", 2),
+    Row("two trainings at once, CPU; left: one", "samples/s", "step", CPU_STEP, CPU_STEP, 3,
+        "alone"),
     Row("export_gt_depth.py", "frames/s", "export"),
     Row("evaluate_depth.py, CPU", "images/s", "evaluate", "--no_cuda", "--no_cuda", 2),
 ]
@@ -112,7 +132,7 @@ def prepare(data_path: Path | None, folder: Path) -> None:
     if data_path is None:
         data_path = folder / "rendered"
         subprocess.run([sys.executable, "-m", "synthetic.render", data_path, "--frames", "24",
-                        "--height", "375", "--width", "1242"], cwd=ROOT, check=True)
+                        "--height", "384", "--width", "1248"], cwd=ROOT, check=True)
         frames = find_frames(data_path)
         assert frames[0][0].parents[2] == data_path / TRAIN
     else:
@@ -143,10 +163,12 @@ class Side:
     def __init__(self, row: Row, side: str, folder: Path):
         flags = getattr(row, side).split()
         self.errors = folder / f"{side}.log"
+        code = side if row.left == "literal" else "fast"
+        spins = side == "literal" and row.left == "spinning"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.tasks", row.task, side, str(folder), *flags],
+            [sys.executable, "-m", "benchmarks.tasks", row.task, code, str(folder), *flags],
             cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self.errors.open("w"))
+            stderr=self.errors.open("w"), env=os.environ | SPINNING if spins else None)
         self._answer()
 
     def _answer(self) -> str:
@@ -156,16 +178,45 @@ class Side:
                             f"{self.errors.read_text()[-2000:]}")
         return line
 
-    def work(self) -> dict:
-        """Start one turn; return the amount of work, the seconds and the GPU memory."""
+    def begin(self) -> None:
+        """Start one turn."""
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
+
+    def answer(self) -> dict:
+        """Wait for the end of a turn; return the amount of work, the seconds and the GPU memory."""
         return json.loads(self._answer())
+
+    def work(self) -> dict:
+        """Do one turn; return what `answer` returns."""
+        self.begin()
+        return self.answer()
 
     def end(self) -> None:
         """End the process."""
         self.process.stdin.close()
         self.process.wait()
+
+
+class TwoAtOnce:
+    """A side of two processes that do the same work at the same time."""
+
+    def __init__(self, row: Row, side: str, folder: Path):
+        self.sides = [Side(row, side, folder) for _ in range(2)]
+
+    def work(self) -> dict:
+        """Do one turn in both processes; return their amount in sum, until the later one ends."""
+        for side in self.sides:
+            side.begin()
+        answers = [side.answer() for side in self.sides]
+        return {"amount": sum(answer["amount"] for answer in answers),
+                "seconds": max(answer["seconds"] for answer in answers),
+                "gpu_memory": sum(answer["gpu_memory"] for answer in answers)}
+
+    def end(self) -> None:
+        """End both processes."""
+        for side in self.sides:
+            side.end()
 
 
 class WholeRun:
@@ -190,20 +241,42 @@ class WholeRun:
         """Do nothing: the command has ended."""
 
 
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """Let a number of processes compute inside this context."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def start_side(row: Row, side: str, folder: Path) -> Side | TwoAtOnce | WholeRun:
+    """Start one side of a row; a whole run starts with each turn."""
+    if row.task == "whole":
+        return WholeRun(row, side, folder)
+    if row.left == "alone" and side == "fast":
+        return TwoAtOnce(row, side, folder)
+    return Side(row, side, folder)
+
+
 def measure(row: Row, folder: Path) -> dict:
     """Measure a row; return the medians of both sides, the median ratio and its spread."""
-    sides = {side: WholeRun(row, side, folder) if row.task == "whole" else Side(row, side, folder)
-             for side in ("fast", "literal")}
+    sides = {side: start_side(row, side, folder) for side in ("fast", "literal")}
     values = {"fast": [], "literal": []}
     memory = {"fast": 0, "literal": 0}
-    for i in range(row.repeats + (row.task != "whole")):
-        for side, process in sides.items():
-            answer = process.work()
-            value = answer["amount"] if row.task == "memory" else (
-                answer["amount"] / answer["seconds"])
-            memory[side] = answer["gpu_memory"]
-            if i > 0 or row.task == "whole":  # the first turn warms up
-                values[side].append(value)
+    if row.task != "whole":  # the first turn warms up
+        for process in sides.values():
+            process.work()
+    with busy_processes(row.busy):
+        for _ in range(row.repeats):
+            for side, process in sides.items():
+                answer = process.work()
+                memory[side] = answer["gpu_memory"]
+                values[side].append(answer["amount"] if row.task == "memory" else
+                                    answer["amount"] / answer["seconds"])
     for process in sides.values():
         process.end()
     ratios = [fast / other for fast, other in zip(*values.values(), strict=True)]

@@ -40,9 +40,7 @@ def load_model(folder: str | Path, *, with_pose: bool = False,
     folder = Path(folder)
     states = {name: read_weights(folder / f"{name}.pth") for name in ("encoder", "depth")}
     if with_pose:
-        states["pose"] = read_weights(folder / "pose.pth")
-        if (folder / "pose_encoder.pth").is_file():
-            states["pose_encoder"] = read_weights(folder / "pose_encoder.pth")
+        states |= _read_pose(folder)
     model = Monodepth2(**_architecture(states, folder))
     for name, network in model.named_children():
         load_strictly(network, states[name], folder / f"{name}.pth")
@@ -51,6 +49,33 @@ def load_model(folder: str | Path, *, with_pose: bool = False,
         prepare_for_cpu(model)
     # channels_last makes prediction a quarter faster, on CPUs too
     return model.to(device, memory_format=torch.channels_last).eval(), input_format
+
+
+def read_input_format(folder: str | Path) -> InputFormat:
+    """Read the input format of a depth network, without building the network.
+
+    Raises:
+        DataError: encoder.pth is missing or broken.
+    """
+    path = Path(folder, "encoder.pth")
+    return _input_format(read_weights(path), path)
+
+
+def read_pose_input(folder: str | Path) -> int:
+    """Read how many frames a pose network takes at once, without building the network.
+
+    Raises:
+        DataError: pose.pth or pose_encoder.pth is missing or broken.
+    """
+    return _pose_network(_read_pose(Path(folder)), Path(folder))[1]
+
+
+def _read_pose(folder: Path) -> dict[str, dict]:
+    """Read the state dicts of a pose network by name: its own, and its encoder's if it has one."""
+    names = ["pose"]
+    if (folder / "pose_encoder.pth").is_file():
+        names.append("pose_encoder")
+    return {name: read_weights(folder / f"{name}.pth") for name in names}
 
 
 def _input_format(encoder: dict, path: Path) -> InputFormat:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from checkpoints.architecture import read_input_format
 from checkpoints.weights import find_weights_folders
 from datasets.ground_truth import LIST_NAME, GroundTruth
 from datasets.splits import eigen_to_benchmark_ids, read_split, split_path
@@ -121,16 +122,18 @@ def predict(opts: Namespace, test_set: TestSet, world: World) -> Predicted | Non
     if opts.ext_disp_to_eval:
         return Predicted(read_disparities(opts, test_set), STEREO_SCALE_FACTOR)
     check_data_path(opts.data_path)
+    height, width, _ = read_input_format(opts.load_weights_folder)
+    dataset = test_set.dataset(height, width)
+    batches = load_batches(dataset, opts, world)  # its workers are forked before the networks load
     predictor = Predictor(opts.load_weights_folder, world.device, opts.min_depth, opts.max_depth)
     if opts.eval_stereo and not predictor.use_stereo:
         world.print(f"warning: {opts.load_weights_folder} was trained without stereo, so its depth "
                     "has no known scale; --eval_mono finds one for each image")
-    dataset = test_set.dataset(predictor.height, predictor.width)
     if dataset.img_ext != asked_extension(opts):
         world.print(f"the images of {opts.data_path} are {dataset.img_ext}, and are read as such")
     predictor.keep_freed_memory()
-    disps = [np.empty((0, predictor.height, predictor.width), np.float32)]
-    for batch in load_batches(dataset, opts, world):
+    disps = [np.empty((0, height, width), np.float32)]
+    for batch in batches:
         disps.append(predictor.scaled_disparity(batch["color", 0, 0], opts.post_process))
     disps = world.gather_on_main(np.concatenate(disps))
     # Faithful: stereo depth is metric, x 5.4 on KITTI, and is not scaled by the median

@@ -2,13 +2,15 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from checkpoints.architecture import pose_frames
+from checkpoints.architecture import pose_frames, read_input_format, read_pose_input
 from datasets import KITTIOdomDataset, as_float
 from datasets.splits import SplitLine, parse_line
 from evaluation.test_set import asked_extension, load_batches
@@ -17,49 +19,76 @@ from runtime.distributed import World
 from runtime.errors import DataError
 
 
-@torch.no_grad()
-def predict_motions(predictor: Predictor, opts: Namespace, lines: list[str],
-                    world: World) -> np.ndarray | None:
-    """Predict the motion from the camera of each line's frame to the next frame's camera.
+class MotionInputs(NamedTuple):
+    """Hold what the motions along a sequence are predicted from.
+
+    Attributes:
+        frames: offsets of the frames that the network sees at once; None if it sees pairs.
+        offsets: from the target of each motion of this process to the line's frame.
+        batches: this process's images, {("color", frame, 0): (B, 3, h, w) uint8, ...} each.
+    """
+
+    frames: list[int] | None
+    offsets: np.ndarray
+    batches: Iterator[dict]
+
+
+def load_motion_inputs(opts: Namespace, lines: list[str], world: World) -> MotionInputs:
+    """Start to load the images of a sequence; every process loads its share of the lines.
 
     A network of pairs sees frames i and i + 1. A network of more frames predicts the poses from its
     target to its other frames, and the motion from i to i + 1 goes over the target. The target is
     frame i itself if the network then sees frame i + 1; otherwise, and at the ends of the sequence,
     it is the nearest frame from which the network sees both.
 
-    Every process predicts its share of the lines.
+    Args:
+        opts: flags of the evaluation.
+        lines: N consecutive frames of a sequence.
+        world: the processes.
+
+    Raises:
+        DataError: the weights are missing or broken, or the network cannot see these motions.
+    """
+    folder = opts.load_weights_folder
+    height, width, _ = read_input_format(folder)
+    frames = pose_frames(folder, read_pose_input(folder))
+    offsets = np.zeros(len(lines), int)
+    if frames:
+        offsets = _target_offsets(frames, len(lines), folder)
+    targets = [_earlier_line(line, b) for line, b in zip(lines, offsets, strict=True)]
+    dataset = KITTIOdomDataset(opts.data_path, targets, height, width, frames or [0, 1], 1,
+                               img_ext=asked_extension(opts))
+    dataset.img_ext = dataset.found_extension()
+    first = dataset.get_image_path(*parse_line(targets[0]))
+    world.print(f"reading {dataset.img_ext} images, as in {Path(first).parent}")
+    return MotionInputs(frames, offsets[world.shard(len(lines))],
+                        load_batches(dataset, opts, world))
+
+
+@torch.no_grad()
+def predict_motions(predictor: Predictor, inputs: MotionInputs, world: World) -> np.ndarray | None:
+    """Predict the motion from the camera of each line's frame to the next frame's camera.
 
     Args:
         predictor: with its pose network.
-        opts: flags of the evaluation.
-        lines: N consecutive frames of a sequence.
+        inputs: of the N lines, from `load_motion_inputs`.
         world: the processes.
 
     Returns:
         (N, 4, 4) in the main process, None in the others.
 
     Raises:
-        DataError: an image is missing or broken, or the network cannot see these motions.
+        DataError: an image is missing or broken.
     """
-    folder = opts.load_weights_folder
-    frames = pose_frames(folder, len(predictor.model.times))
-    offsets = np.zeros(len(lines), int)  # from the target of each motion to the line's frame
-    if frames:
-        offsets = _target_offsets(frames, len(lines), folder)
-    targets = [_earlier_line(line, b) for line, b in zip(lines, offsets, strict=True)]
-    dataset = KITTIOdomDataset(opts.data_path, targets, predictor.height, predictor.width,
-                               frames or [0, 1], 1, img_ext=asked_extension(opts))
-    dataset.img_ext = dataset.found_extension()
-    first = dataset.get_image_path(*parse_line(targets[0]))
-    world.print(f"reading {dataset.img_ext} images, as in {Path(first).parent}")
     predictor.keep_freed_memory()
-    own, motions = offsets[world.shard(len(lines))], [np.empty((0, 4, 4), np.float32)]
-    for batch in load_batches(dataset, opts, world):
-        images = {f: as_float(batch["color", f, 0].to(world.device)) for f in dataset.frame_idxs}
-        if frames:
+    motions = [np.empty((0, 4, 4), np.float32)]
+    for batch in inputs.batches:
+        images = {f: as_float(batch["color", f, 0].to(world.device))
+                  for f in inputs.frames or (0, 1)}
+        if inputs.frames:
             done = sum(map(len, motions))
             found = _motions_over_target(predictor.model.motions(images),
-                                         own[done:done + len(images[0])])
+                                         inputs.offsets[done:done + len(images[0])])
         else:
             found = predictor.model.motion(images[0], images[1])
         motions.append(found.cpu().numpy())

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.splits import SPLITS, parse_line, read_split, split_path
-from evaluation.motions import predict_motions
+from evaluation.motions import load_motion_inputs, predict_motions
 from evaluation.trajectory_figure import trajectory_png
 from evaluation.trajectory_files import (
     RATE,
@@ -69,8 +69,13 @@ def evaluate_odometry(opts: Namespace) -> None:
         evaluate_trajectory_file(opts, sequences[0])
         return
     world = init_distributed(opts.no_cuda)
+    # workers are forked before the networks are loaded; further sequences start in their turn
+    first = load_motion_inputs(opts, sequences[0].lines, world)
     predictor = Predictor(opts.load_weights_folder, world.device, with_pose=True)
-    motions = [predict_motions(predictor, opts, sequence.lines, world) for sequence in sequences]
+    motions = [predict_motions(predictor, first, world)]
+    for sequence in sequences[1:]:
+        inputs = load_motion_inputs(opts, sequence.lines, world)
+        motions.append(predict_motions(predictor, inputs, world))
     shut_down_distributed()
     if world.is_main:
         for sequence, predicted in zip(sequences, motions, strict=True):

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,11 +73,19 @@ def read_test_set(opts: Namespace, with_truth: bool) -> TestSet:
     return TestSet(lines, dataset, truth)
 
 
-def load_batches(dataset: MonoDataset, opts: Namespace, world: World) -> Iterable[dict]:
-    """Load this process's share of a dataset in batches, with a progress bar."""
+def load_batches(dataset: MonoDataset, opts: Namespace, world: World) -> Iterator[dict]:
+    """Start to load this process's share of a dataset; yield batches under a progress bar.
+
+    The workers are forked by this call: call it before the networks are loaded, because what this
+    process has in memory by then is shared with the workers and copied page by page.
+    """
     own = Samples(dataset, world.shard(len(dataset)))
     loader = DataLoader(own, opts.batch_size, num_workers=min(opts.num_workers, len(own)),
                         pin_memory=world.device.type == "cuda",
                         worker_init_fn=leave_interrupts_to_parent)
-    return tqdm(loader, desc=f"predicting at {dataset.width}x{dataset.height}", dynamic_ncols=True,
-                disable=not world.is_main)
+    batches = iter(loader)
+
+    def with_progress() -> Iterator[dict]:
+        yield from tqdm(batches, desc=f"predicting at {dataset.width}x{dataset.height}",
+                        total=len(loader), dynamic_ncols=True, disable=not world.is_main)
+    return with_progress()

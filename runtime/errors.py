@@ -6,6 +6,8 @@ import signal
 import sys
 from collections.abc import Callable
 
+from runtime.openmp import limit_spinning
+
 
 class DataError(Exception):
     """A file or value of the user is not as expected.
@@ -31,8 +33,9 @@ def run(main: Callable[[], None]) -> None:
     """Call a script's `main`; end with one line on stderr and an exit status if the user erred.
 
     Scripts import PyTorch inside `main`, after parsing: importing it takes seconds, and -h and a
-    wrong flag should answer at once.
+    wrong flag should answer at once. Importing it also loads OpenMP, whose waiting is set first.
     """
+    limit_spinning()
     try:
         main()
     except DataError as error:

@@ -61,8 +61,8 @@ def make_loaders(opts: Namespace, frames: Sequence[int | str], seed: int,
     on_gpu = world.device.type == "cuda"
     return (TrainingLoader(train, opts.batch_size, opts.num_workers, seed, bad_samples, world.rank,
                            world.size, drop_last=True, pin_memory=on_gpu),
-            TrainingLoader(val, opts.batch_size, opts.num_workers, seed, bad_samples,
-                           pin_memory=on_gpu))
+            # not pinned: the thread that pins would start CUDA before the training workers fork
+            TrainingLoader(val, opts.batch_size, opts.num_workers, seed, bad_samples))
 
 
 def make_dataset(opts: Namespace, name: str, frames: Sequence[int | str]) -> MonoDataset:

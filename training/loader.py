@@ -56,7 +56,7 @@ class TrainingLoader:
     """Load batches of a dataset in an order that depends on the seed and the epoch alone.
 
     Iterating yields the batches of one epoch, from the position that `seek` has set. Worker
-    processes live as long as the loader.
+    processes start with `start`, or with the first batch, and live as long as the loader.
 
     Args:
         dataset: source of the samples.
@@ -88,6 +88,16 @@ class TrainingLoader:
     def __len__(self) -> int:
         """Return the number of batches in a whole epoch."""
         return len(self._batches)
+
+    def start(self) -> None:
+        """Start the worker processes, before the position is set; they wait for `seek`.
+
+        Fork them while this process is small: what it has in memory by then is shared with the
+        workers, and the first write to each shared page makes a copy of the page.
+        """
+        self._order.seek(0, len(self._order))  # an iteration without draws: nothing is loaded
+        iter(self._batches)
+        self._order.seek(0, 0)
 
     def seek(self, epoch: int, batch: int = 0) -> None:
         """Let the next iteration start at batch number `batch` of `epoch`."""

@@ -1,6 +1,8 @@
 """benchmarks.run: a row measures both sides, and its figures are in the table and the JSON."""
 import json
+import os
 import sys
+import time
 
 import pytest
 
@@ -35,3 +37,22 @@ def test_an_unknown_row_is_a_usage_error(measure, capsys):
         measure("--only", "sleep")
     assert ended.value.code == 2
     assert "--only sleep names no row" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("left", "busy"), [("spinning", 1), ("alone", 0)])
+def test_a_row_may_have_this_project_on_both_sides(measure, drive, tmp_path, monkeypatch, left,
+                                                   busy):
+    monkeypatch.setattr(run, "TEST_FRAMES", 24)
+    monkeypatch.setattr(run, "ROWS", [run.Row("ours", "frames/s", "export", repeats=1, left=left,
+                                              busy=busy)])
+    assert "| ours | " in measure("--data_path", drive)
+    (row,) = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [len(values) for values in row["all"].values()] == [1, 1]
+    assert 0.1 < row["ratio"] < 10
+
+
+def test_busy_processes_end_with_their_context():
+    before = os.times()
+    with run.busy_processes(2):
+        time.sleep(0.5)
+    assert os.times().children_user - before.children_user > 0.1
