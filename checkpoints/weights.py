@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from networks import Monodepth2
 from runtime.errors import DataError
-from runtime.files import write_atomically
+from runtime.files import remove_abandoned, write_atomically
 
 # Exceptions of torch.load for files that are broken or hold something other than weights
 LOAD_ERRORS = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError,
@@ -56,8 +56,7 @@ def save_state_dict(path: Path, state: dict) -> None:
             disk_error = error.__context__
             raise (disk_error if isinstance(disk_error, OSError) else error) from None
 
-    for abandoned in path.parent.glob(f"{path.name}.*.tmp"):  # left by a killed run
-        abandoned.unlink(missing_ok=True)
+    remove_abandoned(path.parent.glob(f"{path.name}.*.tmp"))
     write_atomically(path, write)
 
 

@@ -74,11 +74,23 @@ class World(NamedTuple):
         """Call `work` in the main process; return its result in every process.
 
         Other machines may not see the files of the main process, nor draw the same seed.
+
+        Raises:
+            DataError: `work` raised it in the main process; every process raises the same error.
         """
-        results = [work(*args) if self.is_main else None]
+        result, error = None, None
+        if self.is_main:
+            try:
+                result = work(*args)
+            except DataError as raised:
+                error = raised
         if self.size > 1:
-            dist.broadcast_object_list(results, 0, self.host_group)
-        return results[0]
+            both = [result, error]
+            dist.broadcast_object_list(both, 0, self.host_group)
+            result, error = both
+        if error is not None:
+            raise error
+        return result
 
     def gather_on_main(self, part: np.ndarray) -> np.ndarray | None:
         """Concatenate the arrays of all processes along their first axis, in the main process.

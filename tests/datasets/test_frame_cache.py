@@ -73,7 +73,7 @@ def test_a_truncated_file_is_made_again(tmp_path, image):
     (entry,) = cache.folder.glob("*/*.rgb")
     entry.write_bytes(entry.read_bytes()[:100])
     assert same(cache.read(image, counted([])), made(image))
-    assert entry.stat().st_size == 3 * H * W + 8
+    assert entry.stat().st_size == 3 * H * W + 16  # the original size, and the checksum
 
 
 def fill(folder, paths, frames_seen):
@@ -144,7 +144,7 @@ def test_a_full_disk_gets_one_warning_and_reading_goes_on_uncached(tmp_path, ima
 
 def test_the_space_needed_is_reported_and_compared_with_the_disk(tmp_path):
     cache = FrameCache(tmp_path, 192, 640)
-    assert "cache: 44000 frames at 0.37 MB take 16.2 GB in " in cache.describe(44000)
+    assert "cache: 44,000 frames at 0.37 MB take 16.2 GB in " in cache.describe(44000)
     assert "not enough, the rest will be read from its files" in cache.describe(10**10)
     assert "not enough" not in cache.describe(1)
 
