@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from networks import Monodepth2
-from runtime.errors import DataError
+from runtime.errors import DataError, counted
 from runtime.files import remove_abandoned, write_atomically
 
 # Exceptions of torch.load for files that are broken or hold something other than weights
@@ -134,8 +134,8 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], path: Path) -> N
                                      if own[key].shape != getattr(given[key], "shape", None)}}
     for what, keys in wrong.items():
         if keys:
-            raise DataError(f"{path} {what} {len(keys)} keys ({', '.join(sorted(keys)[:3])}, ...); "
-                            "it was written by another architecture: match the model's flags, or "
+            raise DataError(f"{path} {what} {counted(len(keys), 'key')} "
+                            f"({', '.join(sorted(keys)[:3])}, ...); it was written by another architecture: match the model's flags, or "
                             "leave its name out of --models_to_load")
     network.load_state_dict(given)
 

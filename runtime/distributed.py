@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from runtime.errors import DataError
+from runtime.errors import DataError, counted
 
 SETTLING = 0.1  # seconds for gloo's threads to release the last tensors
 
@@ -128,8 +128,8 @@ def init_distributed(no_cuda: bool) -> World:
     local_rank = int(os.environ["LOCAL_RANK"])
     if on_gpu and local_rank >= torch.cuda.device_count():
         raise DataError(f"torchrun started process {local_rank} and this machine has "
-                        f"{torch.cuda.device_count()} GPUs; pass torchrun --nproc_per_node "
-                        f"{torch.cuda.device_count()}, or --no_cuda")
+                        f"{counted(torch.cuda.device_count(), 'GPU')}; pass torchrun "
+                        f"--nproc_per_node {torch.cuda.device_count()}, or --no_cuda")
     if on_gpu:
         torch.cuda.set_device(local_rank)
     if not dist.is_initialized():

@@ -33,8 +33,8 @@ class UsageError(DataError):
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: "1 frame", "2,000 frames"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    """Return a number with its noun: "1 frame", "2 frames"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def run(main: Callable[[], None]) -> None:

@@ -10,6 +10,7 @@ import re
 import shutil
 import socket
 import sys
+import tempfile
 import time
 import tokenize
 import uuid
@@ -48,6 +49,21 @@ def check_data_path(path: str | Path) -> None:
     if not Path(path).is_dir():
         raise DataError(f"--data_path {path} does not exist; give the folder of the data "
                         "(docs/kitti.md)")
+
+
+def check_out_dir(folder: str | Path) -> None:
+    """Make the folder of --eval_out_dir, and raise a DataError if no file can be written there.
+
+    Raises:
+        DataError: the folder cannot be made or written.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(f"--eval_out_dir {folder} cannot be written: {error.strerror}; choose "
+                        "another folder") from None
 
 
 def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], object]) -> None:

@@ -144,7 +144,7 @@ def test_a_full_disk_gets_one_warning_and_reading_goes_on_uncached(tmp_path, ima
 
 def test_the_space_needed_is_reported_and_compared_with_the_disk(tmp_path):
     cache = FrameCache(tmp_path, 192, 640)
-    assert "cache: 44,000 frames at 0.37 MB take 16.2 GB in " in cache.describe(44000)
+    assert "cache: 44000 frames at 0.37 MB take 16.2 GB in " in cache.describe(44000)
     assert "not enough, the rest will be read from its files" in cache.describe(10**10)
     assert "not enough" not in cache.describe(1)
 
