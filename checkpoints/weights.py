@@ -135,8 +135,9 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], path: Path) -> N
     for what, keys in wrong.items():
         if keys:
             raise DataError(f"{path} {what} {counted(len(keys), 'key')} "
-                            f"({', '.join(sorted(keys)[:3])}, ...); it was written by another architecture: match the model's flags, or "
-                            "leave its name out of --models_to_load")
+                            f"({', '.join(sorted(keys)[:3])}, ...); it was written by "
+                            "another architecture: match the model's flags, or leave its name out "
+                            "of --models_to_load")
     network.load_state_dict(given)
 
 
