@@ -153,7 +153,7 @@ def test_a_flag_that_an_older_state_lacks_counts_as_its_default(flags, tmp_path,
     torch.save(older, path)
     outcome = script("train", *flags, "--model_name", "m", "--resume", "--no_ssim")
     assert "flags: --no_ssim was False, is True; give" in one_line(outcome, 2)
-    assert "\ntrained 3 steps (of 6 in all) in 00h00m" in script(
+    assert "\ntrained 3 steps (of 6 in all) in 00h0" in script(
         "train", *flags, "--model_name", "m", "--resume").out
 
 
