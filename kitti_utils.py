@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.errors import DataError
+from runtime.errors import DataError, counted
 from runtime.files import MAX_PIXELS, readlines
 
 # the names that `from kitti_utils import *` gives to code written against Monodepth2
@@ -183,8 +183,8 @@ def read_poses(path: str | Path) -> np.ndarray:
             pose = np.array(np.nan)
         if not np.isfinite(pose).all():
             raise DataError(f"{path}, line {number}: expected the 12 numbers of a pose, found "
-                            f"{len(line.split())} words, {line[:60]!r}; extract the poses again "
-                            "(data_odometry_poses.zip)")
+                            f"{counted(len(line.split()), 'word')}, {line[:60]!r}; extract the "
+                            "poses again (data_odometry_poses.zip)")
         poses.append(pose)
     if not poses:
         raise DataError(f"{path} is empty; expected poses of 12 numbers a line")

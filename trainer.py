@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from argparse import Namespace
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -25,8 +25,8 @@ from layers import disp_to_depth
 from metrics.depth import logged_depth_errors
 from options import TRAIN, MonodepthOptions
 from runtime.distributed import init_distributed, shut_down_distributed
-from runtime.errors import DataError, UsageError
-from runtime.files import write_atomically
+from runtime.errors import DataError, UsageError, counted
+from runtime.files import lock_run, write_atomically
 from runtime.machine import prepare_for_steps
 from runtime.seeds import draw_seed, get_states, make_deterministic, seed_all, set_states
 from runtime.signals import StopRequest
@@ -76,8 +76,8 @@ class Trainer:
         self.device = self.world.device
         self.log_path = Path(options.log_dir).expanduser() / options.model_name
         self.states = TrainingStates(self.log_path / "models", options.keep)
-        state = self.world.broadcast_from_main(state_to_resume, options, self.states,
-                                               self.world.size)
+        self.lock = None  # in the main process: the file that locks the run's folder
+        state = self.world.broadcast_from_main(self._claim_run)
         self.frames = options.frame_ids + (["s"] if options.use_stereo else [])
         self.seed = self._choose_seed(state)
         self._prepare_process()
@@ -121,6 +121,11 @@ class Trainer:
                                    self.steps_per_epoch * options.num_epochs - self.step,
                                    self.log_path / "models" / "trace.json")
 
+    def _claim_run(self) -> dict | None:
+        """Lock the run's folder for this process, and return the training state to resume."""
+        self.lock = lock_run(self.log_path)
+        return state_to_resume(self.opts, self.states, self.world.size)
+
     def _choose_seed(self, state: dict | None) -> int:
         """Return the seed of the resumed state or of --seed, or draw one for all processes."""
         seed = self.opts.seed if state is None else state["seed"]
@@ -153,7 +158,12 @@ class Trainer:
                 last training state is complete.
             SystemExit: a signal asked the run to stop; its state is saved.
         """
-        started = time.monotonic()
+        with nullcontext() if self.lock is None else closing(self.lock):
+            self._train()
+        shut_down_distributed()
+
+    def _train(self) -> None:
+        started, first_step = time.monotonic(), self.step
         self._announce()
         if self.opts.overwrite and self.world.is_main:
             self.states.remove_run()
@@ -168,16 +178,18 @@ class Trainer:
                 self.run_epoch()
                 self.save_epoch()
         self.logs.close()
-        duration = sec_to_hm_str(time.monotonic() - started)
-        self.world.print(f"trained {self.step} steps in {duration}; weights: "
-                         f"{self.weights_folder()}\nnext: {self.next_command()}")
-        shut_down_distributed()
+        outcome = f"weights: {self.weights_folder()}"
+        if steps := self.step - first_step:
+            of_all = f" (of {self.step} in all)" if first_step else ""
+            outcome = (f"trained {counted(steps, 'step')}{of_all} in "
+                       f"{sec_to_hm_str(time.monotonic() - started)}; {outcome}")
+        self.world.print(f"{outcome}\nnext: {self.next_command()}")
 
     def _announce(self) -> None:
         """Print what the run trains on, where it starts, and what its frame caches hold."""
         opts, world = self.opts, self.world
         world.print(f"training {opts.model_name} on {world.describe()}: "
-                    f"{len(self.train_loader.dataset)} items of {opts.split}, "
+                    f"{counted(len(self.train_loader.dataset), 'item')} of {opts.split}, "
                     f"{opts.batch_size * world.size * opts.accumulate} to a step, "
                     f"{len(self.val_loader.dataset)} to validate; seed {self.seed}; "
                     f"logs in {self.log_path}")

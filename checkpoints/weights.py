@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from networks import Monodepth2
-from runtime.errors import DataError
-from runtime.files import write_atomically
+from runtime.errors import DataError, counted
+from runtime.files import remove_abandoned, write_atomically
 
 # Exceptions of torch.load for files that are broken or hold something other than weights
 LOAD_ERRORS = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, TypeError,
@@ -56,8 +56,7 @@ def save_state_dict(path: Path, state: dict) -> None:
             disk_error = error.__context__
             raise (disk_error if isinstance(disk_error, OSError) else error) from None
 
-    for abandoned in path.parent.glob(f"{path.name}.*.tmp"):  # left by a killed run
-        abandoned.unlink(missing_ok=True)
+    remove_abandoned(path.parent.glob(f"{path.name}.*.tmp"))
     write_atomically(path, write)
 
 
@@ -135,9 +134,10 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], path: Path) -> N
                                      if own[key].shape != getattr(given[key], "shape", None)}}
     for what, keys in wrong.items():
         if keys:
-            raise DataError(f"{path} {what} {len(keys)} keys ({', '.join(sorted(keys)[:3])}, ...); "
-                            "it was written by another architecture: match the model's flags, or "
-                            "leave its name out of --models_to_load")
+            raise DataError(f"{path} {what} {counted(len(keys), 'key')} "
+                            f"({', '.join(sorted(keys)[:3])}, ...); it was written by "
+                            "another architecture: match the model's flags, or leave its name out "
+                            "of --models_to_load")
     network.load_state_dict(given)
 
 

@@ -19,7 +19,7 @@ from datasets.kitti_dataset import KITTIDataset, annotated_path, read_depth_png
 from datasets.splits import parse_line, read_split, split_path
 from datasets.stereo_ground_truth import read_depth_of_disparity
 from kitti_utils import generate_depth_map
-from runtime.errors import DataError
+from runtime.errors import DataError, counted
 from runtime.files import check_data_path, npy, read_array, write_atomically
 from runtime.signals import leave_interrupts_to_parent
 
@@ -77,9 +77,11 @@ def _read_pngs(folder: Path, split: str, lines: list[str],
                         "2015's training/disp_occ_0 (data_scene_flow.zip, 2 GB)")
     paths = sorted(folder.glob("*.png"), key=natural_order)
     if len(paths) != len(lines):
-        raise DataError(f"{folder} has {len(paths)} PNGs for the {len(lines)} lines of {split}'s "
-                        f"{LIST_NAME}; give one PNG per line, in the order of their names")
-    print(f"ground truth: {len(paths)} PNGs of {folder}; every pixel that has depth counts")
+        raise DataError(f"{folder} has {counted(len(paths), 'PNG')} for the "
+                        f"{counted(len(lines), 'line')} of {split}'s {LIST_NAME}; "
+                        "give one PNG per line, in the order of their names")
+    print(f"ground truth: {counted(len(paths), 'PNG')} of {folder}; every pixel that has depth "
+          "counts")
     return GroundTruth([read(path) for path in paths], False, folder)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 from options import PROJECT
-from runtime.errors import DataError
+from runtime.errors import DataError, counted
 from runtime.files import readlines
 
 SPLITS = PROJECT / "splits"
@@ -55,7 +55,7 @@ def split_path(split: str, name: str) -> Path:
     Raises:
         DataError: the split or the list is missing.
     """
-    own = _splits_with("*.txt")
+    own = own_splits("*.txt")
     folder = SPLITS / split if split in own else Path(split)
     if folder.is_file():
         raise DataError(f"{split} is a file; give its folder, {folder.parent}, which must hold "
@@ -64,7 +64,7 @@ def split_path(split: str, name: str) -> Path:
         raise DataError(f"found no split and no folder named {split!r}; expected one of "
                         f"{', '.join(own)}, or the path of a folder that holds {name}")
     if not (folder / name).is_file():
-        others = ", ".join(_splits_with(name)) or "none of this project"
+        others = ", ".join(own_splits(name)) or "none of this project"
         raise DataError(f"{_shown(folder / name)} is missing; splits that have {name}: {others}; "
                         "choose another split, or put the file there")
     return folder / name
@@ -128,7 +128,7 @@ def eigen_to_benchmark_ids() -> list[int]:
     return [index[line] for line in benchmark]
 
 
-def _splits_with(pattern: str) -> list[str]:
+def own_splits(pattern: str) -> list[str]:
     """Return the names of the project's splits that have a file matching `pattern`."""
     return sorted({path.parent.name for path in SPLITS.glob(f"*/{pattern}")})
 
@@ -183,7 +183,7 @@ def _split_words(line: str) -> tuple[str, str, str | None]:
     """Split `folder frame side` into its words; the frame keeps its leading zeros."""
     words = line.split()
     if len(words) not in (2, 3):
-        raise _line_error(line, f"{len(words)} word(s), {textwrap.shorten(line, 80)!r}")
+        raise _line_error(line, f"{counted(len(words), 'word')}, {textwrap.shorten(line, 80)!r}")
     folder, frame, side = (*words, None)[:3]
     _check_folder_and_side(line, folder, side)
     if not re.fullmatch("[0-9]{1,10}", frame):

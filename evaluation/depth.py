@@ -1,6 +1,7 @@
 """Evaluate depth: predict the test images, measure the errors, write results and the table."""
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,13 @@ from tqdm import tqdm
 from checkpoints.architecture import read_input_format
 from checkpoints.weights import find_weights_folders
 from datasets.ground_truth import LIST_NAME, GroundTruth
-from datasets.splits import eigen_to_benchmark_ids, read_split, split_path
+from datasets.splits import (
+    eigen_to_benchmark_ids,
+    own_splits,
+    parse_line,
+    read_split,
+    split_path,
+)
 from evaluation.results import (
     PIXELS,
     RATIO,
@@ -42,9 +49,16 @@ from metrics.depth import (
 from metrics.intervals import Interval
 from prediction.predictor import Predictor
 from runtime.distributed import World, init_distributed, shut_down_distributed
-from runtime.errors import DataError
-from runtime.files import check_data_path, read_array, save_array, write_atomically
+from runtime.errors import DataError, counted
+from runtime.files import (
+    check_data_path,
+    check_out_dir,
+    read_array,
+    save_array,
+    write_atomically,
+)
 
+TRAIN_LIST = "train_files.txt"
 BENCHMARK_SIZE = (1216, 352)  # width, height of KITTI's depth prediction test images
 
 
@@ -73,11 +87,16 @@ def evaluate_depth(opts: Namespace) -> None:
         import evaluation.depth_figures  # noqa: F401 - fails before an hour of prediction
     world = init_distributed(opts.no_cuda)
     runs = options_by_epoch(opts)
-    # ground truth first: a missing file is reported before an hour of prediction
+    # faults of folders and of ground truth are reported before an hour of prediction
+    if opts.eval_out_dir and world.is_main and not opts.ext_disp_to_eval:
+        check_out_dir(opts.eval_out_dir)
     test_set = read_test_set(
         opts, with_truth=world.is_main and not opts.no_eval and not is_benchmark(opts))
     if opts.edges and test_set.truth is not None:
         check_edges(test_set.truth)
+    weights = next(iter(runs.values())).load_weights_folder
+    if weights and world.is_main:
+        warn_of_training_images(Path(weights), test_set)
     errors = {}
     for epoch, own in runs.items():
         if opts.eval_all:
@@ -99,6 +118,25 @@ def options_by_epoch(opts: Namespace) -> dict[int | None, Namespace]:
         "load_weights_folder": str(folder),
         "eval_out_dir": opts.eval_out_dir and str(Path(opts.eval_out_dir, folder.name))})
         for epoch, folder in find_weights_folders(opts.eval_all).items()}
+
+
+def warn_of_training_images(weights: Path, test_set: TestSet) -> None:
+    """Print a warning if test images are in the training list of the weights' split.
+
+    Only the project's own splits are read: opt.json may come from a stranger.
+    """
+    try:
+        split = json.loads((weights.parent / "opt.json").read_text())["split"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return
+    if split not in own_splits(TRAIN_LIST):
+        return
+    trained = {parse_line(line)[:2] for line in read_split(split_path(split, TRAIN_LIST))}
+    count = sum(parse_line(line)[:2] in trained for line in test_set.lines)
+    if count:
+        print(f"warning: {weights} was trained with --split {split}, whose list shows the moments "
+              f"of {count} of the {counted(len(test_set.lines), 'test image')}, from either "
+              "camera; errors on training images are too small")
 
 
 def check_edges(truth: GroundTruth) -> None:
@@ -223,7 +261,8 @@ def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: boo
         DataError: the numbers of maps differ, or an image has no evaluated pixel.
     """
     if len(disps) != len(gt_depths):
-        raise DataError(f"{len(disps)} predictions for {len(gt_depths)} ground truths; run "
+        raise DataError(f"{counted(len(disps), 'prediction')} for "
+                        f"{counted(len(gt_depths), 'ground truth')}; run "
                         "export_gt_depth.py for the same split")
     rows = []
     for i, (disp, gt_map) in enumerate(zip(disps, gt_depths, strict=True)):
@@ -293,8 +332,8 @@ def write_benchmark(folder: Path, disps: np.ndarray, scale_factor: float) -> Non
         written = pool.map(write, range(len(disps)))
         for _ in tqdm(written, desc="writing PNGs", total=len(disps), dynamic_ncols=True):
             pass
-    print(f"wrote {len(disps)} PNGs to {folder}; zip them and upload to KITTI's depth prediction "
-          "benchmark, which alone has the ground truth")
+    print(f"wrote {counted(len(disps), 'PNG')} to {folder}; zip them and upload to KITTI's depth "
+          "prediction benchmark, which alone has the ground truth")
 
 
 def write_epochs(folder: Path, errors: dict[int, dict[str, Interval]]) -> None:

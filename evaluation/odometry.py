@@ -32,8 +32,8 @@ from kitti_utils import read_poses
 from metrics.trajectory import Scores, chain_motions, five_frame_errors, score_trajectory
 from prediction.predictor import Predictor
 from runtime.distributed import init_distributed, shut_down_distributed
-from runtime.errors import DataError
-from runtime.files import check_data_path, save_array, write_atomically
+from runtime.errors import DataError, counted
+from runtime.files import check_data_path, check_out_dir, save_array, write_atomically
 
 LAST_WITH_POSES = 10  # the true poses of sequences 00 to 10 are published
 
@@ -69,6 +69,8 @@ def evaluate_odometry(opts: Namespace) -> None:
         evaluate_trajectory_file(opts, sequences[0])
         return
     world = init_distributed(opts.no_cuda)
+    if opts.eval_out_dir and world.is_main:  # before an hour of prediction
+        check_out_dir(opts.eval_out_dir)
     # workers are forked before the networks are loaded; further sequences start in their turn
     first = load_motion_inputs(opts, sequences[0].lines, world)
     predictor = Predictor(opts.load_weights_folder, world.device, with_pose=True)
@@ -137,8 +139,8 @@ def read_listed_sequence(data_path: str, eval_split: str) -> OdometrySequence:
     number = int(numbers[0])
     poses = read_true_poses(data_path, number)[first:end + 1]
     if len(poses) != len(lines) + 1:
-        raise DataError(f"{poses_path(data_path, number)} has {len(poses)} poses from frame "
-                        f"{first} on; the list asks for {len(lines) + 1} ({path}); give a list "
+        raise DataError(f"{poses_path(data_path, number)} has {counted(len(poses), 'pose')} from "
+                        f"frame {first} on; the list asks for {len(lines) + 1} ({path}); give a list "
                         f"of fewer frames, or --sequences {number}: all frames that have poses")
     return OdometrySequence(number, first, lines, poses)
 
@@ -214,7 +216,7 @@ def measure_and_write(opts: Namespace, sequence: OdometrySequence, motions: np.n
     folder = Path(opts.eval_out_dir or opts.load_weights_folder)
     path = folder / (f"poses_{sequence.number:02d}.npy" if opts.sequences else "poses.npy")
     save_array(path, motions)
-    print(f"saved {len(motions)} motions, frame to next frame, to {path}")
+    print(f"saved {counted(len(motions), 'motion')}, frame to next frame, to {path}")
     poses = chain_motions(motions, metres or 1.0)
     unit = "metres" if metres else "the network's unit of length"
     write_trajectories(folder, opts.data_path, sequence, poses, unit)
@@ -281,8 +283,8 @@ def find_times(data_path: str, sequence: OdometrySequence) -> tuple[np.ndarray, 
                 f"frame / {RATE:g} s, because {path} is missing")
     times = read_times(path)
     if len(times) < end:
-        raise DataError(f"{path} has {len(times)} times, but frame {end - 1} is evaluated; extract "
-                        "it again (data_odometry_calib.zip), or delete it")
+        raise DataError(f"{path} has {counted(len(times), 'time')}, but frame {end - 1} is "
+                        "evaluated; extract it again (data_odometry_calib.zip), or delete it")
     return times[sequence.first:end], str(path)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import scipy  # loads `scipy.spatial` at its first use
 
 from metrics.trajectory import Scores
-from runtime.errors import DataError
+from runtime.errors import DataError, counted
 from runtime.files import readlines
 
 SCORES_NAME = "trajectory_{}.json"  # takes the number of the sequence, two digits
@@ -65,8 +65,8 @@ def read_trajectory(path: str | Path, first: int = 0) -> tuple[np.ndarray, np.nd
         if line.strip() and not line.startswith("#"):
             row = _parse_row(line, f"{path}, line {number}")
             if width not in (0, len(row)):
-                raise DataError(f"{path}, line {number}: found {len(row)} numbers after lines of "
-                                f"{width}; expected the same number in each line")
+                raise DataError(f"{path}, line {number}: found {counted(len(row), 'number')} "
+                                f"after lines of {width}; expected the same number in each line")
             width = len(row)
             frame = row[0] if width == 13 else first + len(poses)
             if frame % 1 or frame <= (frames[-1] if frames else -1):
@@ -88,7 +88,7 @@ def _parse_row(line: str, where: str) -> np.ndarray:
     except ValueError:
         raise DataError(f"{where}: found {line[:60]!r}; expected {EXPECTED_ROW}") from None
     if len(row) not in (12, 13):
-        raise DataError(f"{where}: found {len(row)} numbers; expected {EXPECTED_ROW}")
+        raise DataError(f"{where}: found {counted(len(row), 'number')}; expected {EXPECTED_ROW}")
     if not (abs(row) < MAX_LENGTH).all():
         raise DataError(f"{where}: found a number that is not below {MAX_LENGTH:g}; expected "
                         f"{EXPECTED_ROW}")

@@ -14,12 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import scipy  # loads `scipy.spatial` at its first use: -h stays quick
 
-from runtime.errors import DataError
+from runtime.errors import DataError, counted
 
 ALIGNMENTS = ("none", "scale", "6dof", "7dof")
 # KITTI's devkit: lengths of segments in metres, frames between the starts of two segments
 SEGMENT_LENGTHS, SEGMENT_STEP = range(100, 900, 100), 10
 TRACK_LENGTH = 5  # frames of a window of the 5-frame error
+STATIC = 1e-8     # of the truth's size; a smaller estimate consists of rounding errors
 
 
 class Scores(NamedTuple):
@@ -65,7 +66,8 @@ def score_trajectory(truth: np.ndarray, frames: np.ndarray, estimate: np.ndarray
             fitted.
     """
     if len(frames) < 2:
-        raise DataError(f"the estimated trajectory has {len(frames)} frame; expected two or more")
+        raise DataError(f"the estimated trajectory has {counted(len(frames), 'frame')}; "
+                        "expected two or more")
     if not np.isfinite(estimate).all():
         raise DataError("the estimated trajectory has poses that are not finite")
     true_poses, aligned, scale = align_trajectory(truth[frames], estimate, alignment)
@@ -115,16 +117,18 @@ def align_trajectory(truth: np.ndarray, estimate: np.ndarray,
         (N, 4, 4) true poses, (N, 4, 4) estimated poses, and the factor.
 
     Raises:
-        DataError: the estimate never moves, so the factor cannot be fitted.
+        DataError: the estimate hardly moves, so the factor cannot be fitted.
     """
     # move the first pose to the identity, for 6dof and 7dof too: rotations written with seven
     # digits change lengths in the eighth digit, and kitti-odom-eval's figures contain the change
     truth, estimate = (np.linalg.inv(poses[0]) @ poses for poses in (truth, estimate))
     x, y = estimate[:, :3, 3], truth[:, :3, 3]                                # (N, 3) positions
     moved, scale = np.eye(4), 1.0
-    if alignment in ("scale", "7dof") and not (x * x).sum():
-        raise DataError(f"the estimated trajectory never moves, so --alignment {alignment} cannot "
-                        "fit a scale; give --alignment none or 6dof")
+    sizes = np.linalg.norm(x), np.linalg.norm(y)
+    if alignment in ("scale", "7dof") and sizes[0] <= STATIC * sizes[1]:
+        raise DataError("the estimated trajectory never moves, or less than the true one by a "
+                        f"factor of {1 / STATIC:g}, so --alignment {alignment} cannot fit a scale; "
+                        "give --alignment none or 6dof")
     if alignment == "scale":
         scale = float((x * y).sum() / (x * x).sum())
     elif alignment != "none":
@@ -226,6 +230,8 @@ def dump_xyz(source_to_target_transformations: Iterable[np.ndarray]) -> np.ndarr
 def compute_ate(gtruth_xyz: np.ndarray, pred_xyz_o: np.ndarray) -> float:
     """Compute the error of one window of a trajectory, in the unit of `gtruth_xyz`.
 
+    An estimate that stays at the origin is compared as it is, because no scale fits it.
+
     Args:
         gtruth_xyz: (N, 3) true camera centres.
         pred_xyz_o: (N, 3) estimated camera centres, up to a shift and a scale.
@@ -233,7 +239,8 @@ def compute_ate(gtruth_xyz: np.ndarray, pred_xyz_o: np.ndarray) -> float:
     Source: Zhou et al. 2017 (arXiv:1704.07813), Sec. 4.2.
     """
     moved = pred_xyz_o + (gtruth_xyz[0] - pred_xyz_o[0])
-    scale = np.sum(gtruth_xyz * moved) / np.sum(moved**2)
+    square = np.sum(moved**2)
+    scale = np.sum(gtruth_xyz * moved) / square if square else 1.0
     # Faithful: the root of the sum over N, not of the mean, as in the published tables
     return float(np.sqrt(np.sum((moved * scale - gtruth_xyz) ** 2)) / len(gtruth_xyz))
 

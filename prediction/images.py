@@ -18,7 +18,7 @@ from datasets.ground_truth import load_gt_depths
 from datasets.images import resize
 from layers import resize_disp
 from prediction.predictor import Predictor
-from runtime.errors import DataError
+from runtime.errors import DataError, counted
 
 
 class Frame(NamedTuple):
@@ -114,8 +114,8 @@ def fit_scale(batches: Iterable[list[Frame]], path: str | Path,
     # one frame too many proves that the numbers differ, and ends the endless frames of a webcam
     disps = [frame.disp for frame in islice(chain.from_iterable(batches), len(gt_depths) + 1)]
     if len(disps) != len(gt_depths):
-        raise DataError(f"--scale_from {path} has {len(gt_depths)} maps, which is not the number "
-                        "of images; give one map for each image, in the same order")
+        raise DataError(f"--scale_from {path} has {counted(len(gt_depths), 'map')}, which is not "
+                        "the number of images; give one map for each image, in the same order")
     for disp, gt in zip(disps, gt_depths, strict=True):
         depth = training_camera.disp_to_depth(resize_disp(disp, *gt.shape))[1][0, 0].numpy()
         if (gt > 0).any():

@@ -18,7 +18,7 @@ from prediction.video import VideoFile
 from prediction.write import FrameWriter, OutputOptions
 from runtime.distributed import get_device
 from runtime.downloads import download_model_if_doesnt_exist
-from runtime.errors import DataError
+from runtime.errors import DataError, counted
 
 
 def predict_footage(args: Namespace) -> None:
@@ -44,7 +44,7 @@ def predict_footage(args: Namespace) -> None:
         count = write_batches(footage, predict_images(predictor, footage, args.batch_size, pool),
                               writer, pool)
     seconds = time.monotonic() - started
-    print(f"{count} frames in {seconds:.1f} s, {count / seconds:.1f} frames/s; depth is "
+    print(f"{counted(count, 'frame')} in {seconds:.1f} s, {count / seconds:.1f} frames/s; depth is "
           f"{unit.words}")
 
 

@@ -23,7 +23,7 @@ from prediction.write import colorize
 from preparation.contact_sheet import Strip, difference, gray_mask, write_contact_sheet
 from preparation.optical_flow import MIN_FLOW, WIDTH, mean_flow, median_parallax, small_gray
 from runtime.distributed import get_device
-from runtime.errors import DataError
+from runtime.errors import DataError, counted
 from runtime.files import check_data_path
 from runtime.signals import leave_interrupts_to_parent
 
@@ -136,12 +136,13 @@ def describe_faults(faults: dict[int, str], count: int) -> list[str]:
         count: number of samples in all.
     """
     if not faults:
-        return [f"files: all {count} samples can be read"]
+        return [f"files: all {counted(count, 'sample')} can be read"]
     # a file belongs to several samples, whose messages differ in the advice after the file's fault
     files = dict.fromkeys(fault.partition(";")[0].partition(" (")[0] for fault in faults.values())
     missing = sum(" is missing" in file for file in files)
-    lines = [f"files: {len(faults)} of {count} samples cannot be read; {missing} missing files, "
-             f"{len(files) - missing} other faults, the first of them:",
+    lines = [f"files: {len(faults)} of {count} samples cannot be read; "
+             f"{counted(missing, 'missing file')}, "
+             f"{counted(len(files) - missing, 'other fault')}, the first of them:",
              *(f"  {file}" for file in list(files)[:SHOWN_FAULTS])]
     if len(files) > SHOWN_FAULTS:
         lines.append(f"  ... and {len(files) - SHOWN_FAULTS} more")

@@ -21,7 +21,7 @@ from datasets.images import resize
 from datasets.intrinsics import FILE_NAME, Intrinsics, write_intrinsics
 from datasets.splits import compact
 from preparation.optical_flow import mean_flow, small_gray
-from runtime.errors import DataError
+from runtime.errors import DataError, counted
 from runtime.files import write_atomically
 
 QUALITY = 95         # of the JPEGs
@@ -139,8 +139,9 @@ def _synchronise(views: Sequence[Footage], fps: float) -> Iterator[list[Still]]:
         if all(still is end for still in stills):
             return
         if end in stills:
-            raise DataError(f"{views[stills.index(end)].source} ends after {number} frames, the "
-                            "other camera's footage is longer; cut both to one length")
+            raise DataError(f"{views[stills.index(end)].source} ends after "
+                            f"{counted(number, 'frame')}, the other camera's footage is "
+                            "longer; cut both to one length")
         if len({_frame_number(still) for still in stills}) > 1:
             raise DataError(f"{stills[0].label} and {stills[1].label} would be a pair, but have "
                             "different numbers; a frame of one side is missing")

@@ -26,7 +26,7 @@ from preparation.sequences import (
     write_lists,
     write_sequence,
 )
-from runtime.errors import DataError
+from runtime.errors import DataError, counted
 from runtime.files import new_folder
 
 DEFAULT_FOV = 60.0    # degrees, assumed if the camera's field of view is unknown
@@ -144,5 +144,6 @@ def print_next_commands(opts: Namespace, intrinsics: Intrinsics, counts: dict[st
         words.append("--use_stereo")
     flags = shlex.join(map(str, words))
     name = shlex.quote(os.path.basename(os.path.abspath(opts.out)))
-    print(f"{opts.out}: {counts['train']} samples to train on, {counts['val']} to validate. Next:\n"
+    print(f"{opts.out}: {counted(counts['train'], 'sample')} to train on, "
+          f"{counts['val']} to validate. Next:\n"
           f"python prepare_data.py check {flags}\npython train.py {flags} --model_name {name}")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from runtime.errors import DataError
+from runtime.errors import DataError, counted
 
 SETTLING = 0.1  # seconds for gloo's threads to release the last tensors
 
@@ -74,11 +74,23 @@ class World(NamedTuple):
         """Call `work` in the main process; return its result in every process.
 
         Other machines may not see the files of the main process, nor draw the same seed.
+
+        Raises:
+            DataError: `work` raised it in the main process; every process raises the same error.
         """
-        results = [work(*args) if self.is_main else None]
+        result, error = None, None
+        if self.is_main:
+            try:
+                result = work(*args)
+            except DataError as raised:
+                error = raised
         if self.size > 1:
-            dist.broadcast_object_list(results, 0, self.host_group)
-        return results[0]
+            both = [result, error]
+            dist.broadcast_object_list(both, 0, self.host_group)
+            result, error = both
+        if error is not None:
+            raise error
+        return result
 
     def gather_on_main(self, part: np.ndarray) -> np.ndarray | None:
         """Concatenate the arrays of all processes along their first axis, in the main process.
@@ -116,8 +128,8 @@ def init_distributed(no_cuda: bool) -> World:
     local_rank = int(os.environ["LOCAL_RANK"])
     if on_gpu and local_rank >= torch.cuda.device_count():
         raise DataError(f"torchrun started process {local_rank} and this machine has "
-                        f"{torch.cuda.device_count()} GPUs; pass torchrun --nproc_per_node "
-                        f"{torch.cuda.device_count()}, or --no_cuda")
+                        f"{counted(torch.cuda.device_count(), 'GPU')}; pass torchrun "
+                        f"--nproc_per_node {torch.cuda.device_count()}, or --no_cuda")
     if on_gpu:
         torch.cuda.set_device(local_rank)
     if not dist.is_initialized():

@@ -1,25 +1,33 @@
 """Read text and arrays safely, write files atomically, and lock folders."""
 from __future__ import annotations
 
+import glob
 import io
 import math
 import os
 import pickle
+import re
 import shutil
+import socket
+import sys
+import tempfile
+import time
 import tokenize
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
 from filelock import AcquireReturnProxy, FileLock
 
-from runtime.errors import DataError
+from runtime.errors import DataError, UsageError
 
 MAX_PIXELS = 64_000_000  # of an image; a larger image may be a decompression bomb
 LOCK_NAME = ".lock"      # hidden, so that listings of the folder do not show it
+OWNER = re.compile(r"\.(?P<pid>[0-9]+)@(?P<host>[^/]+)\.(tmp|unfinished)$")
+ABANDONED = 3600  # seconds without a write, after which a temporary file has lost its writer
 
 
 def readlines(filename: str | Path) -> list[str]:
@@ -43,6 +51,21 @@ def check_data_path(path: str | Path) -> None:
                         "(docs/kitti.md)")
 
 
+def check_out_dir(folder: str | Path) -> None:
+    """Make the folder of --eval_out_dir, and raise a DataError if no file can be written there.
+
+    Raises:
+        DataError: the folder cannot be made or written.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(f"--eval_out_dir {folder} cannot be written: {error.strerror}; choose "
+                        "another folder") from None
+
+
 def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], object]) -> None:
     """Write a complete file or leave the former file, even after a kill or a power cut.
 
@@ -54,7 +77,7 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
         DataError: the file cannot be written; the former file is unchanged.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # unique among processes
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -71,17 +94,61 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
             temporary.unlink()
 
 
+def temporary_path(path: Path) -> Path:
+    """Return a new name beside `path`, unique on all machines, that names its owner."""
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.{_owner()}.tmp")
+
+
+def remove_abandoned(paths: Iterable[Path]) -> None:
+    """Remove the temporary files and folders whose owner has ended.
+
+    A process of this machine has ended if its number is free. A process of another machine must
+    have ended if its temporary file has not been written for an hour; its folders stay.
+    """
+    for path in paths:
+        with suppress(OSError):  # its owner has just renamed it
+            if _is_abandoned(path):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _owner() -> str:
+    return f"{os.getpid()}@{socket.gethostname()}"
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Return whether the process that writes a temporary file or folder has ended."""
+    owner = OWNER.search(path.name)
+    if owner and owner["host"] == socket.gethostname() and not _is_alive(int(owner["pid"])):
+        return True
+    return path.is_file() and time.time() - path.stat().st_mtime > ABANDONED
+
+
+def _is_alive(pid: int) -> bool:
+    """Return whether a process of this machine is alive; on Windows, assume that it is."""
+    if os.name == "posix":
+        try:
+            os.kill(pid, 0)  # signal 0 only asks
+        except (ProcessLookupError, OverflowError):
+            return False
+        except PermissionError:  # a process of another user
+            pass
+    return True
+
+
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """Provide a temporary folder that becomes `out` at the end, or is removed after an error.
+
+    Temporary folders of earlier runs that were killed are removed.
 
     Raises:
         DataError: `out` has files already, or cannot be written.
     """
     path = Path(os.path.abspath(out))
+    remove_abandoned(path.parent.glob(f"{glob.escape(path.name)}.*.unfinished"))
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise DataError(f"{out} exists; remove it or choose another folder")
-    unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
+    unfinished = path.with_name(f"{path.name}.{_owner()}.unfinished")
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
@@ -103,6 +170,42 @@ def lock_folder(folder: Path) -> AcquireReturnProxy:
     except (OSError, NotImplementedError) as error:
         raise DataError(f"{folder} cannot be locked: {error}; use a folder that you may write to, "
                         "on a file system with locks") from None
+
+
+def lock_run(folder: Path) -> TextIO | None:
+    """Claim a run's folder for this process, until the returned file is closed or the process ends.
+
+    This is a POSIX record lock, which belongs to the process alone: after a kill it is free at
+    once, though worker processes that were forked live on for seconds, and NFS passes it on to
+    other machines. The locks of `lock_folder` do neither.
+
+    Returns:
+        The file that holds the lock and names this process; None, after a warning, if the folder
+        cannot be locked.
+
+    Raises:
+        UsageError: another process has claimed the folder.
+    """
+    path = folder / LOCK_NAME
+    try:
+        import fcntl  # missing on Windows
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # POSIX allows both errors
+            file.seek(0)
+            raise UsageError(f"{folder} belongs to {file.read() or 'another process'}; wait until "
+                             "it has ended, or choose another --model_name") from None
+    except (OSError, ImportError) as error:
+        print(f"warning: {path} cannot be locked ({error}); start no second run of this name",
+              file=sys.stderr, flush=True)
+        return None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()} since "
+               f"{time.strftime('%Y-%m-%d %H:%M:%S')}")
+    file.flush()
+    return file
 
 
 def _sync_folder(folder: Path) -> None:

@@ -232,6 +232,7 @@ def test_the_next_command_evaluates_what_was_trained(drive, tmp_path, script, fl
     ("--split eigen_zhou", "evaluate_depth.py --data_path {} --eval_mono "),
     ("--split eigen_full --frame_ids 0 --use_stereo",
      "evaluate_depth.py --data_path {} --eval_stereo "),
+    ("--split benchmark", "evaluate_depth.py --data_path {} --eval_mono --eval_split benchmark "),
     ("--split odom --dataset kitti_odom", "evaluate_pose.py --data_path {} --eval_split odom_9 ")])
 def test_the_next_command_after_a_kitti_split_uses_its_test_frames(drive, flags, found):
     command = trainer(drive, "--num_layers", 2, *flags.split()).next_command()

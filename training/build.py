@@ -21,7 +21,7 @@ from losses import ReprojectionObjective
 from networks import ENCODERS, Monodepth2
 from networks.cpu import prepare_for_cpu
 from runtime.distributed import World
-from runtime.errors import DataError, UsageError
+from runtime.errors import DataError, UsageError, counted
 from runtime.files import check_data_path, lock_folder
 from runtime.machine import compiler_fault, slowdown, trains_channels_last
 from training.loader import BadSamples, TrainingLoader
@@ -55,7 +55,7 @@ def make_loaders(opts: Namespace, frames: Sequence[int | str], seed: int,
     batches = opts.accumulate * world.size  # in a step
     if len(train) < opts.batch_size * batches:
         list_path = split_path(opts.split, "train_files.txt")
-        raise DataError(f"{list_path} has {len(train)} lines, fewer than the "
+        raise DataError(f"{list_path} has {counted(len(train), 'line')}, fewer than the "
                         f"{opts.batch_size * batches} of a step; choose --batch_size "
                         f"{max(1, len(train) // batches)} or less")
     on_gpu = world.device.type == "cuda"

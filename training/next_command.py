@@ -9,7 +9,8 @@ from pathlib import Path
 
 from options import MAX_DEPTH, MIN_DEPTH
 
-KITTI_SPLITS = ("eigen_zhou", "eigen_full", "benchmark")  # their test split is eigen
+# The test split of a training split. Eigen's test images are in benchmark's training list.
+TEST_SPLITS = {"eigen_zhou": "eigen", "eigen_full": "eigen", "benchmark": "benchmark"}
 
 
 def resume_command() -> str:
@@ -39,11 +40,12 @@ def evaluation_command(opts: Namespace, weights: Path, has_pose: bool) -> str:
         words.append("--png")
     if opts.split == "odom" and has_pose:
         words = ["evaluate_pose.py", *words, "--eval_split", "odom_9"]
-    elif opts.split in KITTI_SPLITS or Path(opts.split, "test_files.txt").is_file():
+    elif opts.split in TEST_SPLITS or Path(opts.split, "test_files.txt").is_file():
         words = ["evaluate_depth.py", *words,
                  "--eval_stereo" if opts.use_stereo else "--eval_mono"]
-        if opts.split not in KITTI_SPLITS:
-            words += ["--eval_split", opts.split]
+        eval_split = TEST_SPLITS.get(opts.split, opts.split)
+        if eval_split != "eigen":
+            words += ["--eval_split", eval_split]
         if opts.dataset != "kitti":
             words += ["--dataset", opts.dataset]
     else:  # a split without test frames

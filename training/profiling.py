@@ -8,7 +8,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import profile
 
-from runtime.errors import DataError, UsageError
+from runtime.errors import DataError, UsageError, counted
 from training.progress import WAITING
 
 WARM_UP = 3  # steps before the recording: they compile, choose kernels and fill the memory pool
@@ -64,8 +64,9 @@ class StepProfile:
         spent = {e.key: e.self_device_time_total if on_gpu else e.self_cpu_time_total
                  for e in events if e.key != WAITING}
         heaviest = sorted(spent, key=spent.get, reverse=True)[:SHOWN]
-        print(f"\nprofile of {self.steps} steps: {1e3 * seconds / self.steps:.1f} ms a step, "
-              f"{waited / seconds:.1%} waiting for data\n  ms a step   share  operation")
+        print(f"\nprofile of {counted(self.steps, 'step')}: "
+              f"{1e3 * seconds / self.steps:.1f} ms a step, {waited / seconds:.1%} waiting for "
+              f"data\n  ms a step   share  operation")
         for name in heaviest:
             fraction = spent[name] / max(sum(spent.values()), 1)
             print(f"{spent[name] / 1e3 / self.steps:11.2f}  {fraction:6.1%}  {name[:80]}")

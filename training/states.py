@@ -9,8 +9,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from checkpoints.weights import read_state, save_state_dict
-from options import RESUME_ALWAYS
+from options import RESUME_ALWAYS, MonodepthOptions
 from runtime.errors import DataError, UsageError
+from runtime.files import remove_abandoned
 
 # Flags that a resumed run may change, because they do not change what it learns. (The split lists
 # may move to another folder; their content is compared.)
@@ -51,8 +52,7 @@ class TrainingStates:
             DataError: the state cannot be written; the earlier states are still there.
         """
         path = self.folder / f"training_state_{state['step']:08d}.pth"
-        for abandoned in self.folder.glob("training_state_*.tmp"):  # left by a killed run
-            abandoned.unlink(missing_ok=True)
+        remove_abandoned(self.folder.glob("training_state_*.tmp"))
         save_state_dict(path, state)
         for old in self.paths()[:-self.keep]:
             if old != path:
@@ -150,9 +150,11 @@ def state_to_resume(opts: Namespace, states: TrainingStates, processes: int) -> 
 
 def _changed_flags(opts: Namespace, state: dict, processes: int) -> list[str]:
     """Return a text for each flag that differs from a state's, and must not."""
-    before, now = state["options"], vars(opts)
-    changed = [f"--{name} was {before[name]}, is {now[name]}" for name in before
-               if name in now and name not in MAY_CHANGE and before[name] != now[name]]
+    now = vars(opts)
+    # a flag that the state's version did not know yet had no effect, as its default has none
+    before = vars(MonodepthOptions().parse([])) | state["options"]
+    changed = [f"--{name} was {before[name]}, is {now[name]}" for name in now
+               if name in before and name not in MAY_CHANGE and before[name] != now[name]]
     if opts.seed not in (None, state["seed"]):
         changed.append(f"--seed was {state['seed']}, is {opts.seed}")
     if processes != state["processes"]:

@@ -1,4 +1,5 @@
 """Test weights folders: published keys, strict loading, fine-tuning, broken and malicious files."""
+import os
 import pickle
 
 import pytest
@@ -60,6 +61,7 @@ def test_a_weights_folder_has_the_published_files_and_keys(saved):
 def test_saving_removes_only_its_own_abandoned_files(saved, tmp_path):
     for name in ("encoder.pth.0a1b2c3d.tmp", "results.json.0a1b2c3d.tmp"):
         (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (0, 0))
     save_weights(tmp_path, *saved[1:], FORM)
     assert [path.name for path in tmp_path.glob("*.tmp")] == ["results.json.0a1b2c3d.tmp"]
 
@@ -122,14 +124,14 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(("file", "change", "found"), [
-    ("depth", lambda s: s.pop("decoder.3.conv.conv.weight"), "misses 1 keys"),
-    ("depth", lambda s: s.update(more=torch.zeros(1)), "has unknown 1 keys"),
+    ("depth", lambda s: s.pop("decoder.3.conv.conv.weight"), "misses 1 key "),
+    ("depth", lambda s: s.update(more=torch.zeros(1)), "has unknown 1 key "),
     ("depth", lambda s: s.update({"decoder.3.conv.conv.bias": torch.zeros(3)}), "has other shapes"),
     ("encoder", lambda s: s.pop("height"), "has no height; expected an encoder.pth"),
-    ("encoder", lambda s: s.pop("encoder.bn1.bias"), "misses 1 keys"),
-    ("encoder", lambda s: s.pop("encoder.layer3.1.conv1.weight"), "misses 1 keys"),
+    ("encoder", lambda s: s.pop("encoder.bn1.bias"), "misses 1 key "),
+    ("encoder", lambda s: s.pop("encoder.layer3.1.conv1.weight"), "misses 1 key "),
     ("encoder", lambda s: [s.pop(k) for k in list(s) if "layer3" in k], "is no ResNet"),
-    ("depth", lambda s: s.update({"decoder.conv.weight": torch.zeros(1)}), "has unknown 1 keys"),
+    ("depth", lambda s: s.update({"decoder.conv.weight": torch.zeros(1)}), "has unknown 1 key "),
     ("depth", lambda s: s.update({"decoder.10.conv.weight": torch.zeros(9)}), "has")])
 def test_a_checkpoint_of_other_keys_is_refused(saved, tmp_path, file, change, found):
     for name in ("encoder", "depth"):

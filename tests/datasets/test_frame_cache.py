@@ -73,7 +73,33 @@ def test_a_truncated_file_is_made_again(tmp_path, image):
     (entry,) = cache.folder.glob("*/*.rgb")
     entry.write_bytes(entry.read_bytes()[:100])
     assert same(cache.read(image, counted([])), made(image))
-    assert entry.stat().st_size == 3 * H * W + 8
+    assert entry.stat().st_size == 3 * H * W + 16  # the original size, and the checksum
+
+
+def test_a_changed_file_is_made_again(tmp_path, image):
+    cache = FrameCache(tmp_path / "cache", H, W)
+    cache.read(image, made)
+    (entry,) = cache.folder.glob("*/*.rgb")
+    whole = entry.read_bytes()
+    page = 4096
+    swapped = whole[page:2 * page] + whole[:page] + whole[2 * page:]
+    zeroed = whole[:page] + bytes(page) + whole[2 * page:]
+    for changed in (swapped, zeroed, bytes([whole[0] ^ 1]) + whole[1:], whole[:-1] + b"\x7f",
+                    whole[:-page] + bytes(page)):
+        entry.write_bytes(changed)
+        calls = []
+        assert same(cache.read(image, counted(calls)), made(image))
+        assert calls == [image]
+        assert entry.read_bytes() == whole
+
+
+def test_a_frame_outlives_the_cut_of_its_file(tmp_path, image):
+    cache = FrameCache(tmp_path / "cache", H, W)
+    cache.read(image, made)
+    frame = cache.read(image, made)
+    (entry,) = cache.folder.glob("*/*.rgb")
+    os.truncate(entry, 0)  # of a file mapped to memory, the next access would end the process
+    assert same(frame, made(image))
 
 
 def fill(folder, paths, frames_seen):

@@ -8,7 +8,13 @@ from evaluation.trajectory_files import (
     read_trajectory,
 )
 from kitti_utils import read_poses
-from metrics.trajectory import ALIGNMENTS, align_trajectory, chain_motions, score_trajectory
+from metrics.trajectory import (
+    ALIGNMENTS,
+    align_trajectory,
+    chain_motions,
+    five_frame_errors,
+    score_trajectory,
+)
 from runtime.errors import DataError
 
 ESTIMATE = SHARED / "real/odom_estimates/example_0_10.txt"
@@ -218,6 +224,25 @@ def test_a_trajectory_that_never_moves_has_no_scale():
         with pytest.raises(DataError, match="never moves"):
             align_trajectory(straight(5), still, alignment)
     assert scores_of(straight(5), still, "6dof").ate > 0
+
+
+@pytest.mark.parametrize("alignment", ["scale", "7dof"])
+def test_an_estimate_of_rounding_errors_has_no_scale(alignment):
+    truth = straight(50)
+    tiny = at(1e-9 * truth[:, :3, 3] + 1e-12 * np.random.default_rng(0).normal(size=(50, 3)))
+    with pytest.raises(DataError, match=r"less than the true one by a factor of 1e\+08, so"):
+        align_trajectory(truth, tiny, alignment)
+    scale = align_trajectory(truth, at(1e-6 * truth[:, :3, 3]), alignment)[2]
+    assert scale == pytest.approx(1e6)
+
+
+def test_a_window_that_stands_still_has_a_finite_5_frame_error():
+    still = np.tile(np.eye(4), (5, 1, 1))
+    errors = five_frame_errors(straight(6), still)
+    # the true positions are 0, 1, 2, ... m: root of the sum of squares, over the frames
+    windows = [np.arange(n) for n in (5, 5, 4, 3, 2)]
+    assert errors == pytest.approx([np.sqrt((w**2).sum()) / len(w) for w in windows])
+    assert five_frame_errors(still, still[:4]).tolist() == [0] * 4
 
 
 def test_a_single_frame_is_no_trajectory():

@@ -47,7 +47,7 @@ def test_a_check_counts_faults_and_ends_with_status_1(drive, tmp_path, script):
                      tmp_path / "split", "--height", 64, "--width", 96, "--num_workers", 2,
                      "--out", tmp_path / "check.png")
     assert outcome.status == 1
-    assert "files: 3 of 4 samples cannot be read; 1 missing files, 1 other faults" in outcome.out
+    assert "files: 3 of 4 samples cannot be read; 1 missing file, 1 other fault," in outcome.out
     assert outcome.out.count("0000000010.jpg cannot be read as an image") == 2  # list, full
     assert outcome.out.count("0000000014.jpg is missing") == 1
     assert (tmp_path / "check.png").is_file()  # shows the only readable sample

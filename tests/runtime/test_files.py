@@ -1,5 +1,7 @@
 """runtime.files: text, atomic writes, folder locks, and arrays read without running code."""
 import io
+import os
+import socket
 import subprocess
 import sys
 
@@ -34,6 +36,51 @@ def test_concurrent_writers_leave_the_complete_file_of_one(tmp_path):
     assert [writer.wait() for writer in writers] == [0, 0, 0]
     assert (tmp_path / "file").read_bytes() in [letter * 300_000 for letter in (b"a", b"b", b"c")]
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+HOST = socket.gethostname()
+
+
+@pytest.fixture
+def dead_pid():
+    """Return the number of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    return process.pid
+
+
+def test_files_of_dead_owners_and_old_files_are_removed(tmp_path, dead_pid):
+    names = {"mine": f"{os.getpid()}@{HOST}", "dead": f"{dead_pid}@{HOST}",
+             "elsewhere": f"{dead_pid}@other.host", "old": f"{dead_pid}@other.host",
+             "unnamed": "0a1b2c3d"}
+    for name, owner in names.items():
+        (tmp_path / f"{name}.{owner}.tmp").write_bytes(b"half")
+    os.utime(tmp_path / f"old.{names['old']}.tmp", (0, 0))
+    files.remove_abandoned(tmp_path.glob("*.tmp"))
+    assert sorted(path.name.partition(".")[0] for path in tmp_path.iterdir()) == [
+        "elsewhere", "mine", "unnamed"]
+
+
+def test_the_next_run_removes_a_killed_runs_unfinished_folder(tmp_path, dead_pid):
+    lines = ("import os, sys; from pathlib import Path; from runtime.files import new_folder\n"
+             "with new_folder(Path(sys.argv[1])) as folder: (folder / 'x').touch(); os._exit(9)")
+    subprocess.run([sys.executable, "-c", lines, tmp_path / "out [1]"], cwd=ROOT)
+    elsewhere = tmp_path / f"out [1].{dead_pid}@other.host.unfinished"
+    elsewhere.mkdir()
+    os.utime(elsewhere, (0, 0))  # a folder's time says nothing about the files in it
+    assert len(list(tmp_path.iterdir())) == 2
+    with files.new_folder(tmp_path / "out [1]") as folder:
+        (folder / "y").touch()
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "out [1]", elsewhere]
+    assert [path.name for path in (tmp_path / "out [1]").iterdir()] == ["y"]
+
+
+def test_an_out_folder_that_cannot_be_written_is_named(tmp_path):
+    files.check_out_dir(tmp_path / "a/b")
+    assert list((tmp_path / "a/b").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"--eval_out_dir .*file cannot be written: File exists"):
+        files.check_out_dir(tmp_path / "file")
 
 
 def test_a_folder_lock_ends_with_its_process(tmp_path):

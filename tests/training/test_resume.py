@@ -115,6 +115,8 @@ def test_resume_auto_starts_a_new_run_and_a_finished_run_says_so(flags, tmp_path
     outcome = script("train", *words, "--num_epochs", 1)
     assert outcome.status == 0
     assert "training is complete; a larger --num_epochs continues it" in outcome.out
+    assert "trained" not in outcome.out
+    assert "\nweights: " in outcome.out
     assert "going on after step 3, in epoch 2" in script("train", *words).out
 
 
@@ -141,6 +143,18 @@ def test_a_run_with_other_flags_is_not_resumed(flags, script, change, found):
     script("train", *flags, "--num_epochs", 1)
     outcome = script("train", *flags, "--resume", *change.split())
     assert found in one_line(outcome, 2)
+
+
+def test_a_flag_that_an_older_state_lacks_counts_as_its_default(flags, tmp_path, script):
+    script("train", *flags, "--num_epochs", 1, "--model_name", "m")
+    path = tmp_path / "m/models/training_state_00000003.pth"
+    older = torch.load(path, weights_only=True)
+    del older["options"]["no_ssim"], older["options"]["accumulate"]
+    torch.save(older, path)
+    outcome = script("train", *flags, "--model_name", "m", "--resume", "--no_ssim")
+    assert "flags: --no_ssim was False, is True; give" in one_line(outcome, 2)
+    assert "\ntrained 3 steps (of 6 in all) in 00h0" in script(
+        "train", *flags, "--model_name", "m", "--resume").out
 
 
 def test_only_the_last_states_are_kept_and_all_weights(flags, tmp_path):
@@ -281,6 +295,13 @@ class Run:
         return self.process.returncode, out, self.err.read_text()
 
 
+def children_of(pid):
+    """Return the worker processes of a run."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children
+            if "tiny.py" in Path(f"/proc/{child}/cmdline").read_text()]
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_finishes_the_step_saves_and_prints_how_to_resume(flags, tmp_path, script, number,
                                                                    status):
@@ -301,10 +322,12 @@ def test_a_signal_finishes_the_step_saves_and_prints_how_to_resume(flags, tmp_pa
     assert f"going on after step {step}" in resumed.out
 
 
+LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
 def test_two_processes_resume_with_the_printed_command_or_on_two_machines(flags, tmp_path):
     words = [*flags, "--num_epochs", 50, "--batch_size", 1, "--save_every", 2, "--keep", 99]
-    run = Run(tmp_path, *words, "--model_name", "m", launcher=[
-        "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"])
+    run = Run(tmp_path, *words, "--model_name", "m", launcher=LAUNCHER)
     run.wait_for(r"[2-9]/3 .*loss 0\.|epoch [2-9]")
     os.killpg(run.process.pid, signal.SIGTERM)  # the launcher sends it to its processes once more
     _, out, err = run.end()
@@ -362,6 +385,65 @@ def test_a_second_signal_stops_at_once(flags, tmp_path):
     assert "stopped after step" not in out
 
 
+def test_a_second_run_of_one_name_says_who_holds_it(flags, tmp_path):
+    words = [*flags, "--num_epochs", 50, "--num_workers", 2, "--model_name", "m"]
+    first = Run(tmp_path, *words)
+    first.wait_for(r"loss 0\.")
+    second = Run(tmp_path, *words, "--resume", "auto")
+    status, _, err = second.end()
+    assert status == 2
+    owner = rf"process {first.process.pid} on {re.escape(socket.gethostname())}"
+    assert re.fullmatch(rf"error: .*/m belongs to {owner} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d; "
+                        "wait until it has ended, or choose another --model_name\n", err), err
+    first.process.send_signal(signal.SIGTERM)
+    assert first.end()[0] == 143
+
+
+def test_a_killed_run_is_followed_at_once_while_its_workers_live(flags, tmp_path):
+    words = [*flags, "--num_workers", 2, "--model_name", "m"]
+    run = Run(tmp_path, *words, "--num_epochs", 50)
+    run.wait_for(r"loss 0\.")
+    workers = children_of(run.process.pid)
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)  # so that they outlive their parent
+    run.process.kill()
+    run.process.wait()
+    try:
+        again = Run(tmp_path, *words, "--num_epochs", 1, "--resume")
+        status, out, err = again.end()
+        assert all(Path(f"/proc/{worker}").exists() for worker in workers)
+    finally:
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+    assert status == 0, err
+    assert "\ntrained 3 steps in " in out
+
+
+def test_a_refusal_ends_all_processes_with_one_line(flags, tmp_path):
+    train(*flags, "--num_epochs", 1, "--model_name", "m")
+    run = Run(tmp_path, *flags, "--batch_size", 1, "--model_name", "m", launcher=LAUNCHER)
+    _, _, err = run.end()
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, err
+    assert "m/models has a run of this name already" in lines[0]
+    assert re.findall(r"exitcode  : (\S+)", err)[-1] == "2"  # of the process that failed first
+    assert err.count("Traceback") == 1  # torchrun's own
+
+
+def test_a_failure_of_the_main_process_is_one_line(drive, flags, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(drive, data)
+    for image in data.glob("*/*_0002_sync/image_02/data/*.jpg"):  # the main process validates
+        image.unlink()
+        image.write_bytes(b"broken")
+    run = Run(tmp_path, *flags, "--batch_size", 1, "--data_path", data, launcher=LAUNCHER)
+    _, _, err = run.end()
+    lines = re.findall(r"error: .*", err)
+    assert len(lines) == 1, err
+    assert "cannot be read as an image" in lines[0]
+    assert err.count("Traceback") == 1  # torchrun's own
+
+
 def test_killed_at_random_moments_a_run_loses_nothing(flags, tmp_path, request):
     words = [*flags, "--save_every", 1]
     train(*words, "--model_name", "whole")
@@ -406,10 +488,7 @@ def test_a_full_disk_at_the_start_ends_the_run(flags, script):
 def test_a_killed_worker_ends_the_run_with_one_line(flags, tmp_path):
     run = Run(tmp_path, *flags, "--num_epochs", 50, "--num_workers", 2)
     run.wait_for(r"loss 0\.")
-    children = Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children").read_text().split()
-    workers = [int(pid) for pid in children
-               if "tiny.py" in Path(f"/proc/{pid}/cmdline").read_text()]
-    os.kill(workers[0], signal.SIGKILL)
+    os.kill(children_of(run.process.pid)[0], signal.SIGKILL)
     ended, _, err = run.end()
     assert ended == 1
     assert "error: a process that reads images has died: DataLoader worker (pid" in err
