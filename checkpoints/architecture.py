@@ -2,12 +2,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from checkpoints.weights import InputFormat, load_strictly, read_weights
+from checkpoints.network_weights import (
+    OTHER_NETWORK,
+    InputFormat,
+    NetworkWeights,
+    load_network,
+    print_note,
+    read_weights,
+)
 from networks import ENCODERS, Monodepth2
 from networks.cpu import prepare_for_cpu
 from networks.depth_decoder import NUM_CH_DEC
@@ -38,13 +47,14 @@ def load_model(folder: str | Path, *, with_pose: bool = False,
         DataError: a file is missing or broken, or has other keys than the model.
     """
     folder = Path(folder)
-    states = {name: read_weights(folder / f"{name}.pth") for name in ("encoder", "depth")}
+    weights = {name: read_weights(folder / f"{name}.pth") for name in ("encoder", "depth")}
     if with_pose:
-        states |= _read_pose(folder)
+        weights |= _read_pose(folder)
+    states = {name: network.tensors for name, network in weights.items()}
     model = Monodepth2(**_architecture(states, folder))
     for name, network in model.named_children():
-        load_strictly(network, states[name], folder / f"{name}.pth")
-    input_format = _input_format(states["encoder"], folder / "encoder.pth")
+        print_note(weights[name].path, load_network(network, weights[name]))
+    input_format = _input_format(weights["encoder"])
     if torch.device(device).type == "cpu":
         prepare_for_cpu(model)
     # channels_last makes prediction a quarter faster, on CPUs too
@@ -57,8 +67,7 @@ def read_input_format(folder: str | Path) -> InputFormat:
     Raises:
         DataError: encoder.pth is missing or broken.
     """
-    path = Path(folder, "encoder.pth")
-    return _input_format(read_weights(path), path)
+    return _input_format(read_weights(Path(folder, "encoder.pth")))
 
 
 def read_pose_input(folder: str | Path) -> int:
@@ -67,31 +76,46 @@ def read_pose_input(folder: str | Path) -> int:
     Raises:
         DataError: pose.pth or pose_encoder.pth is missing or broken.
     """
-    return _pose_network(_read_pose(Path(folder)), Path(folder))[1]
+    states = {name: network.tensors for name, network in _read_pose(Path(folder)).items()}
+    return _pose_network(states, Path(folder))[1]
 
 
-def _read_pose(folder: Path) -> dict[str, dict]:
-    """Read the state dicts of a pose network by name: its own, and its encoder's if it has one."""
+def _read_pose(folder: Path) -> dict[str, NetworkWeights]:
+    """Read the files of a pose network by name: its own, and its encoder's if it has one."""
     names = ["pose"]
-    if (folder / "pose_encoder.pth").is_file():
+    if os.path.isfile(folder / "pose_encoder.pth"):  # pathlib raises an error for a long name
         names.append("pose_encoder")
     return {name: read_weights(folder / f"{name}.pth") for name in names}
 
 
-def _input_format(encoder: dict, path: Path) -> InputFormat:
-    """Return the input format stored in an encoder's state dict."""
-    if missing := [key for key in ("height", "width") if key not in encoder]:
+def _input_format(encoder: NetworkWeights) -> InputFormat:
+    """Return the input format stored beside an encoder's weights."""
+    found, path = {"use_stereo": False, **encoder.input_format}, encoder.path
+    if missing := [key for key in ("height", "width") if key not in found]:
         raise DataError(f"{path} has no {' and '.join(missing)}; expected an encoder.pth of "
                         "train.py or of a published model")
-    height, width = encoder["height"], encoder["width"]
+    height, width, use_stereo = (_whole_number(found[key]) for key in InputFormat._fields)
     if min(height, width) < MIN_SIZE or height % SIZE_STEP or width % SIZE_STEP or (
             height * width > MAX_PIXELS):
-        raise DataError(f"{path} gives the input size {width}x{height}; expected multiples of "
-                        f"{SIZE_STEP}, at least {MIN_SIZE}; copy or download it again")
-    return InputFormat(height, width, bool(encoder.get("use_stereo", False)))
+        raise DataError(f"{path} gives the input size {str(found['width'])[:20]}x"
+                        f"{str(found['height'])[:20]}; expected multiples of {SIZE_STEP}, at least "
+                        f"{MIN_SIZE}; copy or download it again")
+    if use_stereo not in (0, 1):
+        raise DataError(f"{path} gives {str(found['use_stereo'])[:20]} for use_stereo; expected "
+                        "True or False; copy or download it again")
+    return InputFormat(height, width, bool(use_stereo))
 
 
-def _architecture(states: dict[str, dict], folder: Path) -> dict:
+def _whole_number(value: object) -> int:
+    """Return the value of an int, a float or a tensor of one number; -1 if it is not whole."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return -1
+    return int(number) if number.is_integer() else -1
+
+
+def _architecture(states: dict[str, dict[str, Tensor]], folder: Path) -> dict:
     """Return the arguments of `Monodepth2` for networks with the shapes of these state dicts."""
     heads = [value.shape[1] for key, value in states["depth"].items()
              if re.fullmatch(r"decoder\.\d+\.conv\.weight", key) and value.ndim == 4]
@@ -106,9 +130,9 @@ def _architecture(states: dict[str, dict], folder: Path) -> dict:
     return architecture
 
 
-def _pose_network(states: dict[str, dict], folder: Path) -> tuple[str, int]:
+def _pose_network(states: dict[str, dict[str, Tensor]], folder: Path) -> tuple[str, int]:
     """Return the type of a pose network, and the number of frames that it takes."""
-    convs = {name: [value for value in state.values() if getattr(value, "ndim", 0) == 4]
+    convs = {name: [value for value in state.values() if value.ndim == 4]
              for name, state in states.items()}
     if len(convs["pose"]) < 2 or not convs.get("pose_encoder", [...]):
         raise DataError(f"{folder} holds no pose network of a known kind; expected pose.pth, and "
@@ -123,7 +147,8 @@ def _pose_network(states: dict[str, dict], folder: Path) -> tuple[str, int]:
 def _num_layers(encoder: dict, folder: Path) -> int:
     """Return the encoder's key in `ENCODERS`: from a ResNet's blocks, or else from opt.json."""
     bottleneck = "encoder.layer1.0.conv3.weight" in encoder
-    blocks = {key.split(".")[2] for key in encoder if key.startswith("encoder.layer3.")}
+    blocks = {found[1] for key in encoder
+              if (found := re.match(r"encoder\.layer3\.(\d+)\.", key))}
     if (bottleneck, len(blocks)) in RESNETS:
         return RESNETS[bottleneck, len(blocks)]
     try:
@@ -133,7 +158,7 @@ def _num_layers(encoder: dict, folder: Path) -> int:
     own = [name for name in ENCODERS if name not in RESNETS.values()]
     if not isinstance(num_layers, int) or num_layers not in own:
         raise DataError(f"{folder / 'encoder.pth'} is no ResNet of 18, 34, 50, 101 or 152 layers: "
-                        f"its third stage has {len(blocks)} blocks")
+                        f"its third stage has {len(blocks)} blocks; {OTHER_NETWORK}")
     return num_layers
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import warnings
 import zipfile
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -261,7 +262,10 @@ def state_file(state, **how):
 
 STATE = {"encoder.conv1.weight": torch.zeros(2, 3, 2, 2), "height": 64, "width": 96,
          "use_stereo": False}
-STATES = [state_file(STATE), state_file(STATE, _use_new_zipfile_serialization=False)]
+WRAPPED = {"epoch": np.int64(3), "loss": np.float32(0.5), "opt": Namespace(lr=1e-4),
+           "model": {f"module.{key}": value for key, value in STATE.items()}}
+STATES = [state_file(state, _use_new_zipfile_serialization=is_zip)
+          for state in (STATE, WRAPPED) for is_zip in (True, False)]
 
 
 @given(mutated(STATES))
@@ -276,11 +280,13 @@ VALUES = st.sampled_from([
     torch.zeros(1).expand(10**12), torch.zeros(64, 3, 7, 7), torch.zeros(1, 16, 3, 3),
     torch.zeros(0), torch.zeros(2, 2).to_sparse(), torch.zeros((), dtype=torch.bool),
     torch.empty(5, device="meta"), torch.zeros(1).expand(64, 3 * 10**9, 7, 7), 64, -32, 10**30,
-    True, None, 0.5, "text", [1], {"a": 1}])
+    True, None, 0.5, "text", [1], {"a": 1}, np.float64(64), np.bool_(True), np.str_("a"),
+    {"module.encoder.conv1.weight": torch.zeros(64, 3, 7, 7)}, {"model": {}}])
 KEYS = st.sampled_from([
     "encoder.conv1.weight", "encoder.layer3.0.conv1.weight", "encoder.layer3.", "height", "width",
     "encoder.layer1.0.conv3.weight", "use_stereo", "decoder.10.conv.weight", "pose_conv.weight",
-    "net.0.weight", "decoder.11.conv.weight", "", 5])
+    "net.0.weight", "decoder.11.conv.weight", "", 5, "model", "state_dict", "module.",
+    "module.encoder.conv1.weight"])
 MADE = st.dictionaries(KEYS, VALUES, max_size=6)
 
 

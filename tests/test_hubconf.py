@@ -71,6 +71,19 @@ def test_torch_hub_loads_a_weights_folder_from_elsewhere(weights, loaded):
     np.testing.assert_allclose(loaded["disp"], expected_disp(weights), rtol=1e-5)
 
 
+def test_torch_hub_says_once_what_it_unwrapped(weights, loaded, tmp_path):
+    shutil.copytree(weights, tmp_path / "w")
+    path = tmp_path / "w/depth.pth"
+    state = torch.load(path, weights_only=True)
+    torch.save({"epoch": np.int64(3), "state_dict": {
+        f"module.{key}": value for key, value in state.items()}}, path)
+    done = run_python(PREDICT, ROOT, tmp_path / "w", cwd=tmp_path)
+    assert done.stderr == (
+        f"note: {path}: took the weights in its 'state_dict'; removed module. (nn.DataParallel or "
+        "torch.compile) from the names; skipped what the network lacks (epoch)\n")
+    assert json.loads(done.stdout)["disp"] == loaded["disp"]
+
+
 def test_torch_hub_lists_one_model_with_its_usage():
     listed = [name for name, value in vars(hubconf).items()
               if callable(value) and not name.startswith("_")]  # as torch.hub.list does

@@ -1,6 +1,7 @@
 """Build the parts of a training run from its options: loaders, model, objective, camera."""
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -13,7 +14,7 @@ from torch import nn
 from torchvision.models import get_model_weights, list_models
 
 from checkpoints.training_camera import TrainingCamera
-from checkpoints.weights import LOAD_ERRORS
+from checkpoints.weights import LOAD_ERRORS, check_finite
 from datasets import Augment, FrameCache, MonoDataset, dataset_class
 from datasets.images import IMAGE_ERRORS, open_image
 from datasets.splits import parse_line, read_split, split_path
@@ -150,6 +151,7 @@ def download_imagenet_weights(num_layers: int) -> None:
             state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
         if not isinstance(state, dict):
             raise TypeError(f"{path} holds a {type(state).__name__}, expected a state dict")
+        check_finite(state, path)
     except (*LOAD_ERRORS, HTTPException) as error:
         raise DataError(f"ImageNet's weights cannot be loaded ({error}); put {weights.url} at "
                         f"{path}, or pass --weights_init scratch") from None
@@ -161,7 +163,8 @@ def _encoders_are_loaded(opts: Namespace) -> bool:
     if opts.pose_model_type == "separate_resnet" and len(opts.frame_ids) > 1:
         encoders.append("pose_encoder")
     return opts.load_weights_folder is not None and all(
-        name in opts.models_to_load and Path(opts.load_weights_folder, f"{name}.pth").is_file()
+        name in opts.models_to_load
+        and os.path.isfile(Path(opts.load_weights_folder, f"{name}.pth"))
         for name in encoders)
 
 

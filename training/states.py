@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 
-from checkpoints.weights import read_state, save_state_dict
+from checkpoints.weights import check_finite, read_state, save_state_dict
 from options import RESUME_ALWAYS, MonodepthOptions
 from runtime.errors import DataError, UsageError
 from runtime.files import remove_abandoned
@@ -63,20 +63,21 @@ class TrainingStates:
         """Read the last state onto the CPU, without running code of the file; None without states.
 
         Raises:
-            DataError: the state is broken.
+            DataError: the state is broken, or its weights are not finite.
         """
         if not self.paths():
             return None
         path = self.paths()[-1]
         try:
             state = read_state(path)
+            if missing := [key for key, kind in self.FORM.items()
+                           if not isinstance(state.get(key), kind)]:
+                raise DataError(f"{path} is no training state: it has no {', '.join(missing)}; "
+                                "copy it again")
+            check_finite(state["model"], path)
         except DataError as error:
             raise DataError(f"{error}; or delete it, and --resume goes on from the one before, if "
                             "there is one") from None
-        if missing := [key for key, kind in self.FORM.items()
-                       if not isinstance(state.get(key), kind)]:
-            raise DataError(f"{path} is no training state: it has no {', '.join(missing)}; "
-                            "delete it, and --resume goes on from the one before")
         return state
 
     def run_exists(self) -> bool:

@@ -125,7 +125,7 @@ def test_a_missing_folder_is_named(tmp_path):
 
 @pytest.mark.parametrize(("file", "change", "found"), [
     ("depth", lambda s: s.pop("decoder.3.conv.conv.weight"), "misses 1 key "),
-    ("depth", lambda s: s.update(more=torch.zeros(1)), "has unknown 1 key "),
+    ("depth", lambda s: s.update({"more.weight": torch.zeros(1)}), "has unknown 1 key "),
     ("depth", lambda s: s.update({"decoder.3.conv.conv.bias": torch.zeros(3)}), "has other shapes"),
     ("encoder", lambda s: s.pop("height"), "has no height; expected an encoder.pth"),
     ("encoder", lambda s: s.pop("encoder.bn1.bias"), "misses 1 key "),
@@ -237,6 +237,55 @@ def test_adams_state_as_pytorch_0_4_wrote_it_is_loaded(saved, tmp_path):
     assert load_adam(tmp_path, optimizer) == "loaded Adam's state"
     next(model.parameters()).grad = torch.ones_like(next(model.parameters()))
     optimizer.step()
+
+
+def test_adams_state_from_before_pytorch_1_6_is_loaded_by_position(saved, tmp_path):
+    folder, _, optimizer = saved
+    state = raw(folder / "adam.pth")
+    count = len(state["param_groups"][0]["params"])
+    addresses = [140_000_000_000_000 + 64 * (i * 37 % count) for i in range(count)]
+    state["param_groups"][0]["params"] = addresses
+    state["state"] = {addresses[i]: moments for i, moments in reversed(state["state"].items())}
+    torch.save(state, tmp_path / "adam.pth", _use_new_zipfile_serialization=False)
+    fresh = torch.optim.Adam(Monodepth2().parameters(), 1e-4)
+    assert load_adam(tmp_path, fresh) == "loaded Adam's state"
+    loaded, stored = fresh.state_dict()["state"], optimizer.state_dict()["state"]
+    assert loaded.keys() == stored.keys()
+    for i in stored:
+        assert torch.equal(loaded[i]["exp_avg"], stored[i]["exp_avg"])
+    state["state"][addresses[0]], state["state"][addresses[3]] = (
+        state["state"][addresses[3]], state["state"][addresses[0]])
+    torch.save(state, tmp_path / "adam.pth")
+    assert "belongs to other networks" in load_adam(tmp_path, fresh)
+
+
+def test_adams_state_that_is_not_finite_is_refused(saved, tmp_path):
+    state = raw(saved[0] / "adam.pth")
+    state["state"][0]["exp_avg_sq"][0, 0, 0, 0] = float("nan")
+    torch.save(state, tmp_path / "adam.pth")
+    optimizer = torch.optim.Adam(Monodepth2().parameters(), 1e-4)
+    with pytest.raises(DataError, match=r"adam\.pth has NaN or inf in exp_avg_sq of parameter 0"):
+        load_adam(tmp_path, optimizer)
+    assert not optimizer.state
+
+
+def test_saved_tensors_are_contiguous_whatever_the_layout_of_training(tmp_path):
+    model = Monodepth2().to(memory_format=torch.channels_last)
+    assert not model.depth.decoder[0].conv.conv.weight.is_contiguous()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    save_weights(tmp_path, model, optimizer, FORM)
+    moments = raw(tmp_path / "adam.pth")["state"]
+    for state in (*(raw(tmp_path / f"{name}.pth") for name in NAMES), *moments.values()):
+        tensors = [value for value in state.values() if isinstance(value, torch.Tensor)]
+        assert all(value.is_contiguous() and value.device.type == "cpu" for value in tensors)
+        assert all(value.untyped_storage().nbytes() == value.nbytes for value in tensors)
+    assert torch.equal(moments[0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"])
+    loaded = Monodepth2()
+    load_weights(tmp_path, loaded, NAMES)
+    assert_close(loaded.state_dict(), model.state_dict(), atol=0, rtol=0)
 
 
 def test_adams_state_of_other_networks_is_skipped_and_said(saved, tmp_path):

@@ -188,6 +188,17 @@ def test_a_malicious_state_is_refused_and_not_run(flags, tmp_path, script):
     assert not (tmp_path / "hacked").exists()
 
 
+def test_a_state_with_nan_is_refused_and_its_tensor_named(flags, tmp_path, script):
+    script("train", *flags, "--num_epochs", 1)
+    path = tmp_path / "mdp/models/training_state_00000003.pth"
+    state = torch.load(path, weights_only=True)
+    state["model"]["depth.decoder.0.conv.conv.bias"][0] = float("nan")
+    torch.save(state, path)
+    error = one_line(script("train", *flags, "--num_epochs", 2, "--resume"), 1)
+    assert "00000003.pth has NaN or inf in depth.decoder.0.conv.conv.bias" in error
+    assert "--resume goes on from the one before" in error
+
+
 def test_a_state_with_parts_missing_is_named(flags, tmp_path, script):
     TrainingStates(tmp_path / "m" / "models", 1).save({"step": 3, "model": {}})
     outcome = script("train", *flags, "--resume", "--model_name", "m")
@@ -500,7 +511,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_lists_its_files(flags, tmp_
     script("train", *words, "--num_epochs", 1)
     bad = tmp_path / "mdp/models/training_state_00000003.pth"
     poisoned = torch.load(bad, weights_only=True)
-    poisoned["model"]["depth.decoder.0.conv.conv.bias"][0] = float("nan")
+    poisoned["model"]["depth.decoder.0.conv.conv.weight"].fill_(3e38)  # finite, but overflows
     torch.save(poisoned, bad)
     error = one_line(script("train", *words, "--resume"), 1)
     assert "the loss of step 3, or a weight after it, is not finite" in error
