@@ -120,7 +120,8 @@ def load_network(network: nn.Module, weights: NetworkWeights, cure: str = OTHER_
     for what, keys in {"misses": missing - filled, "has unknown": layers,
                        "has other shapes of": shapes}.items():
         if keys:
-            raise DataError(f"{weights.path} {what} {counted(len(keys), 'key')} ({_listed(keys)}); {cure}")
+            raise DataError(f"{weights.path} {what} {counted(len(keys), 'key')} "
+                            f"({_listed(keys)}); {cure}")
     # as the network will hold them: a float64 may be too large for a float32
     fitting = {key: given[key].to(own[key].dtype) for key in own if key in given}
     check_finite(fitting, weights.path)

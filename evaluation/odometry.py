@@ -140,8 +140,8 @@ def read_listed_sequence(data_path: str, eval_split: str) -> OdometrySequence:
     poses = read_true_poses(data_path, number)[first:end + 1]
     if len(poses) != len(lines) + 1:
         raise DataError(f"{poses_path(data_path, number)} has {counted(len(poses), 'pose')} from "
-                        f"frame {first} on; the list asks for {len(lines) + 1} ({path}); give a "
-                        f"list of fewer frames, or --sequences {number}: all frames that have poses")
+                        f"frame {first} on; the list asks for {len(lines) + 1} ({path}); give "
+                        f"a list of fewer frames, or --sequences {number}: all that have poses")
     return OdometrySequence(number, first, lines, poses)
 
 

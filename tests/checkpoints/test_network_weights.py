@@ -250,7 +250,7 @@ STRANGERS = {
         "encoder.pth has unknown 2 keys (encoder.attention.bias, encoder.attention.weight)"),
     "uncertainty": ("depth", lambda state: state | {
         "decoder.10.conv.weight": torch.rand(2, 16, 3, 3)},
-        "depth.pth has other shapes of 1 keys (decoder.10.conv.weight)"),
+        "depth.pth has other shapes of 1 key (decoder.10.conv.weight)"),
 }
 
 
@@ -297,7 +297,7 @@ def test_a_torchscript_archive_is_named_without_a_warning(tmp_path, recwarn):
 def test_names_with_and_without_a_prefix_are_not_mixed(changed):
     folder = changed(lambda name, state: state | {"module.decoder.0.conv.conv.bias": torch.ones(1)},
                      ["depth"])
-    with pytest.raises(DataError, match=r"has unknown 1 keys \(module\.decoder\.0\.conv\.conv\.b"):
+    with pytest.raises(DataError, match=r"has unknown 1 key \(module\.decoder\.0\.conv\.conv\.b"):
         load_weights(folder, Monodepth2(), ["depth"])
 
 

@@ -260,7 +260,7 @@ def test_weights_that_miss_keys_stop_an_evaluation(drive, weights, tmp_path, scr
     del state["decoder.0.conv.conv.bias"]
     torch.save(state, tmp_path / "weights/depth.pth")
     outcome = evaluate(script, drive, tmp_path / "weights", "--eval_mono")
-    assert "depth.pth misses 1 keys (decoder.0.conv.conv.bias" in one_line(outcome, status=1)
+    assert "depth.pth misses 1 key (decoder.0.conv.conv.bias" in one_line(outcome, status=1)
 
 
 @pytest.mark.parametrize("key", ["eigen/mono", "eigen_benchmark/mono", "eigen_benchmark/stereo"])

@@ -14,7 +14,7 @@ from PIL import Image
 
 from checkpoints.architecture import load_model
 from checkpoints.weights import InputFormat, save_weights
-from datasets import KITTIOdomDataset, as_float
+from datasets import KITTIOdomDataset
 from evaluate_pose import compute_ate, dump_xyz, evaluate
 from evaluation.odometry import five_frame_error
 from kitti_utils import read_poses
@@ -83,7 +83,7 @@ def test_networks_of_all_frames_are_evaluated(drive, tmp_path, script, frames, k
     model = load_model(folder, with_pose=True)[0]
     data = KITTIOdomDataset(drive, ["9 4 l", "9 1 l", "9 9 l"], HEIGHT, WIDTH, frames, 1,
                             img_ext=".png" if "reading .png" in outcome.out else ".jpg")
-    at_4, at_1, at_9 = ({f: model.motions({f: as_float(item["color", f, 0][None]) for f in frames}
+    at_4, at_1, at_9 = ({f: model.motions({f: item["color", f, 0][None] for f in frames}
                                           )[f][0].detach().numpy() for f in frames[1:]}
                         for item in data)
     if frames == [0, -1]:  # only the frame after sees both
