@@ -155,14 +155,19 @@ def sample(image: Tensor, grid: Tensor) -> Tensor:
         grid: (B, H', W', 2).
 
     Returns:
-        (B, C, H', W'), NaN where a coordinate is NaN.
+        (B, C, H', W'). Where a coordinate is NaN: NaN on a CPU, the border elsewhere.
     """
-    # Faithful: align_corners=True, the default of PyTorch 0.4.1; outside, the border is repeated
+    if not grid.is_cpu:
+        return _sample_finite(image, grid)
     # at a NaN, grid_sample reads and writes outside the image on CPUs: sample elsewhere, mark it
     is_nan = grid.isnan().any(-1)[:, None]                                 # (B, 1, H', W')
-    sampled = F.grid_sample(image, grid.nan_to_num(nan=0.0), mode="bilinear",
-                            padding_mode="border", align_corners=True)
-    return sampled.masked_fill(is_nan, torch.nan)
+    return _sample_finite(image, grid.nan_to_num(nan=0.0)).masked_fill(is_nan, torch.nan)
+
+
+def _sample_finite(image: Tensor, grid: Tensor) -> Tensor:
+    """Sample like `sample`; on a GPU, a coordinate that is NaN counts as -1."""
+    # Faithful: align_corners=True, the default of PyTorch 0.4.1; outside, the border is repeated
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 class BackprojectDepth(nn.Module):
@@ -229,8 +234,31 @@ def get_smooth_loss(disp: Tensor, img: Tensor) -> Tensor:
 
 def reflect(x: Tensor) -> Tensor:
     """Pad images by reflection: (..., C, H, W) -> (..., C, H + 2, W + 2)."""
-    padded = F.pad(x.flatten(0, -4), (1, 1, 1, 1), mode="reflect")
+    padded = _reflect_maps(x.flatten(0, -4))
     return padded.view(*x.shape[:-2], *padded.shape[-2:])
+
+
+def _reflect_maps(x: Tensor) -> Tensor:
+    """Pad maps by reflection, in their own memory format: (B, C, H, W) -> (B, C, H + 2, W + 2)."""
+    # a GPU pads NCHW only: channels_last would be copied to NCHW, padded, and copied back. Compiled
+    # code has its own way, and only the gradient of the NCHW kernel can be deterministic
+    if (x.is_cpu or x.is_contiguous() or torch.compiler.is_compiling()
+            or torch.are_deterministic_algorithms_enabled()):
+        return F.pad(x, (1, 1, 1, 1), mode="reflect")
+    return _reflect_as_volumes(x)
+
+
+def _reflect_as_volumes(x: Tensor) -> Tensor:
+    """Pad channels_last maps (B, C, H, W) as the volumes (H, W, C) that they are in memory."""
+    return F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1), mode="reflect").permute(0, 3, 1, 2)
+
+
+class _ReflectionPad(nn.ReflectionPad2d):
+    """Pad maps by reflection, in their own memory format."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H + 2, W + 2)."""
+        return _reflect_maps(x)
 
 
 class _LocalMean(torch.autograd.Function):
@@ -328,7 +356,7 @@ class Conv3x3(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, use_refl: bool = True):
         super().__init__()
-        self.pad = nn.ReflectionPad2d(1) if use_refl else nn.ZeroPad2d(1)
+        self.pad = _ReflectionPad(1) if use_refl else nn.ZeroPad2d(1)
         self.conv = nn.Conv2d(int(in_channels), int(out_channels), 3)
 
     def forward(self, x: Tensor) -> Tensor:

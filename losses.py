@@ -110,7 +110,8 @@ class ReprojectionObjective(nn.Module):
         depth = disp_to_depth(disp, self.min_depth, self.max_depth)[1]      # (B, S, H, W)
         # source frames warped into the target view
         sources = torch.stack([inputs["color", f, size] for f in self.sources])  # (F, B, 3, H, W)
-        warped = self._warp(sources, depth, self._poses(outputs, depth), size, inputs)
+        T = self._poses(outputs, depth)                                     # (F, B, S, 4, 4)
+        warped = self._warp(sources, depth, T, size, inputs)
         # error of the source frames as they are, and of the warped frames at every scale
         target = self._target_statistics(image)
         identity = self._identity_error(sources, target) if self.automasking else None
@@ -123,7 +124,10 @@ class ReprojectionObjective(nn.Module):
         # minimum over source frames, then the mean over batch and pixels
         minimum, automask = self._minimum(errors, identity)                 # (B, S, H, W)
         views = self._views(scales, depth, warped, automask)
-        return minimum.mean((0, 2, 3)), mask_losses, views
+        # a GPU samples the border where a coordinate is NaN, so a NaN in a pose must reach the loss
+        # from here; a NaN in a disparity reaches it through the smoothness
+        photometric = minimum.mean((0, 2, 3)) + 0 * T.detach().sum()
+        return photometric, mask_losses, views
 
     def _resize(self, maps: Sequence[Tensor], image: Tensor) -> Tensor:
         """Resize S maps (B, C, h, w) to the size of an image (B, 3, H, W): (B, C, S, H, W)."""

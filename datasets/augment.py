@@ -3,16 +3,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from datasets.images import from_pillow, pyramid, to_pillow
+from datasets.images import from_pillow, halving_matrices, pyramid, to_pillow
 
 GRAY = (0.2989, 0.587, 0.114)  # luma weights of ITU-R BT.601, rounded as in torchvision
 JITTER = 0.2                   # brightness, contrast, saturation: 0.8 to 1.2
 HUE_JITTER = 0.1               # largest shift of hue, as a fraction of the colour circle
 PROBABILITY = 0.5              # of a flip, and of a jitter
+MATRICES = ("K", "inv_K", "stereo_T")
 
 
 class Augment(nn.Module):
@@ -34,30 +36,39 @@ class Augment(nn.Module):
         self.device, self.frames = torch.device(device), list(frames)
         self.num_scales, self.pyramids = num_scales, pyramids
         self._make_training_inputs = make_inputs  # `compile` replaces it
+        self._matrices: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}  # by image size
 
     def forward(self, batch: dict) -> dict:
         """Convert a batch to new inputs on the device.
 
         Args:
             batch: ("color", f, 0) (B, 3, H, W) uint8; ("K", s), ("inv_K", s) (B, 4, 4); optional
-                "stereo_T" (B, 4, 4) and "depth_gt" (B, 1, H', W'). Or a batch of items, which
-                is only moved to the device.
+                "stereo_T" (B, 4, 4) and "depth_gt" (B, 1, H', W'). `pack_matrices` may have
+                packed the matrices. Or a batch of items, which is only moved to the device.
 
         Returns:
             The same keys, with ("color", f, s) (B, 3, H / 2^s, W / 2^s) float32 in [0, 1], and
             ("color_aug", f, 0) for `frames`.
         """
-        moved = {key: torch.as_tensor(value).to(self.device, non_blocking=True)
-                 for key, value in batch.items()}
+        moved = unpack_matrices({key: torch.as_tensor(value).to(self.device, non_blocking=True)
+                                 for key, value in batch.items()})
         if ("color_aug", 0, 0) in moved:  # the items of a dataset are inputs already
             return moved
+        B, _, *size = moved["color", 0, 0].shape
+        matrices = self._halving_matrices(*size)
         if not self.training:  # validation is too rare to be worth another compilation
-            return make_inputs(moved, self.frames, self.num_scales, self.pyramids)
-        B = len(moved["color", 0, 0])
+            return make_inputs(moved, self.frames, self.num_scales, self.pyramids, matrices)
         # Faithful: one draw a sample for all its frames; the loss compares the plain images
         flips = torch.rand(B, device=self.device) < PROBABILITY
         return self._make_training_inputs(moved, self.frames, self.num_scales, self.pyramids,
-                                          flips, *draw_jitter(B, self.device))
+                                          matrices, flips, *draw_jitter(B, self.device))
+
+    def _halving_matrices(self, height: int, width: int) -> list[tuple[Tensor, Tensor]]:
+        """Return the matrices of the pyramid, made at the first batch of each size."""
+        if (height, width) not in self._matrices:
+            self._matrices[height, width] = halving_matrices(height, width, self.num_scales,
+                                                             self.device)
+        return self._matrices[height, width]
 
     def compile(self, *args, **kwargs):
         """Compile the conversion, but neither the copy to the device nor the random draws.
@@ -69,9 +80,35 @@ class Augment(nn.Module):
         self._make_training_inputs = torch.compile(make_inputs, *args, **kwargs)
 
 
+def pack_matrices(batch: dict) -> dict:
+    """Pack the matrices of a batch into one tensor, which can be pinned and is copied at once.
+
+    Args:
+        batch: as `collate` returns it.
+
+    Returns:
+        ("matrices", names) (B, n, 4, 4), the n matrices that had the keys `names`; all other keys.
+    """
+    names = tuple(key for key in batch if name_in(key) in MATRICES)
+    packed = {key: value for key, value in batch.items() if key not in names}
+    packed["matrices", names] = torch.from_numpy(np.stack([batch[name] for name in names], 1))
+    return packed
+
+
+def unpack_matrices(batch: dict) -> dict:
+    """Undo `pack_matrices`; a batch that is not packed stays as it is."""
+    unpacked = {}
+    for key, value in batch.items():
+        if name_in(key) == "matrices":
+            unpacked.update(zip(key[1], value.unbind(1), strict=True))     # (B, 4, 4) each
+        else:
+            unpacked[key] = value
+    return unpacked
+
+
 def make_inputs(moved: dict, frames: Sequence[int | str], num_scales: int, pyramids: bool,
-                flips: Tensor | None = None, amounts: Tensor | None = None,
-                order: Tensor | None = None) -> dict:
+                matrices: list[tuple[Tensor, Tensor]], flips: Tensor | None = None,
+                amounts: Tensor | None = None, order: Tensor | None = None) -> dict:
     """Build the inputs of the networks and of the objective, flipped and jittered as drawn.
 
     Args:
@@ -79,6 +116,7 @@ def make_inputs(moved: dict, frames: Sequence[int | str], num_scales: int, pyram
         frames: frames that get a "color_aug".
         num_scales: images in the pyramid of frame 0.
         pyramids: build the pyramid of every frame.
+        matrices: of `halving_matrices`, for `num_scales`.
         flips: (B,) bool, samples to flip; None flips none of them.
         amounts: (B, 4) from `draw_jitter`; None leaves the colours as they are.
         order: (B, 4) from `draw_jitter`.
@@ -87,7 +125,7 @@ def make_inputs(moved: dict, frames: Sequence[int | str], num_scales: int, pyram
     # the pyramid of each frame, in [0, 1]
     for _, f, _ in [key for key in moved if name_in(key) == "color"]:
         levels = num_scales if f == 0 or pyramids else 1
-        for s, level in enumerate(pyramid(moved["color", f, 0], levels)):
+        for s, level in enumerate(pyramid(moved["color", f, 0], levels, matrices)):
             inputs["color", f, s] = as_float(level)                        # (B, 3, H/2^s, W/2^s)
     if flips is not None:
         inputs = flip(inputs, flips)

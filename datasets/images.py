@@ -155,23 +155,38 @@ def resize_float(images: Tensor, height: int, width: int) -> Tensor:
     return (rows @ (images @ columns.T).clamp(0, 1)).clamp(0, 1)
 
 
-def pyramid(images: Tensor, levels: int) -> list[Tensor]:
+def halving_matrices(height: int, width: int, levels: int,
+                     device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """Make the matrices of `pyramid`: (rows, columns) for each scale but the full size.
+
+    Args:
+        height: height of the full size, pixels.
+        width: width of the full size, pixels.
+        levels: number of scales, the full size included.
+        device: device of the matrices.
+    """
+    return [tuple(_lanczos_matrix(size >> s, size >> (s + 1), device) for size in (height, width))
+            for s in range(levels - 1)]
+
+
+def pyramid(images: Tensor, levels: int,
+            matrices: list[tuple[Tensor, Tensor]] | None = None) -> list[Tensor]:
     """Build an image pyramid with LANCZOS on the images' own device.
 
     Args:
         images: (B, 3, H, W) uint8.
         levels: number of scales, the full size included.
+        matrices: of `halving_matrices`, for as many levels or more; None makes them.
 
     Returns:
         (B, 3, H / 2^s, W / 2^s) for each scale s: float32 holding whole numbers from 0 to 255.
     """
+    if matrices is None:
+        matrices = halving_matrices(*images.shape[2:], levels, images.device)
     scales = [images.float()]
-    for _ in range(levels - 1):
+    for rows, columns in matrices[:levels - 1]:
         # Faithful: each scale is made from the one above
-        finer = scales[-1]
-        rows, columns = (_lanczos_matrix(size, size // 2, images.device)
-                         for size in finer.shape[2:])
-        scales.append(_round_to_uint8(rows @ _round_to_uint8(finer @ columns.T)))
+        scales.append(_round_to_uint8(rows @ _round_to_uint8(scales[-1] @ columns.T)))
     return scales
 
 
@@ -181,10 +196,13 @@ def _round_to_uint8(values: Tensor) -> Tensor:
 
 
 def _lanczos_matrix(size: int, new_size: int, device: torch.device) -> Tensor:
-    """Return the (new_size, size) matrix that resizes one axis with LANCZOS."""
+    """Return the (new_size, size) matrix that resizes one axis with LANCZOS.
+
+    It is made on the CPU: the same bits for every device, and one copy instead of many kernels.
+    """
     scale = size / new_size
-    centres = (torch.arange(new_size, device=device) + 0.5) * scale
-    x = (torch.arange(size, device=device) + 0.5 - centres[:, None]) / max(scale, 1)
+    centres = (torch.arange(new_size) + 0.5) * scale
+    x = (torch.arange(size) + 0.5 - centres[:, None]) / max(scale, 1)
     weights = torch.where(x.abs() < LANCZOS_SUPPORT,
                           torch.sinc(x) * torch.sinc(x / LANCZOS_SUPPORT), 0)
-    return weights / weights.sum(1, keepdim=True)
+    return (weights / weights.sum(1, keepdim=True)).to(device)

@@ -164,7 +164,7 @@ def _batch(images: Tensor | np.ndarray) -> Tensor:
         # a copy: PyTorch rejects mirrored axes (BGR read backwards) and warns of read-only memory
         batch = torch.from_numpy(np.array(images, order="C")).movedim(-1, -3)
     elif _is_rgb(images, Tensor, channel_axis=-3) and images.is_floating_point():
-        low, high = images.min(), images.max()
+        low, high = torch.stack(images.aminmax()).cpu()  # one wait for the device
         if not (low >= 0 and high <= 1):
             raise ValueError(f"images reach from {low:g} to {high:g}; expected 0 to 1: divide by "
                              "255, or clamp them, and do not subtract a mean")

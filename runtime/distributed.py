@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,9 @@ import torch.distributed as dist
 from runtime.errors import DataError, counted
 
 SETTLING = 0.1  # seconds for gloo's threads to release the last tensors
+# Longest wait of a process for another one. A GPU waits while the main process logs or saves;
+# everything else waits, too, while the main process exports the ground truth of a split
+GPU_TIMEOUT, HOST_TIMEOUT = timedelta(minutes=20), timedelta(hours=6)
 
 
 class World(NamedTuple):
@@ -104,7 +108,7 @@ class World(NamedTuple):
         if self.size == 1:
             return part
         parts = [None] * self.size if self.is_main else None
-        dist.gather_object(part, parts)
+        dist.gather_object(part, parts, group=self.host_group)
         return np.concatenate(parts) if self.is_main else None
 
 
@@ -133,9 +137,10 @@ def init_distributed(no_cuda: bool) -> World:
     if on_gpu:
         torch.cuda.set_device(local_rank)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if on_gpu else "gloo")
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=GPU_TIMEOUT)
     device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
-    return World(dist.get_rank(), dist.get_world_size(), device, dist.new_group(backend="gloo"))
+    host_group = dist.new_group(timeout=HOST_TIMEOUT, backend="gloo")
+    return World(dist.get_rank(), dist.get_world_size(), device, host_group)
 
 
 def shut_down_distributed() -> None:

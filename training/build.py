@@ -111,7 +111,7 @@ def make_model(opts: Namespace, frames: Sequence[int | str], is_resumed: bool,
     model.precision = PRECISIONS[opts.precision]
     if world.device.type == "cpu":
         prepare_for_cpu(model)
-    if trains_channels_last(world.device):
+    if trains_channels_last(world.device, model.precision):
         model.to(memory_format=torch.channels_last)
     if opts.sync_batchnorm and world.size > 1:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
+from datasets.augment import pack_matrices
 from datasets.mono_dataset import MonoDataset, collate
 from runtime.errors import DataError
 from runtime.seeds import mix, seeded
@@ -223,9 +224,10 @@ def _nearest_first(index: int, length: int) -> Iterator[int]:
 
 
 def _collate(samples: Sequence[dict]) -> dict:
-    """Stack samples to a batch and join their `FAULTS`."""
+    """Stack samples to a batch, with packed matrices, and join their `FAULTS`."""
     faults = [fault for sample in samples for fault in sample.get(FAULTS, ())]
-    batch = collate([{key: sample[key] for key in sample if key != FAULTS} for sample in samples])
+    batch = pack_matrices(collate([
+        {key: sample[key] for key in sample if key != FAULTS} for sample in samples]))
     return batch | {FAULTS: faults} if faults else batch
 
 

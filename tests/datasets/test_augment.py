@@ -7,7 +7,7 @@ import torchvision.transforms.functional as TF
 from torch.testing import assert_close
 
 from datasets import augment
-from datasets.augment import Augment
+from datasets.augment import Augment, pack_matrices
 
 
 def batch(size=64, frames=(0, -1, 1, "s")):
@@ -124,3 +124,19 @@ def test_the_batch_itself_stays_as_it_was():
     Augment("cpu", [0]).train()(original)
     assert original.keys() == before.keys()
     assert all(torch.equal(value, before[key]) for key, value in original.items())
+
+
+def test_packed_matrices_are_one_array_and_give_the_same_inputs():
+    loose = batch(4)
+    for key, value in loose.items():
+        if augment.name_in(key) != "color":
+            loose[key] = value.numpy()  # as `collate` returns matrices
+    packed = pack_matrices(loose)
+    assert sum(augment.name_in(key) != "color" for key in packed) == 1
+    assert all(isinstance(value, torch.Tensor) for value in packed.values())  # so all are pinned
+    inputs = []
+    for one in (loose, packed):
+        torch.manual_seed(0)
+        inputs.append(Augment("cpu", [0], num_scales=3).train()(one))
+    assert inputs[0].keys() == inputs[1].keys()
+    assert all(torch.equal(value, inputs[1][key]) for key, value in inputs[0].items())
