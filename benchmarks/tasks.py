@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from benchmarks import literal
 from checkpoints.weights import InputFormat, save_weights
 from datasets import FrameCache, KITTIRAWDataset, Samples, collate
+from datasets.augment import pack_matrices
 from datasets.ground_truth import export_gt_depths
 from datasets.splits import read_split
 from networks import Monodepth2
@@ -105,7 +106,7 @@ def step(side: str, folder: Path, flags: list[str]) -> Work:
     batch = [items[i] for i in range(opts.batch_size)]
     if side == "fast":
         trainer = Trainer(opts)
-        trainer.train_loader = [pinned(collate(batch))] * count
+        trainer.train_loader = [pinned(pack_matrices(collate(batch)))] * count
         trainer.steps_per_epoch = count
         trainer._logs_now = lambda _: False
 

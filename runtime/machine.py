@@ -43,7 +43,7 @@ def slowdown(dtype: torch.dtype) -> float:
 
     A 3x3 convolution of a small map is timed in turns, the fastest of three: tens of milliseconds.
     """
-    layout = torch.channels_last if trains_channels_last(torch.device("cpu")) else (
+    layout = torch.channels_last if trains_channels_last(torch.device("cpu"), dtype) else (
         torch.contiguous_format)
     fastest = {}
     for _ in range(4):  # the first one chooses kernels
