@@ -105,7 +105,8 @@ def backproject(depth: Tensor, inv_K: Tensor) -> Tensor:
         inv_K: (B, 4, 4) inverse intrinsics, in pixels of an H x W image.
 
     Returns:
-        (B, 4, H*W) homogeneous points, in the unit of `depth`, row-major over pixels.
+        (B, 4, H*W) homogeneous points, in the unit of `depth`, row-major over pixels; as precise
+        as `inv_K`, also for a depth in half precision.
 
     Raises:
         ValueError: `depth` and `inv_K` differ in batch size.
@@ -116,8 +117,8 @@ def backproject(depth: Tensor, inv_K: Tensor) -> Tensor:
     if len(inv_K) != B:
         raise ValueError(f"depth has batch size {B}, inv_K has {len(inv_K)}; they must agree")
     # homogeneous pixel coordinates (u, v, 1)
-    v, u = torch.meshgrid(torch.arange(H, device=depth.device, dtype=depth.dtype),
-                          torch.arange(W, device=depth.device, dtype=depth.dtype), indexing="ij")
+    v, u = torch.meshgrid(torch.arange(H, device=depth.device, dtype=inv_K.dtype),
+                          torch.arange(W, device=depth.device, dtype=inv_K.dtype), indexing="ij")
     pixels = torch.stack([u.flatten(), v.flatten(), torch.ones_like(u).flatten()])  # (3, H*W)
     # the ray of each pixel, as long as its depth
     points = depth.flatten(2) * (inv_K[:, :3, :3] @ pixels)                # (B, 3, H*W)
@@ -178,9 +179,14 @@ class BackprojectDepth(nn.Module):
         self.batch_size, self.height, self.width = batch_size, height, width
 
     def forward(self, depth: Tensor, inv_K: Tensor) -> Tensor:
-        """Map a depth of B*H*W values, in any shape, and inv_K (B, 4, 4) to (B, 4, H*W) points."""
+        """Map a depth of B*H*W values, in any shape, and inv_K to (B, 4, H*W) points.
+
+        Args:
+            depth: see `backproject`.
+            inv_K: (B, 4, 4), or (1, 4, 4) for one camera.
+        """
         depth = depth.reshape(self.batch_size, 1, self.height, self.width)
-        return backproject(depth, inv_K)
+        return backproject(depth, inv_K.expand(self.batch_size, -1, -1))
 
 
 class Project3D(nn.Module):

@@ -298,6 +298,13 @@ def test_encoders_widths_are_multiplied_as_an_array():
     assert encoder.encoder.layer4[1].conv2.out_channels == 512  # torchvision's ResNet
 
 
+def test_points_of_one_camera_and_of_half_precision_are_float32():
+    backproject = find("layers.BackprojectDepth")(B, H, W)
+    inv_K, depth = torch.linalg.inv(intrinsics()), (1 + rand(B, 1, H, W)).half()
+    expected = backproject(depth.float(), inv_K)
+    assert torch.equal(backproject(depth, inv_K[:1]), expected)
+
+
 def test_project3d_divides_by_depth_plus_eps():
     grids = [reprojected(find("layers.Project3D"), eps=eps) for eps in (1e-7, 1e3)]
     assert grids[0].abs().max() > 0.99
