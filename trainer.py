@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from checkpoints.state_file import LOAD_ERRORS
 from checkpoints.training_camera import write_training_camera
 from checkpoints.weights import (
-    LOAD_ERRORS,
     InputFormat,
     load_adam,
     load_weights,
