@@ -163,6 +163,7 @@ class Trainer:
         shut_down_distributed()
 
     def _train(self) -> None:
+        """Train and save to the last epoch, then print the outcome and the next command."""
         started, first_step = time.monotonic(), self.step
         self._announce()
         if self.opts.overwrite and self.world.is_main:
