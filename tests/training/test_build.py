@@ -3,6 +3,7 @@ import hashlib
 import io
 import re
 import urllib.request
+from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
@@ -116,6 +117,22 @@ def test_a_run_compiles_if_that_earns_its_minutes(flags, steps, compiles, reason
     found, line = choose_compiling(opts, steps, CPU)
     assert found == compiles
     assert re.match(reason, line), line
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a device that cannot compile")
+@pytest.mark.parametrize(("flag", "words"), [
+    ("auto", "not compiling: nothing can be compiled here"),
+    ("on", "warning: --compile: nothing can be compiled here")])
+def test_only_a_flag_that_was_given_is_warned_of(flag, words):
+    opts = MonodepthOptions().parse(["--compile", flag])
+    compiles, line = choose_compiling(opts, LONG, torch.device("cuda"))
+    assert not compiles
+    assert line.startswith(words)
+
+
+def test_flags_of_an_earlier_versions_opt_json_do_not_compile():
+    opts = MonodepthOptions().complete(Namespace(compile=False))
+    assert choose_compiling(opts, LONG, CPU) == (False, "not compiling: --compile off")
 
 
 def test_a_resumed_run_counts_the_steps_left(drive, tmp_path, capsys):
