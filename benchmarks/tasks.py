@@ -55,8 +55,10 @@ def dataset(side: str, folder: Path, flags: Sequence[str] = (),
     if side == "literal":
         return literal.LiteralDataset(folder, lines, *size, FRAMES, 4, True,
                                       with_scans="--scans" in flags)
-    store = FrameCache(folder / "cache", *size) if "--cache" in flags else None
-    return Samples(KITTIRAWDataset(folder, lines, *size, FRAMES, 4, is_train=True, cache=store))
+    frames = KITTIRAWDataset(folder, lines, *size, FRAMES, 4, is_train=True)
+    if "--cache" in flags:
+        frames.use_cache(FrameCache(folder / "cache", *size))
+    return Samples(frames)
 
 
 def loader(side: str, folder: Path, flags: list[str]) -> Work:

@@ -1,7 +1,9 @@
 """Load KITTI and own footage as datasets; a key of `DATASETS` is a value of --dataset."""
-from datasets.augment import Augment, as_float
+from datasets.augment import Augment
+from datasets.batches import Samples, collate
 from datasets.folder_dataset import FolderDataset
 from datasets.frame_cache import FrameCache
+from datasets.images import as_float
 from datasets.kitti_dataset import (
     KITTI2015Dataset,
     KITTIDataset,
@@ -10,7 +12,7 @@ from datasets.kitti_dataset import (
     KITTIRAWDataset,
     KITTITestDataset,
 )
-from datasets.mono_dataset import MonoDataset, Samples, collate
+from datasets.mono_dataset import MonoDataset
 from runtime.errors import UsageError
 
 DATASETS = {

@@ -1,14 +1,14 @@
 """Convert, flip and jitter a loaded batch on the device of the networks."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from datasets.images import from_pillow, halving_matrices, pyramid, to_pillow
+from datasets.images import as_float, halving_matrices, pyramid
 
 GRAY = (0.2989, 0.587, 0.114)  # luma weights of ITU-R BT.601, rounded as in torchvision
 JITTER = 0.2                   # brightness, contrast, saturation: 0.8 to 1.2
@@ -143,11 +143,6 @@ def name_in(key: str | tuple) -> str:
     return key if isinstance(key, str) else key[0]
 
 
-def as_float(images: Tensor) -> Tensor:
-    """Convert images of any shape and type from 0-255 to float32 in [0, 1]."""
-    return images.float() / 255
-
-
 def flip(inputs: dict, chosen: Tensor) -> dict:
     """Flip the chosen samples: images, ground truth, principal points and the stereo baseline.
 
@@ -220,15 +215,31 @@ def jitter(images: Tensor, amounts: Tensor, order: Tensor) -> Tensor:
     return images
 
 
-def jitter_image(image: Image.Image, drawn: tuple[Tensor, Tensor]) -> Image.Image:
-    """Jitter one Pillow image.
+def draw_image_jitter(brightness: tuple[float, float], contrast: tuple[float, float],
+                      saturation: tuple[float, float], hue: tuple[float, float],
+                      probability: float) -> Callable[[Image.Image], Image.Image]:
+    """Draw the colour jitter of one item; return the function that jitters each of its images.
 
     Args:
-        image: RGB, of any size.
-        drawn: amounts and order of one sample, from `draw_jitter`.
+        brightness: lowest and highest factor, as `contrast` and `saturation`.
+        contrast: see `brightness`.
+        saturation: see `brightness`.
+        hue: lowest and highest shift, a fraction of the colour circle.
+        probability: how often images are jittered instead of left as they are.
     """
-    jittered = jitter(as_float(from_pillow(image))[None, None], *drawn)    # (1, 1, 3, H, W)
-    return to_pillow((255 * jittered[0, 0]).round().byte())
+    if torch.rand(()) >= probability:
+        return lambda image: image
+    # slow to import, and the trainer does without
+    from torchvision.transforms import ColorJitter, functional
+    order, *amounts = ColorJitter.get_params(brightness, contrast, saturation, hue)
+    changes = (functional.adjust_brightness, functional.adjust_contrast,
+               functional.adjust_saturation, functional.adjust_hue)
+
+    def jitter_image(image: Image.Image) -> Image.Image:
+        for i in order:
+            image = changes[i](image, amounts[i])
+        return image
+    return jitter_image
 
 
 def _blend_weights(amounts: Tensor) -> Tensor:

@@ -35,6 +35,8 @@ Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; `open_image` rai
 IMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError,
                 AttributeError, OverflowError, NotImplementedError, RuntimeError, MemoryError,
                 struct.error, zlib.error, cv2.error)
+# What a broken file raises, without the errors that a mistake in somebody's `get_color` raises
+FILE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 LANCZOS_SUPPORT = 3  # half-width of the filter, in pixels of the smaller image
 HAS_LANCZOS = _can_lanczos()
 
@@ -107,6 +109,20 @@ def read_image(path: str | Path) -> Tensor:
 def from_pillow(image: Image.Image) -> Tensor:
     """Convert an RGB Pillow image to a (3, H, W) uint8 tensor."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def as_float(images: Tensor) -> Tensor:
+    """Convert images of any shape and type from 0-255 to float32 in [0, 1]."""
+    return images.float() / 255
+
+
+def to_tensor(image: Image.Image | np.ndarray) -> torch.Tensor:
+    """Convert an image or array (H, W) or (H, W, C) to a tensor (C, H, W), as torchvision does.
+
+    Values of 8 bits become float32 in [0, 1]; others stay as they are.
+    """
+    values = torch.from_numpy(np.atleast_3d(np.array(image))).permute(2, 0, 1).contiguous()
+    return as_float(values) if values.dtype == torch.uint8 else values
 
 
 def to_pillow(image: Tensor) -> Image.Image:

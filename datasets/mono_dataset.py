@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
-from datasets.augment import PROBABILITY, as_float, draw_jitter, jitter_image
+from datasets.augment import HUE_JITTER, JITTER, PROBABILITY, draw_image_jitter
 from datasets.frame_cache import FrameCache
 from datasets.images import (
+    FILE_ERRORS,
     IMAGE_ERRORS,
     Resized,
     from_pillow,
@@ -21,6 +22,7 @@ from datasets.images import (
     read_image,
     resize,
     resize_pillow,
+    to_tensor,
 )
 from datasets.splits import parse_line
 from runtime.errors import DataError, UsageError
@@ -42,8 +44,8 @@ class MonoDataset(Dataset):
 
     To add a dataset: inherit, set `K`, implement `get_image_path` (or `get_color`) and, where there
     is ground truth, `check_depth` and `get_depth`; then add the class to `datasets.DATASETS`.
-    train.py reads a class that overrides `preprocess` or `__getitem__` through `dataset[i]`, which
-    is slower.
+    train.py reads a class that makes items of its own (see `read`) through `dataset[i]`, which is
+    slower.
 
     Args:
         data_path: folder of the data; split lines name folders below it.
@@ -55,22 +57,19 @@ class MonoDataset(Dataset):
         is_train: flip and jitter items; `load` skips ground truth, and resizes faster with small
             rounding differences.
         img_ext: file extension of the images.
-        load_depth: load ground truth where it exists.
-        cache: store of frames at training size, so that `load` decodes each file once.
-
-    Raises:
-        UsageError: `cache` is given, but the class reads images in a way of its own; the cache can
-            only notice changes of image files.
 
     Attributes:
         K: (4, 4) intrinsics in units of the image's width and height. A principal point of 0.5 is
             the image centre, which a horizontal flip leaves in place.
         baseline: metres between the two cameras of a stereo pair; None if unknown.
         cure: advice at the end of the error for a missing image.
+        load_depth: whether ground truth is loaded.
+        cache: store of frames at training size, see `use_cache`.
         loader: reads the RGB Pillow image of a path; a subclass may set its own.
         interp: Pillow's resampling filter.
         resize: for each scale, resizes a Pillow image to the size of that scale.
         to_tensor: converts a Pillow image to a (3, H, W) float32 tensor in [0, 1].
+        brightness, contrast, saturation, hue: lowest and highest amount of an item's jitter.
     """
 
     K: np.ndarray
@@ -79,7 +78,7 @@ class MonoDataset(Dataset):
 
     def __init__(self, data_path: str | Path, filenames: Sequence[str], height: int, width: int,
                  frame_idxs: Sequence[int | str], num_scales: int, is_train: bool = False,
-                 img_ext: str = ".jpg", load_depth: bool = True, cache: FrameCache | None = None):
+                 img_ext: str = ".jpg"):
         super().__init__()
         self.data_path, self.filenames, self.img_ext = data_path, filenames, img_ext
         self.height, self.width, self.num_scales = height, width, num_scales
@@ -89,12 +88,24 @@ class MonoDataset(Dataset):
         self.interp = Image.Resampling.LANCZOS
         self.resize = {s: partial(resize_pillow, size=(width // 2**s, height // 2**s),
                                   interp=self.interp) for s in range(num_scales)}
-        self.load_depth = load_depth and self.check_depth()
-        self.cache = cache
+        self.brightness = self.contrast = self.saturation = (1 - JITTER, 1 + JITTER)
+        self.hue = (-HUE_JITTER, HUE_JITTER)
+        self._usual_settings = self._settings()
+        self.load_depth = self.check_depth()
+        self.cache: FrameCache | None = None
         self._intrinsics_by_folder: dict[str, dict] = {}
-        if cache is not None and not self.reads_files:
+
+    def use_cache(self, cache: FrameCache) -> None:
+        """Let `load` decode each image file once, and store the frames at training size.
+
+        Raises:
+            UsageError: the class reads images in a way of its own; the cache can only notice
+                changes of image files.
+        """
+        if not self.reads_files:
             raise UsageError(f"--cache_dir stores image files, but {type(self).__name__} has a "
                              "get_color of its own; leave --cache_dir out")
+        self.cache = cache
 
     @property
     def reads_files(self) -> bool:
@@ -121,7 +132,8 @@ class MonoDataset(Dataset):
         """
         # Faithful: one draw for all frames of an item
         do_flip = self.is_train and bool(torch.rand(()) < PROBABILITY)
-        color_aug = partial(jitter_image, drawn=draw_jitter(1)) if self.is_train else _unchanged
+        color_aug = draw_image_jitter(self.brightness, self.contrast, self.saturation, self.hue,
+                                      PROBABILITY if self.is_train else 0)
         with self._split_line(index) as (folder, frame, side):
             inputs = self._scaled_intrinsics(folder, do_flip)
             if "s" in self.frame_idxs:
@@ -135,18 +147,24 @@ class MonoDataset(Dataset):
             self.preprocess(inputs, color_aug)
             if self.load_depth:
                 inputs["depth_gt"] = self._read_depth(folder, frame, side, do_flip)
-        return {key: value for key, value in inputs.items() if not isinstance(value, Image.Image)}
+        # images at full resolution differ in size, also where a `preprocess` made tensors of them
+        full = [(name, f, -1) for name in ("color", "color_aug") for f in self.frame_idxs]
+        return {key: value for key, value in inputs.items() if key not in full}
 
     def preprocess(self, inputs: dict, color_aug: Callable[[Image.Image], Image.Image]) -> None:
         """Add the tensors of every frame and scale to `inputs`.
 
         Args:
             inputs: ("color", f, -1), the Pillow image of each frame. ("color", f, s) and
-                ("color_aug", f, s), (3, height / 2^s, width / 2^s) float32 in [0, 1], are added.
+                ("color_aug", f, s), (3, height / 2^s, width / 2^s) float32 in [0, 1], are added;
+                scale -1 becomes the tensor of the image file, (3, H, W), not jittered.
             color_aug: jitters a Pillow image.
         """
         for f in self.frame_idxs:
             image = inputs["color", f, -1]
+            # code written for Monodepth2 expects tensors here, and deletes them: a jitter of so
+            # many pixels would take most of the time of an item
+            inputs["color", f, -1] = inputs["color_aug", f, -1] = self.to_tensor(image)
             for s in range(self.num_scales):
                 image = self.resize[s](image)
                 inputs["color", f, s] = self.to_tensor(image)
@@ -182,12 +200,19 @@ class MonoDataset(Dataset):
     def read(self, index: int) -> dict:
         """Return what training reads: `load(index)`, or the item of a class with items of its own.
 
-        A class has items of its own if it overrides `preprocess` or `__getitem__`.
+        A class has items of its own if it overrides `preprocess` or `__getitem__`, or if it sets
+        `resize`, `to_tensor` or the amounts of jitter: `load` knows none of these.
         """
         own = type(self)
-        if own.__getitem__ is MonoDataset.__getitem__ and own.preprocess is MonoDataset.preprocess:
-            return self.load(index)
-        return self[index]
+        is_usual = (own.__getitem__ is MonoDataset.__getitem__
+                    and own.preprocess is MonoDataset.preprocess
+                    and self._settings() == self._usual_settings)
+        return self.load(index) if is_usual else self[index]
+
+    def _settings(self) -> tuple:
+        """Return what `load` and `Augment` take to be as the constructor set it."""
+        return (dict(self.resize), self.to_tensor, self.brightness, self.contrast, self.saturation,
+                self.hue)
 
     @contextmanager
     def _split_line(self, index: int) -> Iterator[tuple[str, int, str | None]]:
@@ -242,15 +267,22 @@ class MonoDataset(Dataset):
     def _named_errors(self, folder: str, frame: int, side: str | None,
                       f: int | str) -> Iterator[None]:
         """Raise a DataError that names the image of frame `f` if reading that image fails."""
+        broken = IMAGE_ERRORS if self.reads_files else FILE_ERRORS
         try:
             yield
         except FileNotFoundError as error:
-            path = Path(error.filename or self.get_image_path(folder, frame, side))
+            path = Path(error.filename or self._image_name(folder, frame, side))
             raise DataError(f"{path} is missing; {self._missing_cure(path, frame, f)}") from None
-        except IMAGE_ERRORS as error:
-            path = self.get_image_path(folder, frame, side)
-            raise DataError(f"{path} cannot be read as an image: {error}; extract or convert it "
-                            "again") from None
+        except broken as error:
+            raise DataError(f"{self._image_name(folder, frame, side)} cannot be read as an image: "
+                            f"{error}; extract or convert it again") from None
+
+    def _image_name(self, folder: str, frame: int, side: str | None) -> str:
+        """Return the path of a frame's image for a message; images need not be files."""
+        try:
+            return str(self.get_image_path(folder, frame, side))
+        except NotImplementedError:
+            return f"{folder} {frame}"
 
     def _read_depth(self, folder: str, frame: int, side: str | None,
                     do_flip: bool = False) -> torch.Tensor:
@@ -278,7 +310,7 @@ class MonoDataset(Dataset):
             expected, reference = sizes[0], "frame 0 of its sample has"
         for f, size in sizes.items():
             if size != expected:
-                path = self.get_image_path(folder, *_index_and_side(f, frame, side))
+                path = self._image_name(folder, *_index_and_side(f, frame, side))
                 raise DataError(f"{path} has {size[1]}x{size[0]} pixels, {reference} "
                                 f"{expected[1]}x{expected[0]}; extract both again, or list only "
                                 "frames of one size together")
@@ -333,36 +365,6 @@ class MonoDataset(Dataset):
         raise NotImplementedError
 
 
-def to_tensor(image: Image.Image) -> torch.Tensor:
-    """Convert an RGB Pillow image to a (3, H, W) float32 tensor in [0, 1]."""
-    return as_float(from_pillow(image))
-
-
-def _unchanged(image: Image.Image) -> Image.Image:
-    """Return an image without jitter."""
-    return image
-
-
-class Samples(Dataset):
-    """Read what training reads of a dataset, for a `DataLoader`: `dataset.read` at some indices.
-
-    Args:
-        dataset: source of the samples.
-        indices: indices of the samples, in order; None: all of them.
-    """
-
-    def __init__(self, dataset: MonoDataset, indices: Sequence[int] | None = None):
-        self.dataset = dataset
-        self.indices = range(len(dataset)) if indices is None else indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> dict:
-        """Return a sample; the keys are those of `MonoDataset.load`."""
-        return self.dataset.read(self.indices[index])
-
-
 def _index_and_side(f: int | str, frame: int, side: str | None) -> tuple[int, str | None]:
     """Return the index and the side of frame `f` (0, an offset, "s") of a split line."""
     if f != "s":
@@ -370,21 +372,6 @@ def _index_and_side(f: int | str, frame: int, side: str | None) -> tuple[int, st
     if side not in OTHER_SIDE:
         raise DataError(NO_SIDE)
     return frame, OTHER_SIDE[side]
-
-
-def collate(items: Sequence[dict]) -> dict:
-    """Stack items into a batch: matrices as numpy arrays, everything else as PyTorch does.
-
-    Passing a tensor between processes costs a file descriptor and shared memory. That pays for
-    images; the few numbers of a matrix are faster to copy.
-    """
-    batch = {}
-    for key in items[0]:
-        values = [item[key] for item in items]
-        is_matrix = key == "stereo_T" or (isinstance(key, tuple) and key[0] in ("K", "inv_K"))
-        batch[key] = (np.stack([matrix.numpy() for matrix in values]) if is_matrix
-                      else default_collate(values))
-    return batch
 
 
 def stereo_pose(side: str, do_flip: bool = False) -> torch.Tensor:

@@ -66,7 +66,8 @@ def read_test_set(opts: Namespace, with_truth: bool) -> TestSet:
     def dataset(height: int, width: int) -> MonoDataset:
         kind = dataset_class("kitti_test" if is_benchmark(opts) else opts.dataset)
         images = kind(opts.data_path, lines, height, width, [0], 1,
-                      img_ext=asked_extension(opts), load_depth=False)
+                      img_ext=asked_extension(opts))
+        images.load_depth = False  # `truth` has it
         if not opts.png:
             images.img_ext = images.found_extension()
         return images

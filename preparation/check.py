@@ -51,7 +51,7 @@ def check_split(opts: Namespace) -> bool:
     lines = read_split(split_path(opts.split, f"{opts.list}_files.txt"))
     dataset = dataset_class(opts.dataset)(
         opts.data_path, lines, opts.height, opts.width, frames, 1, is_train=True,
-        img_ext=".png" if opts.png else ".jpg", load_depth=False)
+        img_ext=".png" if opts.png else ".jpg")
     predictor = load_predictor(opts, frames) if opts.load_weights_folder else None
 
     readings = read_samples(dataset, opts.num_workers)

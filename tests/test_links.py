@@ -37,7 +37,8 @@ def test_a_linked_drive_trains(drive, linked, tmp_path, script):
 
 def test_a_linked_drive_is_cached(linked, tmp_path):
     cache = FrameCache(tmp_path / "cache", 64, 96)
-    dataset = KITTIRAWDataset(linked, [f"{TRAIN} 5 l"], 64, 96, [0], 1, cache=cache)
+    dataset = KITTIRAWDataset(linked, [f"{TRAIN} 5 l"], 64, 96, [0], 1)
+    dataset.use_cache(cache)
     first, cached = (dataset.load(0)["color", 0, 0] for _ in range(2))
     assert len(list((tmp_path / "cache").glob("*/*/*.rgb"))) == 1
     assert first.equal(cached)
@@ -111,7 +112,7 @@ def test_a_line_that_leaves_the_data_path_is_refused_by_datasets(tmp_path, folde
     line = f"{folder.replace('ELSEWHERE', str(tmp_path / 'elsewhere'))} 0 l"
     for kind in (KITTIRAWDataset, KITTIOdomDataset, KITTIDepthDataset):
         with pytest.raises(DataError, match="which is not below the data path"):
-            kind(tmp_path / "data", [line], 64, 96, [0], 1, load_depth=False)[0]
+            kind(tmp_path / "data", [line], 64, 96, [0], 1)[0]
 
 
 @pytest.mark.parametrize("words", [

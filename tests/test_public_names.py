@@ -266,6 +266,8 @@ def test_a_call_returns_the_originals_shapes_types_and_ranges(row, files):
      {"data_path": "nowhere", "filenames": ["a/b 1 l"], "height": 64, "width": 96,
       "num_scales": 4, "frame_idxs": [0], "is_train": False, "img_ext": ".jpg",
       "interp": Image.Resampling.LANCZOS, "full_res_shape": (1242, 375),
+      "brightness": (0.8, 1.2), "contrast": (0.8, 1.2), "saturation": (0.8, 1.2),
+      "hue": (-0.1, 0.1), "load_depth": False,
       "side_map": {"2": 2, "3": 3, "l": 2, "r": 3}}),
     ("evaluate_depth", {"STEREO_SCALE_FACTOR": 5.4})])
 def test_objects_have_the_originals_attributes(make, attributes):

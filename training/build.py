@@ -75,12 +75,12 @@ def make_dataset(opts: Namespace, name: str, frames: Sequence[int | str]) -> Mon
     is_train = name == "train"
     lines = read_split(split_path(opts.split, f"{name}_files.txt"))
     check_data_path(opts.data_path)
-    cache = None
-    if opts.cache_dir:
-        cache = FrameCache(opts.cache_dir, opts.height, opts.width, exact=not is_train)
-    return dataset_class(opts.dataset)(
+    dataset = dataset_class(opts.dataset)(
         opts.data_path, lines, opts.height, opts.width, frames, max(opts.scales) + 1,
-        is_train=is_train, img_ext=".png" if opts.png else ".jpg", cache=cache)
+        is_train=is_train, img_ext=".png" if opts.png else ".jpg")
+    if opts.cache_dir:
+        dataset.use_cache(FrameCache(opts.cache_dir, opts.height, opts.width, exact=not is_train))
+    return dataset
 
 
 def make_model(opts: Namespace, frames: Sequence[int | str], is_resumed: bool,
@@ -124,7 +124,11 @@ def precision_warning(precision: str, device: torch.device) -> str | None:
         return None
     if precision == "fp16":
         return "warning: --precision fp16 is meant for GPUs; on a CPU, choose bf16 or fp32"
-    ratio = slowdown(PRECISIONS[precision])
+    return slowdown_warning(precision, slowdown(PRECISIONS[precision]))
+
+
+def slowdown_warning(precision: str, ratio: float) -> str | None:
+    """Return a warning if a convolution takes `ratio` times as long in a precision as in fp32."""
     if ratio < 1.1:  # the same, but for noise
         return None
     return (f"warning: this CPU takes {ratio:.1f} times as long for a convolution in {precision} "

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from datasets.augment import pack_matrices
-from datasets.mono_dataset import MonoDataset, collate
+from datasets.batches import collate
+from datasets.mono_dataset import MonoDataset
 from runtime.errors import DataError
 from runtime.seeds import mix, seeded
 from runtime.signals import leave_interrupts_to_parent

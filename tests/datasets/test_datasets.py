@@ -17,9 +17,9 @@ from datasets import (
     KITTITestDataset,
     MonoDataset,
 )
+from datasets.batches import collate
 from datasets.frame_cache import FrameCache
 from datasets.kitti_dataset import read_depth_png
-from datasets.mono_dataset import collate
 from datasets.splits import read_split
 from kitti_utils import (
     generate_depth_map,
@@ -344,8 +344,8 @@ def test_frames_of_different_sizes_in_a_sample_are_named(tmp_path):
     folder = write_images(tmp_path, [f"{i:010d}.jpg" for i in range(3)])
     Image.new("RGB", (50, 40)).save(folder / "0000000002.jpg")
     for cache in (None, FrameCache(tmp_path / "cache", 64, 96)):
-        dataset = KITTIRAWDataset(tmp_path, ["drive 1 l"], 64, 96, (0, -1, 1), 1, is_train=True,
-                                  cache=cache)
+        dataset = KITTIRAWDataset(tmp_path, ["drive 1 l"], 64, 96, (0, -1, 1), 1, is_train=True)
+        dataset.cache = cache
         for _ in range(2):  # from the cache too
             with pytest.raises(DataError, match=r"02\.jpg has 50x40 pixels, frame 0 of its sample"):
                 dataset.load(0)

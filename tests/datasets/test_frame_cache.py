@@ -184,9 +184,9 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 def test_a_dataset_gives_the_same_items_with_and_without_a_cache(drive, tmp_path):
     lines = ["2011_01_01/2011_01_01_drive_0001_sync 10 l"]
     for is_train in (True, False):  # fast and exact resizing have separate stores
-        plain, caching = (KITTIRAWDataset(drive, lines, H, W, [0, -1, 1, "s"], 1, is_train,
-                                          load_depth=False, cache=cache)
-                          for cache in (None, FrameCache(tmp_path, H, W, exact=not is_train)))
+        plain, caching = (KITTIRAWDataset(drive, lines, H, W, [0, -1, 1, "s"], 1, is_train)
+                          for _ in range(2))
+        caching.use_cache(FrameCache(tmp_path, H, W, exact=not is_train))
         for _ in range(2):
             item = caching.load(0)
             assert item.keys() == plain.load(0).keys()
@@ -196,7 +196,8 @@ def test_a_dataset_gives_the_same_items_with_and_without_a_cache(drive, tmp_path
 
 def test_a_missing_image_is_named_with_a_cache_too(drive, tmp_path):
     lines = ["2011_01_01/2011_01_01_drive_0001_sync 9999 l"]
-    dataset = KITTIRAWDataset(drive, lines, H, W, [0], 1, cache=FrameCache(tmp_path, H, W))
+    dataset = KITTIRAWDataset(drive, lines, H, W, [0], 1)
+    dataset.use_cache(FrameCache(tmp_path, H, W))
     with pytest.raises(DataError, match=r"0000009999\.jpg is missing"):
         dataset.load(0)
 
@@ -207,4 +208,4 @@ def test_a_dataset_with_its_own_get_color_cannot_be_cached(tmp_path):
             return Image.new("RGB", (W, H))
 
     with pytest.raises(UsageError, match="Mine has a get_color of its own; leave --cache_dir out"):
-        Mine(tmp_path, ["drive 0 l"], H, W, [0], 1, cache=FrameCache(tmp_path, H, W))
+        Mine(tmp_path, ["drive 0 l"], H, W, [0], 1).use_cache(FrameCache(tmp_path, H, W))

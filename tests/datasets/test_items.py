@@ -5,13 +5,18 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torchvision
 from conftest import HEIGHT, ROOT, SHARED, WIDTH, needs_shared, train_flags
 from PIL import Image
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
-from datasets import Augment, KITTIRAWDataset, collate
+from datasets import DATASETS, Augment, KITTIRAWDataset, MonoDataset, collate
+from datasets.images import to_tensor
+from options import MonodepthOptions
+from runtime.errors import DataError
 from synthetic.render import TRAIN
+from training.build import make_dataset
 
 FRAMES = [0, -1, 1, "s"]
 SUBCLASS = '''
@@ -48,6 +53,31 @@ PREPROCESS = '''
             if "color_aug" in key:
                 inputs[key] = 1 - inputs[key]
 '''
+PREPROCESS_BY_KEYS = '''
+    def preprocess(self, inputs, color_aug):
+        for key in list(inputs):
+            if "color" in key:
+                name, f, _ = key
+                for s in range(self.num_scales):
+                    inputs[name, f, s] = self.resize[s](inputs[name, f, s - 1])
+        for key in list(inputs):
+            if "color" in key:
+                name, f, s = key
+                image = inputs[key]
+                inputs[name, f, s] = self.to_tensor(image)
+                inputs[name + "_aug", f, s] = self.to_tensor(color_aug(image))
+'''
+GETITEM = '''
+    def __getitem__(self, index):
+        folder, frame, side = self.filenames[index].split()
+        inputs = {("color", f, -1): self.get_color(folder, int(frame) + f, side, False)
+                  for f in self.frame_idxs}
+        ranges = self.brightness, self.contrast, self.saturation, self.hue
+        self.preprocess(inputs, lambda image: image)
+        for f in self.frame_idxs:
+            del inputs["color", f, -1], inputs["color_aug", f, -1]
+        return inputs
+'''
 REGISTER = '''
 
 DATASETS["mine"] = MyDataset
@@ -56,6 +86,13 @@ DATASETS["mine"] = MyDataset
 
 def kitti(drive, is_train, lines=("10 l", "20 r"), frames=FRAMES, kind=KITTIRAWDataset):
     return kind(drive, [f"{TRAIN} {line}" for line in lines], HEIGHT, WIDTH, frames, 4, is_train)
+
+
+def old_style(code):
+    """Return the subclass with more code in the style of Monodepth2."""
+    names = {}
+    exec(SUBCLASS + code, names)
+    return names["MyDataset"]
 
 
 def changes(dataset, draws=60):
@@ -221,10 +258,76 @@ def test_a_subclass_in_the_old_style_trains_from_the_command_line(drive, tmp_pat
 
 
 def test_training_reads_the_items_of_a_class_that_makes_its_own(drive):
-    names = {}
-    exec(SUBCLASS + PREPROCESS, names)
-    sample = kitti(drive, True, kind=names["MyDataset"]).read(0)
+    sample = kitti(drive, True, kind=old_style(PREPROCESS)).read(0)
     change = sample["color_aug", 0, 0] + sample["color", 0, 0] - 1
     assert change.abs().mean() < 0.2
-    exec(SUBCLASS, names)
-    assert kitti(drive, True, kind=names["MyDataset"]).read(0)["color", 0, 0].dtype == torch.uint8
+    assert kitti(drive, True, kind=old_style("")).read(0)["color", 0, 0].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("code", [PREPROCESS_BY_KEYS, GETITEM], ids=["preprocess", "getitem"])
+def test_items_made_in_the_old_style_hold_no_full_size_images(drive, code):
+    item = kitti(drive, True, frames=[0, 1], kind=old_style(code))[0]
+    assert {key for key in item if "color" in key[0]} == {
+        (name, f, s) for name in ("color", "color_aug") for f in (0, 1) for s in range(4)}
+    assert all(isinstance(value, torch.Tensor) for value in item.values())
+
+
+def test_a_constructor_with_the_originals_parameters_is_enough(drive, monkeypatch):
+    class Explicit(KITTIRAWDataset):
+        def __init__(self, data_path, filenames, height, width, frame_idxs, num_scales,
+                     is_train=False, img_ext=".jpg"):
+            super().__init__(data_path, filenames, height, width, frame_idxs, num_scales,
+                             is_train, img_ext)
+
+    monkeypatch.setitem(DATASETS, "mine", Explicit)
+    opts = MonodepthOptions().parse([*map(str, train_flags(drive, "--dataset", "mine"))])
+    assert make_dataset(opts, "train", FRAMES)[0]
+
+
+@pytest.mark.parametrize("change", [
+    lambda dataset: setattr(dataset, "brightness", (0, 0)),
+    lambda dataset: setattr(dataset, "to_tensor", lambda image: 0 * to_tensor(image)),
+    lambda dataset: dataset.resize.update({0: lambda image: Image.new("RGB", (96, 64))})],
+    ids=["brightness", "to_tensor", "resize"])
+def test_training_reads_the_settings_of_a_subclass(drive, change):
+    class Black(KITTIRAWDataset):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            change(self)
+
+    dataset = kitti(drive, True, frames=[0], kind=Black)
+    assert min(dataset.read(0)["color_aug", 0, 0].max() for _ in range(20)) == 0
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "I;16", "F"])
+def test_to_tensor_converts_as_torchvision_does(mode):
+    values = np.random.default_rng(0).integers(0, 255, (6, 8, 3))
+    image = (Image.fromarray(values.astype(np.uint8)) if mode == "RGB" else
+             Image.fromarray(values[..., 0].astype({"L": np.uint8, "I;16": np.uint16}.get(
+                 mode, np.float32))))
+    assert image.mode == mode
+    for given in (image, np.array(image)):
+        found, expected = to_tensor(given), torchvision.transforms.functional.to_tensor(given)
+        assert_close(found.double(), expected.double(), rtol=0, atol=0)
+        assert found.is_contiguous()
+
+
+@pytest.mark.parametrize("read", [lambda dataset: dataset[0], lambda dataset: dataset.load(0)])
+def test_a_mistake_in_get_color_is_not_taken_for_a_broken_image(drive, read):
+    class Mistaken(KITTIRAWDataset):
+        def get_color(self, *_):
+            return self.lodaer
+
+    with pytest.raises(AttributeError, match="lodaer"):
+        read(kitti(drive, True, kind=Mistaken))
+
+
+def test_images_that_are_not_files_are_named_by_their_line():
+    class Archive(MonoDataset):
+        K = np.eye(4)
+
+        def get_color(self, folder, frame_index, side, do_flip):
+            raise OSError("the archive ends early")
+
+    with pytest.raises(DataError, match="drive 3 cannot be read as an image: the archive ends ear"):
+        Archive("", ["drive 3"], 64, 96, [0], 1).load(0)

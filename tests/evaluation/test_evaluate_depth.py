@@ -229,7 +229,7 @@ def test_post_processing_averages_with_the_mirrored_image(drive, weights, tmp_pa
         disps[len(flags)] = np.load(tmp_path / "disps_tiny_split.npy")
     model, _ = load_model(weights)
     frames = KITTIRAWDataset(drive, read_split(drive / "splits/tiny/test_files.txt"), HEIGHT, WIDTH,
-                             [0], 1, load_depth=False)
+                             [0], 1)
     images = torch.stack([frames[i]["color", 0, 0] for i in range(4)])
     with torch.no_grad():
         mirrored = disp_to_depth(model.disparity(images.flip(3)), 0.1, 100)[0][:, 0].flip(2).numpy()

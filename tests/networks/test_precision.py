@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from networks import DepthDecoder, PoseCNN, PoseDecoder
+from networks import DepthDecoder, PoseCNN, PoseDecoder, ResnetEncoder
 from networks.pose_decoder import split_pose
 
 CHANNELS = (8, 8, 16, 16, 32)
@@ -63,3 +63,11 @@ def test_converted_networks_still_predict(dtype):
     for outputs in (DepthDecoder(CHANNELS).to(dtype)(maps).values(),
                     PoseDecoder(CHANNELS, 1, 2).to(dtype)([maps])):
         assert {value.dtype for value in outputs} == {torch.float32}
+
+
+def test_networks_run_without_values_on_the_meta_device():
+    with torch.device("meta"):
+        encoder, images = ResnetEncoder(18, False), torch.zeros(1, 3, 64, 96)
+        features = encoder(images)
+        assert DepthDecoder(encoder.num_ch_enc)(features)["disp", 0].shape == (1, 1, 64, 96)
+        assert PoseDecoder(encoder.num_ch_enc, 1, 2)([features])[0].shape == (1, 2, 1, 3)
