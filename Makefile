@@ -2,6 +2,7 @@
 # make test    run ruff and pytest
 # make faults  run the long tests: kill a run 25 times, try 20,000 hostile inputs on each parser
 # make oldest  run pytest with the oldest supported packages, in .venv-oldest
+# make gpu     compare a GPU with the CPU, and measure its speed
 # make clean   delete both environments and the demo
 #
 # PYTHON       the interpreter to create the environments with (3.10 or newer)
@@ -11,7 +12,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: demo test faults oldest clean
+.PHONY: demo test faults oldest gpu clean
 
 demo: .venv/installed
 	$(BIN)/python -m synthetic.demo demo
@@ -26,6 +27,9 @@ faults: .venv/installed
 
 oldest: .venv-oldest/installed
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal
+
+gpu:  # in .venv if it is there, else with the machine's own PyTorch
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.py
 
 .venv-oldest/installed: requirements.txt requirements-export.txt requirements-dev.txt \
 		.ci/constraints-oldest.txt

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from checkpoints.state_file import LOAD_ERRORS
 from checkpoints.training_camera import write_training_camera
 from checkpoints.weights import (
-    LOAD_ERRORS,
     InputFormat,
     load_adam,
     load_weights,
@@ -163,6 +163,7 @@ class Trainer:
         shut_down_distributed()
 
     def _train(self) -> None:
+        """Train and save to the last epoch, then print the outcome and the next command."""
         started, first_step = time.monotonic(), self.step
         self._announce()
         if self.opts.overwrite and self.world.is_main:

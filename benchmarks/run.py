@@ -97,6 +97,7 @@ ROWS = [
 GPU_ROWS = [
     Row("step fp32, GPU", "samples/s", "step", GPU_STEP, GPU_STEP),
     Row("step fp32 --compile, GPU", "samples/s", "step", f"{GPU_STEP} --compile", GPU_STEP),
+    Row("step bf16, GPU", "samples/s", "step", f"{GPU_STEP} --precision bf16", GPU_STEP),
     Row("step bf16 --compile, GPU", "samples/s", "step",
         f"{GPU_STEP} --compile --precision bf16", GPU_STEP),
     Row("train.py, all cores, bf16 --compile, GPU", "runs/h", "whole",

@@ -48,15 +48,16 @@ def options(folder: Path, flags: list[str]) -> Namespace:
          "--log_dir", str(folder / "log"), "--num_workers", "0", *flags])
 
 
-def dataset(side: str, folder: Path, flags: Sequence[str] = ()) -> Dataset:
+def dataset(side: str, folder: Path, flags: Sequence[str] = (),
+            size: tuple[int, int] = SIZE) -> Dataset:
     """Return the training set of a side; the flags are --cache (fast) and --scans (literal)."""
     lines = read_split(folder / "split/train_files.txt")
     if side == "literal":
-        return literal.LiteralDataset(folder, lines, *SIZE, FRAMES, 4, True,
+        return literal.LiteralDataset(folder, lines, *size, FRAMES, 4, True,
                                       with_scans="--scans" in flags)
-    frames = KITTIRAWDataset(folder, lines, *SIZE, FRAMES, 4, is_train=True)
+    frames = KITTIRAWDataset(folder, lines, *size, FRAMES, 4, is_train=True)
     if "--cache" in flags:
-        frames.use_cache(FrameCache(folder / "cache", *SIZE))
+        frames.use_cache(FrameCache(folder / "cache", *size))
     return Samples(frames)
 
 
@@ -104,7 +105,7 @@ def step(side: str, folder: Path, flags: list[str]) -> Work:
     opts = options(folder, flags)
     device = literal.get_device(opts.no_cuda)
     count = GPU_STEPS if device.type == "cuda" else STEPS
-    items = dataset(side, folder)
+    items = dataset(side, folder, size=(opts.height, opts.width))
     batch = [items[i] for i in range(opts.batch_size)]
     if side == "fast":
         trainer = Trainer(opts)
@@ -131,6 +132,26 @@ def step(side: str, folder: Path, flags: list[str]) -> Work:
         loss.item()
         return count * opts.batch_size
     return literal_work
+
+
+def objective(side: str, folder: Path, flags: list[str]) -> Work:
+    """Prepare to compute the losses of fixed outputs and their gradients, without the networks."""
+    # both sides have a trainer, and a run of a name belongs to one process
+    opts = options(folder, ["--model_name", f"objective_{side}", *flags])
+    trainer = Trainer(opts)
+    count = GPU_STEPS if trainer.device.type == "cuda" else STEPS
+    items = dataset("fast", folder, size=(opts.height, opts.width))
+    inputs = trainer.augment(collate([items[i] for i in range(opts.batch_size)]))
+    outputs = {key: value.detach().requires_grad_() for key, value in trainer.model(inputs).items()}
+
+    def work() -> int:
+        for _ in range(count):
+            losses = (trainer.objective(inputs, outputs)[0] if side == "fast" else
+                      literal.literal_losses(inputs, outputs, opts))
+            losses["loss"].backward()
+        losses["loss"].item()
+        return count * opts.batch_size
+    return work
 
 
 def export(side: str, folder: Path, flags: list[str]) -> Work:
@@ -168,7 +189,7 @@ def evaluate(side: str, folder: Path, flags: list[str]) -> Work:
     return work
 
 
-TASKS = {task.__name__: task for task in (loader, memory, step, export, evaluate)}
+TASKS = {task.__name__: task for task in (loader, memory, step, objective, export, evaluate)}
 
 
 def main() -> None:

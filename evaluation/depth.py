@@ -134,9 +134,9 @@ def warn_of_training_images(weights: Path, test_set: TestSet) -> None:
     trained = {parse_line(line)[:2] for line in read_split(split_path(split, TRAIN_LIST))}
     count = sum(parse_line(line)[:2] in trained for line in test_set.lines)
     if count:
-        print(f"warning: {weights} was trained with --split {split}, whose list shows the moments "
-              f"of {count} of the {counted(len(test_set.lines), 'test image')}, from either "
-              "camera; errors on training images are too small")
+        print(f"warning: {weights} was trained with --split {split}, whose training list has "
+              f"{count} of the {counted(len(test_set.lines), 'test image')}, or the other camera's "
+              "image of the same moment; errors on training images are too small")
 
 
 def check_edges(truth: GroundTruth) -> None:

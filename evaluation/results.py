@@ -53,7 +53,7 @@ def compute_intervals(lines: Sequence[str], columns: dict[str, np.ndarray]
         lines: split lines of the N images, whose folders are the drives.
         columns: (N,) values by name; NaN if an image has no value.
     """
-    resampled = choose_resampled([line.partition(" ")[0] for line in lines])
+    resampled = choose_resampled([" ".join(line.split()[:1]) for line in lines])
     return bootstrap(error_columns(columns), resampled.units), resampled
 
 

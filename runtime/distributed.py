@@ -17,7 +17,7 @@ from runtime.errors import DataError, counted
 SETTLING = 0.1  # seconds for gloo's threads to release the last tensors
 # Longest wait of a process for another one. A GPU waits while the main process logs or saves;
 # everything else waits, too, while the main process exports the ground truth of a split
-GPU_TIMEOUT, HOST_TIMEOUT = timedelta(minutes=20), timedelta(hours=6)
+STEP_TIMEOUT, HOST_TIMEOUT = timedelta(minutes=20), timedelta(hours=6)
 
 
 class World(NamedTuple):
@@ -137,7 +137,7 @@ def init_distributed(no_cuda: bool) -> World:
     if on_gpu:
         torch.cuda.set_device(local_rank)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=GPU_TIMEOUT)
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=STEP_TIMEOUT)
     device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
     host_group = dist.new_group(timeout=HOST_TIMEOUT, backend="gloo")
     return World(dist.get_rank(), dist.get_world_size(), device, host_group)

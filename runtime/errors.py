@@ -13,6 +13,7 @@ from runtime.openmp import limit_spinning
 # PyTorch's words when the process at the other end of a connection has ended
 LOST_PROCESS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
+
 class DataError(Exception):
     """A file or value of the user is not as expected.
 

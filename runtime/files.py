@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
 import numpy as np
 from filelock import AcquireReturnProxy, FileLock
@@ -112,6 +112,7 @@ def remove_abandoned(paths: Iterable[Path]) -> None:
 
 
 def _owner() -> str:
+    """Return the number and the machine of this process, as `OWNER` finds them in a name."""
     return f"{os.getpid()}@{socket.gethostname()}"
 
 
@@ -149,6 +150,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise DataError(f"{out} exists; remove it or choose another folder")
     unfinished = path.with_name(f"{path.name}.{_owner()}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed run whose number this process got
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
@@ -172,7 +174,7 @@ def lock_folder(folder: Path) -> AcquireReturnProxy:
                         "on a file system with locks") from None
 
 
-def lock_run(folder: Path) -> TextIO | None:
+def lock_run(folder: Path) -> io.FileIO | None:
     """Claim a run's folder for this process, until the returned file is closed or the process ends.
 
     This is a POSIX record lock, which belongs to the process alone: after a kill it is free at
@@ -190,21 +192,22 @@ def lock_run(folder: Path) -> TextIO | None:
     try:
         import fcntl  # missing on Windows
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
+        file = path.open("a+b", buffering=0)
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):  # POSIX allows both errors
             file.seek(0)
-            raise UsageError(f"{folder} belongs to {file.read() or 'another process'}; wait until "
-                             "it has ended, or choose another --model_name") from None
+            owner = file.read().decode(errors="replace") or "another process"
+            raise UsageError(f"{folder} belongs to {owner}; wait until it has ended, or choose "
+                             "another --model_name") from None
     except (OSError, ImportError) as error:
         print(f"warning: {path} cannot be locked ({error}); start no second run of this name",
               file=sys.stderr, flush=True)
         return None
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()} since "
-               f"{time.strftime('%Y-%m-%d %H:%M:%S')}")
-    file.flush()
+    with suppress(OSError):  # on a full disk, the lock holds without the name of its owner
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since "
+                   f"{time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
     return file
 
 

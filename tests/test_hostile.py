@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from checkpoints.architecture import load_model
+from checkpoints.state_file import read_state
 from checkpoints.training_camera import TrainingCamera, parse_training_camera
-from checkpoints.weights import load_adam, read_state
+from checkpoints.weights import load_adam
 from datasets import KITTIRAWDataset
 from datasets.ground_truth import load_gt_depths
 from datasets.intrinsics import Intrinsics, parse_intrinsics

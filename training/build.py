@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torchvision.models import get_model_weights, list_models
 
+from checkpoints.state_file import LOAD_ERRORS, check_finite
 from checkpoints.training_camera import TrainingCamera
-from checkpoints.weights import LOAD_ERRORS, check_finite
 from datasets import Augment, FrameCache, MonoDataset, dataset_class
 from datasets.images import IMAGE_ERRORS, open_image
 from datasets.splits import parse_line, read_split, split_path
@@ -124,7 +124,11 @@ def precision_warning(precision: str, device: torch.device) -> str | None:
         return None
     if precision == "fp16":
         return "warning: --precision fp16 is meant for GPUs; on a CPU, choose bf16 or fp32"
-    ratio = slowdown(PRECISIONS[precision])
+    return slowdown_warning(precision, slowdown(PRECISIONS[precision]))
+
+
+def slowdown_warning(precision: str, ratio: float) -> str | None:
+    """Return a warning if a convolution takes `ratio` times as long in a precision as in fp32."""
     if ratio < 1.1:  # the same, but for noise
         return None
     return (f"warning: this CPU takes {ratio:.1f} times as long for a convolution in {precision} "
@@ -210,7 +214,7 @@ def choose_compiling(opts: Namespace, steps: int, device: torch.device) -> tuple
         steps: training steps that are left.
         device: device of the run.
     """
-    if opts.compile == "off":
+    if opts.compile in ("off", False):  # False: in the opt.json of an earlier version
         return False, "not compiling: --compile off"
     reason = ""
     if opts.compile == "auto":
@@ -221,6 +225,8 @@ def choose_compiling(opts: Namespace, steps: int, device: torch.device) -> tuple
         if saved < WORTH_COMPILING:
             return False, f"not compiling: {reason}--compile compiles all the same"
     if fault := compiler_fault(device):
+        if opts.compile == "auto":
+            return False, f"not compiling: {fault}"
         return False, f"warning: --compile: {fault}; going on without it"
     return True, f"compiling: {reason}the first step takes a minute or two"
 

@@ -7,15 +7,16 @@ import time
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from runtime.errors import DataError
 from runtime.files import write_atomically
 from utils import normalize_image
+
+if TYPE_CHECKING:  # loaded by the first log: the benchmarks train without tensorboardX
+    from tensorboardX.event_file_writer import EventsWriter
 
 MODES = ("train", "val")
 METRICS = "metrics.jsonl"
@@ -47,6 +48,8 @@ class Logs:
         return {mode: self._open(self.folder / mode) for mode in MODES}
 
     def _open(self, folder: Path) -> EventsWriter:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
         folder.mkdir(parents=True, exist_ok=True)
         writer = EventsWriter(str(folder / "events"), f".{self.first_step}")
         if self.first_step:
@@ -62,6 +65,8 @@ class Logs:
         Raises:
             DataError: the folder cannot be written.
         """
+        from tensorboardX import summary
+        from tensorboardX.proto.event_pb2 import Event
         now, scalars = time.time(), {name: float(value) for name, value in losses.items()}
         summaries = [summary.scalar(name, value) for name, value in scalars.items()]
         for j in range(min(IMAGES_PER_LOG, len(inputs["color", 0, 0]))):

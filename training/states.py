@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 
-from checkpoints.weights import check_finite, read_state, save_state_dict
+from checkpoints.state_file import check_finite, read_state
+from checkpoints.weights import save_state_dict
 from options import RESUME_ALWAYS, MonodepthOptions
 from runtime.errors import DataError, UsageError
 from runtime.files import remove_abandoned

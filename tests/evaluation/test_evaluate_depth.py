@@ -53,7 +53,7 @@ def test_weights_trained_on_test_images_are_warned_of(tmp_path, capsys, split, t
     warn_of_training_images(tmp_path / "weights_19", test_set.TestSet(lines, None, None))
     out = capsys.readouterr().out
     assert out.startswith("warning: ") == bool(found)
-    assert not found or f"whose list shows the moments of 451 of the {len(lines)} test" in out
+    assert not found or f"whose training list has 451 of the {len(lines)} test" in out
 
 
 @pytest.mark.parametrize("name", ["evaluate_depth", "evaluate_pose"])

@@ -11,7 +11,7 @@ from conftest import ROOT, Malicious
 from filelock import FileLock, Timeout
 
 from runtime import files
-from runtime.errors import DataError
+from runtime.errors import DataError, UsageError
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
@@ -73,6 +73,31 @@ def test_the_next_run_removes_a_killed_runs_unfinished_folder(tmp_path, dead_pid
         (folder / "y").touch()
     assert sorted(tmp_path.iterdir()) == [tmp_path / "out [1]", elsewhere]
     assert [path.name for path in (tmp_path / "out [1]").iterdir()] == ["y"]
+
+
+def test_an_unfinished_folder_of_this_processs_own_number_is_replaced(tmp_path):
+    dead = tmp_path / f"out.{os.getpid()}@{HOST}.unfinished"  # numbers come again in containers
+    dead.mkdir()
+    (dead / "x").touch()
+    with files.new_folder(tmp_path / "out") as folder:
+        (folder / "y").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "y"]
+
+
+def test_a_run_is_locked_on_a_full_disk_too(tmp_path):
+    lines = ("import resource, signal, sys; from pathlib import Path\n"
+             "from runtime.files import lock_run\n"
+             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+             "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+             "lock = lock_run(Path(sys.argv[1])); print(flush=True); input()")
+    with subprocess.Popen([sys.executable, "-c", lines, tmp_path], cwd=ROOT,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with pytest.raises(UsageError, match="belongs to another process; wait until it has ended"):
+            files.lock_run(tmp_path)
+        process.communicate(b"\n")
+    assert process.returncode == 0
+    files.lock_run(tmp_path).close()
 
 
 def test_an_out_folder_that_cannot_be_written_is_named(tmp_path):

@@ -1,8 +1,10 @@
 """Test training/build.py: ImageNet's weights from a real https server, compiling, precisions."""
 import hashlib
 import io
+import math
 import re
 import urllib.request
+from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +20,12 @@ from options import MonodepthOptions
 from runtime.errors import DataError
 from runtime.machine import slowdown
 from trainer import Trainer
-from training.build import choose_compiling, download_imagenet_weights, precision_warning
+from training.build import (
+    choose_compiling,
+    download_imagenet_weights,
+    precision_warning,
+    slowdown_warning,
+)
 
 import_module("tiny")  # registers --num_layers 2, a tiny encoder
 
@@ -118,6 +125,22 @@ def test_a_run_compiles_if_that_earns_its_minutes(flags, steps, compiles, reason
     assert re.match(reason, line), line
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a device that cannot compile")
+@pytest.mark.parametrize(("flag", "words"), [
+    ("auto", "not compiling: nothing can be compiled here"),
+    ("on", "warning: --compile: nothing can be compiled here")])
+def test_only_a_flag_that_was_given_is_warned_of(flag, words):
+    opts = MonodepthOptions().parse(["--compile", flag])
+    compiles, line = choose_compiling(opts, LONG, torch.device("cuda"))
+    assert not compiles
+    assert line.startswith(words)
+
+
+def test_flags_of_an_earlier_versions_opt_json_do_not_compile():
+    opts = MonodepthOptions().complete(Namespace(compile=False))
+    assert choose_compiling(opts, LONG, CPU) == (False, "not compiling: --compile off")
+
+
 def test_a_resumed_run_counts_the_steps_left(drive, tmp_path, capsys):
     flags = train_flags(drive, "--num_layers", 2, "--log_dir", tmp_path)
     run = Trainer(MonodepthOptions().parse([*flags, "--num_epochs", "3"]))
@@ -132,11 +155,13 @@ def test_a_resumed_run_counts_the_steps_left(drive, tmp_path, capsys):
 
 
 def test_a_slow_precision_is_warned_of(drive, tmp_path, capsys):
-    assert slowdown(torch.float64) > 1.1
+    assert slowdown_warning("bf16", 1.05) is None
+    assert slowdown_warning("bf16", 2.34) == (
+        "warning: this CPU takes 2.3 times as long for a convolution in bf16 as in fp32; leave "
+        "--precision out")
+    assert 0 < slowdown(torch.bfloat16) < math.inf
     assert precision_warning("fp32", CPU) is None
     assert precision_warning("bf16", torch.device("cuda")) is None
-    slow = precision_warning("bf16", CPU)
-    assert slow is None or re.match("warning: this CPU takes .* times as long for a convo", slow)
     Trainer(MonodepthOptions().parse(train_flags(drive, "--precision", "fp16", "--num_layers", 2,
                                                  "--log_dir", tmp_path)))
     assert "warning: --precision fp16 is meant for GPUs" in capsys.readouterr().out
