@@ -11,7 +11,7 @@ from datasets.mono_dataset import MonoDataset
 
 
 class Samples(Dataset):
-    """Read what training reads of a dataset, for a `DataLoader`: `dataset.read` at some indices.
+    """Read `dataset.read` at some indices, for a `DataLoader` of evaluation or of a benchmark.
 
     Args:
         dataset: source of the samples.

@@ -135,15 +135,16 @@ class MonoDataset(Dataset):
         color_aug = draw_image_jitter(self.brightness, self.contrast, self.saturation, self.hue,
                                       PROBABILITY if self.is_train else 0)
         with self._split_line(index) as (folder, frame, side):
-            inputs = self._scaled_intrinsics(folder, do_flip)
-            if "s" in self.frame_idxs:
-                inputs["stereo_T"] = stereo_pose(side, do_flip)
+            inputs: dict = {}
             for f in self.frame_idxs:
                 place = folder, *_index_and_side(f, frame, side)
                 with self._named_errors(*place, f):
                     inputs["color", f, -1] = self.get_color(*place, do_flip)
             self._check_sizes(folder, frame, side, {f: inputs["color", f, -1].size[::-1]
                                                     for f in self.frame_idxs})
+            inputs |= self._scaled_intrinsics(folder, do_flip)  # `get_color` may have set K
+            if "s" in self.frame_idxs:
+                inputs["stereo_T"] = stereo_pose(side, do_flip)
             self.preprocess(inputs, color_aug)
             if self.load_depth:
                 inputs["depth_gt"] = self._read_depth(folder, frame, side, do_flip)
