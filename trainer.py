@@ -51,6 +51,9 @@ from utils import sec_to_hm_str
 
 EARLY_STEPS = 2000  # logs come every --log_frequency steps before this step, then every 2000
 LR_DROP = 0.1       # factor of the learning rate after --scheduler_step_size epochs
+# Methods of Monodepth2's trainer that `run_epoch` does not call
+UNCALLED = ("process_batch", "predict_poses", "generate_images_pred", "compute_losses",
+            "compute_reprojection_loss", "compute_depth_losses", "set_train", "set_eval")
 
 
 class Trainer:
@@ -69,6 +72,13 @@ class Trainer:
     Raises:
         DataError: a file that the run needs is missing or broken.
     """
+
+    def __init_subclass__(cls):
+        """Raise a TypeError if a subclass overrides only methods that this class never calls."""
+        uncalled = [name for name in UNCALLED if name in vars(cls)]
+        if uncalled and "run_epoch" not in vars(cls):
+            raise TypeError(f"{cls.__name__} overrides {', '.join(uncalled)}, which this Trainer "
+                            "never calls; override run_epoch, or change `objective` and `model`")
 
     def __init__(self, options: Namespace):
         self.opts = options = MonodepthOptions(TRAIN).complete(options)

@@ -1,13 +1,27 @@
 """Offer the original's small helpers under their old names."""
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor
 
+from datasets.splits import read_split
+from runtime import files
 from runtime.downloads import download_model_if_doesnt_exist
-from runtime.files import readlines
 
 __all__ = ["download_model_if_doesnt_exist", "normalize_image", "readlines", "sec_to_hm",
            "sec_to_hm_str"]
+
+
+def readlines(filename: str | Path) -> list[str]:
+    """Return the lines of a text file; those of a compact split list, expanded to one frame a line.
+
+    Raises:
+        DataError: the file is missing, not text, or a malformed split list.
+    """
+    lines = files.readlines(filename)
+    is_compact = "_files" in Path(filename).name and any(": " in line for line in lines)
+    return read_split(filename) if is_compact else lines
 
 
 def normalize_image(x: Tensor) -> Tensor:

@@ -93,7 +93,8 @@ def _input_format(encoder: NetworkWeights) -> InputFormat:
     found, path = {"use_stereo": False, **encoder.input_format}, encoder.path
     if missing := [key for key in ("height", "width") if key not in found]:
         raise DataError(f"{path} has no {' and '.join(missing)}; expected an encoder.pth of "
-                        "train.py or of a published model")
+                        "train.py or of a published model; add the height and the width of its "
+                        "training images to the dict in the file")
     height, width, use_stereo = (_whole_number(found[key]) for key in InputFormat._fields)
     if min(height, width) < MIN_SIZE or height % SIZE_STEP or width % SIZE_STEP or (
             height * width > MAX_PIXELS):

@@ -18,7 +18,7 @@ from prediction.video import VideoFile
 from prediction.write import FrameWriter, OutputOptions
 from runtime.distributed import get_device
 from runtime.downloads import download_model_if_doesnt_exist
-from runtime.errors import DataError, counted
+from runtime.errors import DataError, UsageError, counted
 
 
 def predict_footage(args: Namespace) -> None:
@@ -31,6 +31,9 @@ def predict_footage(args: Namespace) -> None:
         DataError: the images, the weights or the flags are wrong, or a file cannot be written.
     """
     footage = Footage(args.image_path, args.ext, args.max_frames)
+    if not (args.load_weights_folder or args.model_name):
+        raise UsageError("no weights are named; give --load_weights_folder, or --model_name of a "
+                         "published model")
     weights = args.load_weights_folder or download_model_if_doesnt_exist(args.model_name)
     predictor = Predictor(weights, get_device(args.no_cuda), args.min_depth, args.max_depth)
     scale_is_given = args.scale is not None or args.scale_from is not None

@@ -190,8 +190,8 @@ def describe_motion(flows: np.ndarray, source: int | str) -> str:
     if static > MAX_STATIC and source != "s":
         advice = " Leave them out: static pairs teach the network nothing."
     return (f"motion: frame 0 to {source} moves {flows.mean():.2f} pixels of {WIDTH} on average "
-            f"(5 % less than {np.percentile(flows, 5):.2f}); {static:.0%} of {len(flows)} pairs "
-            f"are nearly static, below {MIN_FLOW:g}.{advice}")
+            f"(in 5 % of the pairs less than {np.percentile(flows, 5):.2f}); {static:.0%} of "
+            f"{len(flows)} pairs are nearly static, below {MIN_FLOW:g}.{advice}")
 
 
 def describe_stereo(parallaxes: np.ndarray) -> list[str]:

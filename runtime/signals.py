@@ -9,6 +9,8 @@ import time
 from contextlib import suppress
 from types import FrameType
 
+from runtime.errors import DataError
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # a job scheduler's, and Ctrl-C
 ECHO = 1.0  # seconds within which a launcher forwards the signal that its processes already got
 
@@ -32,10 +34,18 @@ class StopRequest:
             self._former = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Restore the former signal handlers."""
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        """Restore the former signal handlers; end a run whose own processes the signal ended.
+
+        Raises:
+            SystemExit: a step failed after a signal, such as a compiler that got the signal too.
+        """
         for number, handler in self._former.items():
             signal.signal(number, handler)
+        if self.number and isinstance(error, Exception) and not isinstance(error, DataError):
+            _write(f"the signal also ended a part of the step ({kind.__name__}); add --resume auto "
+                   "to go on from the last training state\n")
+            sys.exit(128 + self.number)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name

@@ -157,3 +157,17 @@ def test_ground_truth_is_exported_by_a_call_without_arguments(drive, tmp_path, m
     export_gt_depth.export_gt_depths_kitti()
     with np.load(split / "gt_depths.npz") as maps:
         assert maps["depth_000000"].dtype == np.float32
+
+
+def test_a_trainer_that_overrides_methods_never_called_is_refused():
+    with pytest.raises(TypeError, match=r"Mine overrides compute_losses, which this Trainer never"):
+        class Mine(Trainer):
+            def compute_losses(self, inputs, outputs):
+                return {}
+
+    class Own(Trainer):  # calls its methods itself
+        def run_epoch(self):
+            return self.process_batch({})
+
+        def process_batch(self, inputs):
+            return inputs

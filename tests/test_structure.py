@@ -15,9 +15,9 @@ FOLDERS = ("docs", "splits", "tests")
 FILES_BESIDE = ("LICENSE", "Makefile", "README.md", "pyproject.toml", "requirements.txt",
                 "requirements-dev.txt", "requirements-export.txt")
 RANKS = {"options": 0, "runtime": 0,
-         "utils": 1, "kitti_utils": 1, "metrics": 1,
+         "kitti_utils": 1, "metrics": 1,
          "layers": 2, "datasets": 2,
-         "networks": 3, "losses": 3,
+         "utils": 3, "networks": 3, "losses": 3,
          "checkpoints": 4,
          "training": 5, "prediction": 5,
          "trainer": 6, "evaluation": 6, "preparation": 6, "synthetic": 6,

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 import utils
+from options import PROJECT
 from runtime import downloads
 from runtime.errors import DataError
 
@@ -23,6 +24,17 @@ def test_normalize_image_stretches_to_0_1_and_maps_a_constant_to_0():
 def test_seconds_become_hours_minutes_and_seconds(seconds, parts, text):
     assert utils.sec_to_hm(seconds) == parts
     assert utils.sec_to_hm_str(seconds) == text
+
+
+def test_a_split_list_is_read_as_a_line_for_each_frame(tmp_path):
+    # the loops of code written for Monodepth2 count and split these lines
+    lines = utils.readlines(PROJECT / "splits/eigen_zhou/train_files.txt")
+    assert len(lines) == 39_810
+    assert {len(line.split()) for line in lines} == {3}
+    (tmp_path / "test_files_09.txt").write_text("9 0 l\n9 1 l\n")
+    (tmp_path / "notes.txt").write_text("# a: 1-5\n\nb: 2\n")
+    assert utils.readlines(tmp_path / "test_files_09.txt") == ["9 0 l", "9 1 l"]
+    assert utils.readlines(tmp_path / "notes.txt") == ["# a: 1-5", "", "b: 2"]
 
 
 def test_a_published_model_that_exists_is_not_downloaded(tmp_path, monkeypatch):

@@ -221,9 +221,10 @@ def choose_compiling(opts: Namespace, steps: int, device: torch.device) -> tuple
         if opts.deterministic:  # a resumed run has fewer steps left, and might decide otherwise
             return False, "not compiling: --deterministic, unless --compile is given"
         saved = seconds_saved_by_compiling(opts, steps, device)
-        reason = f"it saves about {sec_to_hm_str(saved)} of the {steps} steps left; "
         if saved < WORTH_COMPILING:
-            return False, f"not compiling: {reason}--compile compiles all the same"
+            return False, (f"not compiling: {counted(steps, 'step')} left are too few to gain from "
+                           "it; --compile compiles all the same")
+        reason = f"it saves about {sec_to_hm_str(saved)} of the {steps} steps left; "
     if fault := compiler_fault(device):
         if opts.compile == "auto":
             return False, f"not compiling: {fault}"
