@@ -115,7 +115,7 @@ def test_one_options_class_serves_the_evaluation_of_odometry(
     (evaluate_depth.evaluate, {"eval_mono": False}, "neither of --eval_mono and --eval_stereo"),
     (evaluate_depth.evaluate, {"eval_stereo": True}, "both of --eval_mono and --eval_stereo"),
     (evaluate_depth.evaluate, {"load_weights_folder": None}, "give one of --load_weights_folder"),
-    (evaluate_pose.evaluate, {"eval_split": "eigen"}, "is a split of depth"),
+    (evaluate_pose.evaluate, {"eval_split": "eigen"}, "no sequence of odometry is named"),
     (Trainer, {"height": 100}, "--height is 100; it must be a multiple of 32")])
 def test_wrong_options_are_refused_by_the_functions_too(
         drive, tmp_path, capsys, evaluate, changes, found):

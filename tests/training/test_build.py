@@ -151,7 +151,7 @@ def test_a_resumed_run_counts_the_steps_left(drive, tmp_path, capsys):
     state["options"]["compile"] = False  # as older versions stored it
     run.states.save(state)
     Trainer(MonodepthOptions().parse([*flags, "--resume", "--num_epochs", "3"])).train()
-    assert " of the 6 steps left" in capsys.readouterr().out
+    assert ": 6 steps left are too few" in capsys.readouterr().out
 
 
 def test_a_slow_precision_is_warned_of(drive, tmp_path, capsys):
