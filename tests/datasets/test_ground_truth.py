@@ -223,7 +223,7 @@ def test_too_few_pngs_and_pngs_of_8_bits_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"2\.png has 8 bits; a depth PNG has 16"):
         loaded("nowhere", tmp_path)
     (tmp_path / "gt_depths/2.png").unlink()
-    with pytest.raises(DataError, match="has 1 PNGs for the 2 lines"):
+    with pytest.raises(DataError, match="has 1 PNG for the 2 lines"):
         loaded("nowhere", tmp_path)
 
 

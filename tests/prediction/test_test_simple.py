@@ -235,7 +235,7 @@ def test_the_scale_is_given_or_fitted_to_ground_truth(folder, weights, tmp_path,
     np.savez(tmp_path / "gt.npz", sparse[0].astype(np.float32))
     outcome = script("test_simple", "--image_path", folder, "--load_weights_folder", weights,
                      "--scale_from", tmp_path / "gt.npz")
-    assert "has 1 maps, which is not the number of images" in one_line(outcome, 1)
+    assert "has 1 map, which is not the number of images" in one_line(outcome, 1)
 
 
 @pytest.fixture
