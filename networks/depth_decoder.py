@@ -63,7 +63,8 @@ class DepthDecoder(nn.Module):
             input_features: the encoder's five feature maps of an H x W image.
             scales: scales to return; None returns all scales of the decoder.
         """
-        blocks, heads = self.decoder[:10], dict(zip(self.scales, self.decoder[10:], strict=True))
+        modules = list(self.decoder)  # a slice of a ModuleList would be a new module
+        blocks, heads = modules[:10], dict(zip(self.scales, modules[10:], strict=True))
         wanted = heads if scales is None else scales
         outputs = {}
         x = input_features[-1]                                             # 1/32 of the input size
