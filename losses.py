@@ -87,7 +87,7 @@ class ReprojectionObjective(nn.Module):
         losses, views = {}, {}
         for size, scales in self.sizes:
             photometric, mask_terms, seen = self._photometric(size, scales, inputs, outputs)
-            views |= seen
+            views.update(seen)
             for i, s in enumerate(scales):
                 losses[f"photometric/{s}"] = photometric[i]
                 losses[f"smoothness/{s}"] = self._smoothness(inputs["color", 0, s], outputs, s)

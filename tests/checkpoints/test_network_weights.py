@@ -291,7 +291,7 @@ def test_a_torchscript_archive_is_named_without_a_warning(tmp_path, recwarn):
         for name in ("constants.pkl", "data.pkl", "version"):
             archive.writestr(f"encoder/{name}", b"3\n")
     # PyTorch 2.4's error does not speak of TorchScript
-    with pytest.raises(DataError, match=r"\.pth cannot be read as weights: it is (a TorchS|cut off)"):
+    with pytest.raises(DataError, match=r"read as weights: it is (a TorchS|cut off)"):
         load_model(tmp_path)
     assert not recwarn
 
