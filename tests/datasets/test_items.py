@@ -232,6 +232,17 @@ def test_do_flip_mirrors_what_get_color_and_get_depth_return(drive):
     np.testing.assert_array_equal(mirrored, plain[:, ::-1])
 
 
+def test_images_of_an_own_get_color_may_differ_in_size(drive):
+    class Cropped(KITTIRAWDataset):
+        def get_color(self, folder, frame_index, side, do_flip):
+            color = super().get_color(folder, frame_index, side, do_flip)
+            return color.crop((0, 0, 90 - frame_index, 60))
+
+    dataset = kitti(drive, True, kind=Cropped)
+    assert dataset[0]["color", 1, 0].shape == dataset.load(0)["color", 1, 0].shape == (
+        3, HEIGHT, WIDTH)
+
+
 def test_a_loader_of_a_subclass_reads_every_image(drive):
     class Dark(KITTIRAWDataset):
         def __init__(self, *args, **kwargs):
