@@ -42,7 +42,11 @@ Work = Callable[[], int]
 
 
 def options(folder: Path, flags: list[str]) -> Namespace:
-    """Parse the options of a training run on the frames in `folder`, named after this process."""
+    """Parse the options of a training run on the frames in `folder`.
+
+    The run is named after this process: both sides of a row may be this project, and a run belongs
+    to one process.
+    """
     return MonodepthOptions().parse(
         ["--data_path", str(folder), "--split", str(folder / "split"), "--weights_init", "scratch",
          "--log_dir", str(folder / "log"), "--model_name", str(os.getpid()), "--num_workers", "0",
@@ -137,7 +141,6 @@ def step(side: str, folder: Path, flags: list[str]) -> Work:
 
 def objective(side: str, folder: Path, flags: list[str]) -> Work:
     """Prepare to compute the losses of fixed outputs and their gradients, without the networks."""
-    # both sides have a trainer, and a run of a name belongs to one process
     opts = options(folder, flags)
     trainer = Trainer(opts)
     count = GPU_STEPS if trainer.device.type == "cuda" else STEPS
