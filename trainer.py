@@ -74,7 +74,7 @@ class Trainer:
     """
 
     def __init_subclass__(cls):
-        """Raise a TypeError if a subclass without a loop overrides methods that are never called."""
+        """Raise a TypeError if a subclass without its own loop overrides `UNCALLED` methods."""
         uncalled = [name for name in UNCALLED if name in vars(cls)]
         if uncalled and cls.run_epoch is Trainer.run_epoch and cls.train is Trainer.train:
             raise TypeError(f"{cls.__name__} overrides {', '.join(uncalled)}, which this Trainer "
