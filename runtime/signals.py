@@ -35,16 +35,17 @@ class StopRequest:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
-        """Restore the former signal handlers; end a run whose own processes the signal ended.
+        """Restore the former signal handlers; turn an error after a signal into one line.
 
         Raises:
-            SystemExit: a step failed after a signal, such as a compiler that got the signal too.
+            SystemExit: a step failed after a signal; the signal may have ended a compiler.
         """
         for number, handler in self._former.items():
             signal.signal(number, handler)
         if self.number and isinstance(error, Exception) and not isinstance(error, DataError):
-            _write(f"the signal also ended a part of the step ({kind.__name__}); add --resume auto "
-                   "to go on from the last training state\n")
+            reason = " ".join(f"{kind.__name__}: {error}".split())[:200]
+            _write(f"the step failed after the signal ({reason}); add --resume auto to go on from "
+                   "the last training state\n")
             sys.exit(128 + self.number)
 
     def _note(self, number: int, _: FrameType | None) -> None:

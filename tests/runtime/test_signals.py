@@ -20,7 +20,8 @@ def test_a_step_that_a_signal_broke_ends_with_its_status(capfd):
     with pytest.raises(SystemExit) as ended:
         fail(RuntimeError("the compiler ended with status -15"), stopped=True)
     assert ended.value.code == 128 + signal.SIGTERM
-    assert "add --resume auto to go on" in capfd.readouterr().err
+    assert ("the step failed after the signal (RuntimeError: the compiler ended with status -15); "
+            "add --resume auto to go on") in capfd.readouterr().err
 
 
 def test_other_errors_of_a_step_are_not_hidden():
