@@ -117,10 +117,10 @@ def load_network(network: nn.Module, weights: NetworkWeights, cure: str = OTHER_
     shapes = {key for key in own.keys() & given.keys() if own[key].shape != given[key].shape}
     if len(given) - len(more) < min(len(own), len(given)) / 2:
         cure = OTHER_NETWORK
-    for what, keys in {"misses": missing - filled, "has unknown": layers,
-                       "has other shapes of": shapes}.items():
+    for what, noun, keys in (("misses", "key", missing - filled), ("has", "unknown key", layers),
+                             ("has other shapes of", "key", shapes)):
         if keys:
-            raise DataError(f"{weights.path} {what} {counted(len(keys), 'key')} "
+            raise DataError(f"{weights.path} {what} {counted(len(keys), noun)} "
                             f"({_listed(keys)}); {cure}")
     # as the network will hold them: a float64 may be too large for a float32
     fitting = {key: given[key].to(own[key].dtype) for key in own if key in given}

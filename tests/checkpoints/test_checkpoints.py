@@ -125,13 +125,13 @@ def test_a_missing_folder_is_named(tmp_path):
 
 @pytest.mark.parametrize(("file", "change", "found"), [
     ("depth", lambda s: s.pop("decoder.3.conv.conv.weight"), "misses 1 key "),
-    ("depth", lambda s: s.update({"more.weight": torch.zeros(1)}), "has unknown 1 key "),
+    ("depth", lambda s: s.update({"more.weight": torch.zeros(1)}), "has 1 unknown key "),
     ("depth", lambda s: s.update({"decoder.3.conv.conv.bias": torch.zeros(3)}), "has other shapes"),
     ("encoder", lambda s: s.pop("height"), "has no height; expected an encoder.pth"),
     ("encoder", lambda s: s.pop("encoder.bn1.bias"), "misses 1 key "),
     ("encoder", lambda s: s.pop("encoder.layer3.1.conv1.weight"), "misses 1 key "),
     ("encoder", lambda s: [s.pop(k) for k in list(s) if "layer3" in k], "is no ResNet"),
-    ("depth", lambda s: s.update({"decoder.conv.weight": torch.zeros(1)}), "has unknown 1 key "),
+    ("depth", lambda s: s.update({"decoder.conv.weight": torch.zeros(1)}), "has 1 unknown key "),
     ("depth", lambda s: s.update({"decoder.10.conv.weight": torch.zeros(9)}), "has")])
 def test_a_checkpoint_of_other_keys_is_refused(saved, tmp_path, file, change, found):
     for name in ("encoder", "depth"):

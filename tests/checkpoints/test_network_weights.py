@@ -248,7 +248,7 @@ STRANGERS = {
                     "has 0 blocks"),
     "more layers": ("encoder", lambda state: state | {
         "encoder.attention.weight": torch.rand(3), "encoder.attention.bias": torch.rand(3)},
-        "encoder.pth has unknown 2 keys (encoder.attention.bias, encoder.attention.weight)"),
+        "encoder.pth has 2 unknown keys (encoder.attention.bias, encoder.attention.weight)"),
     "uncertainty": ("depth", lambda state: state | {
         "decoder.10.conv.weight": torch.rand(2, 16, 3, 3)},
         "depth.pth has other shapes of 1 key (decoder.10.conv.weight)"),
@@ -299,7 +299,7 @@ def test_a_torchscript_archive_is_named_without_a_warning(tmp_path, recwarn):
 def test_names_with_and_without_a_prefix_are_not_mixed(changed):
     folder = changed(lambda name, state: state | {"module.decoder.0.conv.conv.bias": torch.ones(1)},
                      ["depth"])
-    with pytest.raises(DataError, match=r"has unknown 1 key \(module\.decoder\.0\.conv\.conv\.b"):
+    with pytest.raises(DataError, match=r"has 1 unknown key \(module\.decoder\.0\.conv\.conv\.b"):
         load_weights(folder, Monodepth2(), ["depth"])
 
 
