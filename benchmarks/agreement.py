@@ -144,8 +144,7 @@ def write_split(folder: Path) -> None:
 
 def make_trainer(device: str, folder: Path, *flags: str) -> Trainer:
     """Return a trainer on a device, which writes no logs: they would need tensorboardX."""
-    trainer = Trainer(tasks.options(folder, ["--compile", "off", *flags, *device_flags(device),
-                                             "--seed", "0"]))
+    trainer = Trainer(tasks.options(folder, [*flags, *device_flags(device), "--seed", "0"]))
     trainer._logs_now = lambda _: False
     return trainer
 

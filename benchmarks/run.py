@@ -65,10 +65,10 @@ class Row(NamedTuple):
 
 
 CPU_STEP = "--batch_size 4 --no_cuda"
-SMALL_STEP = "--batch_size 2 --no_cuda"
+SMALL_STEP = f"--height 64 --width 192 {CPU_STEP}"
 GPU_STEP = "--batch_size 12"
 WHOLE_CPU = f"{CPU_STEP} --num_workers 2 --num_epochs 9"
-FIRST_STEPS = f"{SMALL_STEP} --num_workers 2 --num_epochs 1"
+FIRST_STEPS = "--batch_size 2 --no_cuda --num_workers 2 --num_epochs 1"
 WHOLE_GPU = f"{GPU_STEP} --num_workers {os.cpu_count()} --num_epochs 200"
 ROWS = [
     Row("loader, one core", "items/s", "loader"),
@@ -85,12 +85,14 @@ ROWS = [
         2),
     Row("step alone, CPU; left: threads spin", "samples/s", "step", CPU_STEP, CPU_STEP, 7,
         "spinning"),
-    Row("step beside a busy process, CPU; left: threads spin", "samples/s", "step", SMALL_STEP,
-        SMALL_STEP, 3, "spinning", 1),
-    Row("step beside two busy processes, CPU; left: threads spin", "samples/s", "step", SMALL_STEP,
-        SMALL_STEP, 2, "spinning", 2),
-    Row("two trainings at once, CPU; left: one", "samples/s", "step", CPU_STEP, CPU_STEP, 3,
-        "alone"),
+    Row("step at 64x192 alone, CPU; left: threads spin", "samples/s", "step", SMALL_STEP,
+        SMALL_STEP, 7, "spinning"),
+    Row("step at 64x192 beside a busy process, CPU; left: threads spin", "samples/s", "step",
+        SMALL_STEP, SMALL_STEP, 7, "spinning", 1),
+    Row("step at 64x192 beside two busy processes, CPU; left: threads spin", "samples/s", "step",
+        SMALL_STEP, SMALL_STEP, 5, "spinning", 2),
+    Row("two trainings at 64x192 at once, CPU; left: one", "samples/s", "step", SMALL_STEP,
+        SMALL_STEP, 7, "alone"),
     Row("export_gt_depth.py", "frames/s", "export"),
     Row("evaluate_depth.py, CPU", "images/s", "evaluate", "--no_cuda", "--no_cuda", 2),
 ]

@@ -50,7 +50,7 @@ def options(folder: Path, flags: list[str]) -> Namespace:
     return MonodepthOptions().parse(
         ["--data_path", str(folder), "--split", str(folder / "split"), "--weights_init", "scratch",
          "--log_dir", str(folder / "log"), "--model_name", str(os.getpid()), "--num_workers", "0",
-         *flags])
+         "--compile", "off", *flags])
 
 
 def dataset(side: str, folder: Path, flags: Sequence[str] = (),
