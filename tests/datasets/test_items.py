@@ -109,25 +109,31 @@ def changes(dataset, draws=60):
 
 
 @needs_shared
+@pytest.mark.parametrize("reader", ["item", "trainer"])
 @pytest.mark.parametrize("index", [0, 1])
-def test_an_item_is_the_published_one(index):
+def test_items_and_the_trainers_inputs_are_the_published_ones(index, reader):
     # Faithful 4, 5, 6
     drive = "2011_09_26/2011_09_26_drive_0001_sync"
-    item = KITTIRAWDataset(SHARED / "real/kitti_raw", [f"{drive} 2 l", f"{drive} 3 r"], 192, 640,
-                           FRAMES, 4, img_ext=".png")[index]
-    published = np.load(SHARED / "parity" / "items.npz")
-    own = {"/".join(map(str, key)) if isinstance(key, tuple) else key: value.numpy()
-           for key, value in item.items()}
-    for path in (key for key in published if key.startswith(f"{index}/")):
-        key, expected = path.partition("/")[2], published[path]
-        if key.startswith("color"):
-            difference = np.abs((255 * own[key]).round().astype(int) - expected)
+    dataset = KITTIRAWDataset(SHARED / "real/kitti_raw", [f"{drive} 2 l", f"{drive} 3 r"], 192, 640,
+                              FRAMES, 4, img_ext=".png")
+    found = dataset[index]
+    if reader == "trainer":
+        inputs = Augment("cpu", [0], num_scales=4).eval()(collate([dataset.load(index)]))
+        found = {key: value[0] for key, value in inputs.items() if key[0] != "color_aug"}
+    found = {f"{index}/" + ("/".join(map(str, key)) if isinstance(key, tuple) else key):
+             value.numpy() for key, value in found.items()}
+    published = {key: value for key, value in np.load(SHARED / "parity" / "items.npz").items()
+                 if key.startswith(f"{index}/")}
+    assert reader == "item" or found.keys() == published.keys()
+    for key, expected in published.items():
+        if "/color/" in key:
+            difference = np.abs((255 * found[key]).round().astype(int) - expected)
             assert difference.max() <= 1
             assert (difference > 0).mean() < 0.02
-        elif key == "depth_gt":
-            assert (own[key] != expected).sum() <= 2
+        elif key.endswith("depth_gt"):
+            assert (found[key] != expected).sum() <= 2
         else:
-            np.testing.assert_allclose(own[key], expected, rtol=1e-6)
+            np.testing.assert_allclose(found[key], expected, rtol=1e-6)
 
 
 def test_an_item_has_floats_of_every_frame_and_scale(drive):
