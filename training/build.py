@@ -16,7 +16,7 @@ from torchvision.models import get_model_weights, list_models
 from checkpoints.state_file import LOAD_ERRORS, check_finite
 from checkpoints.training_camera import TrainingCamera
 from datasets import Augment, FrameCache, MonoDataset, dataset_class
-from datasets.images import IMAGE_ERRORS, open_image
+from datasets.images import IMAGE_ERRORS, read_image
 from datasets.splits import parse_line, read_split, split_path
 from losses import ReprojectionObjective
 from networks import ENCODERS, Monodepth2
@@ -194,9 +194,8 @@ def make_training_camera(opts: Namespace, dataset: MonoDataset) -> TrainingCamer
     is_one = all(np.array_equal(K, dataset.get_intrinsics(other)) for other in folders)
     size = None
     # images of a dataset need not be files; other errors are raised by loading, with their line
-    with (suppress(DataError, *IMAGE_ERRORS),
-          open_image(dataset.get_image_path(folder, frame, side)) as image):
-        size = list(image.size)
+    with suppress(DataError, *IMAGE_ERRORS):
+        size = list(read_image(dataset.get_image_path(folder, frame, side)).shape[:0:-1])
     sources = []
     if len(opts.frame_ids) > 1:
         sources.append("mono")

@@ -1,14 +1,15 @@
 """datasets/images.py: decoding and resizing equal Pillow's, for every kind of image."""
 import io
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from conftest import SHARED, needs_shared
-from PIL import Image
+from PIL import Image, ImageOps
 
 from datasets import images
-from datasets.images import pyramid, read_image, resize, resize_float
+from datasets.images import pil_loader, pyramid, read_image, resize, resize_float
 
 KITTI_SIZES = [(1242, 375), (1224, 370), (1226, 370), (1238, 374), (1241, 376)]
 
@@ -113,3 +114,116 @@ def test_a_truncated_image_raises_pillows_error(tmp_path, form):
     (tmp_path / "image").write_bytes(buffer.getvalue()[:-500])
     with pytest.raises(OSError, match="truncated"):
         read_image(tmp_path / "image")
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
+def test_16_bits_are_read_as_8_bits_times_257(tmp_path, form):
+    gray = np.asarray(photo(160, 64).convert("L"))
+    Image.fromarray(gray.astype(np.uint16) * 257).save(tmp_path / "image", form)
+    assert (read_image(tmp_path / "image").numpy() == gray).all()
+    assert (np.asarray(pil_loader(tmp_path / "image")) == gray[..., None]).all()
+
+
+def test_16_bits_that_only_hold_12_are_warned_of(tmp_path, capsys):
+    gray = np.asarray(photo(160, 64).convert("L")).astype(np.uint16) * 16
+    for name in ("1.png", "2.png"):
+        Image.fromarray(gray).save(tmp_path / name)
+        read_image(tmp_path / name)
+    assert capsys.readouterr().err.count(f"warning: a 16-bit image in {tmp_path} has values") == 1
+
+
+@pytest.mark.parametrize(("kind", "words"), [(np.int32, "integers"), (np.float32, "floats")])
+def test_pixels_of_32_bits_are_refused(tmp_path, kind, words):
+    Image.fromarray(np.full((64, 96), 300, kind)).save(tmp_path / "image.tif")
+    with pytest.raises(ValueError, match=f"its pixels are {words} of 32 bits"):
+        read_image(tmp_path / "image.tif")
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_turned_upright_as_exif_says(tmp_path, form, orientation):
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = orientation
+    path = tmp_path / "image"
+    photo(160, 64).save(path, form, exif=exif)
+    with Image.open(path) as opened:
+        upright = ImageOps.exif_transpose(opened).convert("RGB")
+    assert upright.size == ((160, 64) if orientation < 5 else (64, 160))
+    assert difference(read_image(path), upright) == (0, 0)
+    assert difference(read_image(path), pil_loader(path)) == (0, 0)
+
+
+def test_a_png_with_exif_behind_its_pixels_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 6
+    photo(160, 64).save(tmp_path / "image.png", exif=exif)
+    content = (tmp_path / "image.png").read_bytes()
+    start = content.index(b"eXIf") - 4
+    stop = start + 12 + int.from_bytes(content[start:start + 4], "big")
+    chunk, rest, end = content[start:stop], content[:start] + content[stop:], content[-12:]
+    (tmp_path / "image.png").write_bytes(rest[:-12] + chunk + end)
+    assert read_image(tmp_path / "image.png").shape == (3, 160, 64)
+
+
+def test_a_broken_exif_block_counts_as_upright(tmp_path):
+    photo(160, 64).save(tmp_path / "image.jpg", exif=b"Exif\0\0no TIFF")
+    assert read_image(tmp_path / "image.jpg").shape == (3, 64, 160)
+
+
+JPEG_KINDS = [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"subsampling": 0}]
+
+
+@pytest.mark.parametrize("how", JPEG_KINDS, ids=str)
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_cut_jpeg_with_an_end_marker_is_an_error(tmp_path, how, share, mode):
+    buffer = io.BytesIO()
+    photo(160, 96).convert(mode).save(buffer, "JPEG", quality=90, **how)
+    content = buffer.getvalue()
+    (tmp_path / "image").write_bytes(content[:int(share * len(content))] + images.ENDS["JPEG"])
+    with pytest.raises(OSError, match="end early"):
+        read_image(tmp_path / "image")
+
+
+@pytest.mark.parametrize("how", JPEG_KINDS, ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("filled", [0, 40, 97])
+@pytest.mark.parametrize("behind", [b"", b"\0" * 9, b"text \xff\xd9"])
+def test_a_whole_jpeg_may_end_in_gray(tmp_path, how, mode, filled, behind):
+    image = np.asarray(photo(160, 96)).copy()
+    image[97 - filled:] = 128
+    path = tmp_path / "image"
+    Image.fromarray(image).convert(mode).save(path, "JPEG", **how)
+    with path.open("ab") as file:
+        file.write(behind)
+    with Image.open(path) as opened:
+        assert difference(read_image(path), opened.convert("RGB")) == (0, 0)
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "git lfs pull"),
+    (b"\0\0\0\x24ftypheic\0\0\0\0mif1heic", "a HEIC photo; convert it to JPEG or PNG"),
+    (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41", "a video; give it the ending .mp4"),
+    (b"\r\n<!DOCTYPE html><html>", "web page .* download the image again"),
+    (b"\x93NUMPY\1\0v\0{'descr': '<f4'}", "an array of NumPy; save it as a PNG"),
+    (b"something", "unknown; convert it to JPEG or PNG")])
+def test_a_file_of_another_kind_is_named_with_what_to_do(tmp_path, content, words):
+    (tmp_path / "image.jpg").write_bytes(content)
+    for read in (read_image, images.open_image):
+        with pytest.raises(OSError, match=words):
+            read(tmp_path / "image.jpg")
+
+
+def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path):
+    image = photo(160, 64).convert("P")
+    image.save(tmp_path / "image.png", transparency=bytes(range(0, 256, 2)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = read_image(tmp_path / "image.png")
+    assert difference(found, image.convert("RGB")) == (0, 0)
+
+
+def test_a_listing_is_in_natural_order_without_hidden_files(tmp_path):
+    for name in ("10.png", "2.png", "._2.png", ".DS_Store"):
+        (tmp_path / name).touch()
+    assert [path.name for path in images.list_files(tmp_path)] == ["2.png", "10.png"]
