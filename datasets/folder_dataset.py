@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.images import list_files
 from datasets.intrinsics import Intrinsics, find_intrinsics, read_intrinsics
 from datasets.mono_dataset import MonoDataset
 from datasets.splits import parse_line
@@ -93,11 +94,7 @@ def _numbered_images(folder: Path) -> dict[int, str]:
         DataError: two images have the same number.
     """
     found: dict[int, str] = {}
-    try:
-        paths = sorted(folder.iterdir()) if folder.is_dir() else ()
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror}") from None
-    for path in paths:
+    for path in list_files(folder) if folder.is_dir() else ():
         number = re.search(r"[0-9]+\Z", path.stem)
         if path.suffix.lower() not in EXTENSIONS or number is None:
             continue

@@ -17,11 +17,14 @@ import torch
 from torch import Tensor
 
 from datasets.folder_dataset import EXTENSIONS
-from datasets.images import IMAGE_ERRORS, natural_order, read_image
-from runtime.errors import DataError
+from datasets.images import IMAGE_ERRORS, list_files, read_image
+from runtime.errors import DataError, counted
 
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv",
-                    ".3gp", ".ogv", ".ts"})
+                    ".3gp", ".3g2", ".ogv", ".ts", ".mts", ".m2ts", ".flv", ".f4v", ".asf", ".vob",
+                    ".m2v", ".mjpg", ".mjpeg", ".h264", ".264", ".h265", ".265", ".hevc"})
+# Photos that Pillow cannot read everywhere, or that hold more than one image
+OTHER_PHOTOS = frozenset({".heic", ".heif", ".avif", ".dng", ".cr2", ".nef", ".arw", ".gif"})
 MAX_FPS = 1000  # a file that announces a higher frame rate is wrong
 MIN_DECODED = 0.95  # share of the announced frames, which some formats only estimate
 DEFAULT_FPS = 10.0  # frames per second where the rate is unknown, and of videos made of images
@@ -39,11 +42,13 @@ class Still(NamedTuple):
         label: names the frame in messages.
         name: path of the image without extension; for a video, the video's path and a number.
         read: decodes the frame to (3, H, W) uint8 RGB; raises a DataError if that fails.
+        time: seconds from the first frame of a video; None for images.
     """
 
     label: str
     name: Path
     read: Callable[[], Tensor]
+    time: float | None = None
 
 
 class Footage:
@@ -88,9 +93,9 @@ class Footage:
             for path in self.images[:self.max_frames]:
                 yield Still(str(path), path.with_suffix(""), partial(read_still, path))
             return
-        for number, frame in enumerate(islice(self._frames(), self.max_frames)):
+        for number, (time, frame) in enumerate(islice(self._frames(), self.max_frames)):
             yield Still(f"{self.source}, frame {number}", self.name / f"{number:06d}",
-                        partial(_from_opencv, frame))
+                        partial(_from_opencv, frame), time)
 
     def _rate_and_count(self) -> tuple[float, int | None]:
         with self._opened() as capture:
@@ -102,14 +107,22 @@ class Footage:
                   "per second", file=sys.stderr)
         return rate, int(count) if 0 < count < 1e9 and not self.is_webcam else None
 
-    def _frames(self) -> Iterator[np.ndarray]:
-        number = 0
+    def _frames(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield the time since the first frame, seconds, and the image of each frame."""
+        number, start, time = 0, 0.0, 0.0
         with self._opened() as capture:
             while True:
                 is_there, frame = capture.read()
                 if not is_there:
                     break
-                yield frame
+                stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                if number == 0:
+                    start = stamp
+                elif stamp - start > time:
+                    time = stamp - start
+                else:  # formats without time stamps, recordings that were joined
+                    time += 1 / self.fps
+                yield time, frame
                 number += 1
         if not number:
             raise DataError(f"{self.source} has no frame that can be decoded; convert it again, "
@@ -137,26 +150,68 @@ class Footage:
 
 
 def _find_images(path: Path, ext: str | None) -> list[Path]:
-    """Return the image, or the images of the folder, without pictures of test_simple.py."""
+    """Return the image, or the images of the folder; print what is left out.
+
+    Raises:
+        DataError: the path is missing, has no image, or two images of one name.
+    """
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise DataError(f"{path} {MISSING}")
     wanted = EXTENSIONS if ext is None else {f".{ext.lstrip('.')}"}
-    try:
-        files = [file for file in path.iterdir() if not file.stem.endswith(PREDICTION_SUFFIXES)]
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    found = sorted((file for file in files
-                    if (file.suffix if ext else file.suffix.lower()) in wanted),
-                   key=natural_order)
+    files = list_files(path)
+    outputs = _find_predictions(files)
+    files = [file for file in files if file not in outputs]
+    found = [file for file in files if (file.suffix if ext else file.suffix.lower()) in wanted]
+    others = [file for file in files
+              if file.suffix.lower() in EXTENSIONS | OTHER_PHOTOS and file not in set(found)]
     if not found:
         kind = "image" if ext is None else f"*.{ext.lstrip('.')}"
-        others = sorted({file.suffix for file in files if file.suffix.lower() in EXTENSIONS})
-        advice = f"it has {', '.join(others)}: pass --ext {others[0][1:]}" if others else (
-            "is it the right folder?")
+        advice = f"it has {_advise(others)}" if others else "is it the right folder?"
         raise DataError(f"{path} has no {kind}; {advice}")
+    _check_names(found)
+    _print_left_out(path, outputs, others)
     return found
+
+
+def _advise(others: list[Path]) -> str:
+    """Return the endings of images that are left out, and what to do to have them read."""
+    endings = sorted({file.suffix for file in others})
+    readable = [ending for ending in endings if ending.lower() in EXTENSIONS]
+    return ", ".join(endings) + (f": pass --ext {readable[0][1:]}" if readable else
+                                 ": convert them to JPEG or PNG")
+
+
+def _find_predictions(files: list[Path]) -> set[Path]:
+    """Return the pictures of an earlier test_simple.py: beside their image, or their array."""
+    names = {file.name for file in files}
+    stems = {file.stem for file in files if file.suffix.lower() in EXTENSIONS | OTHER_PHOTOS}
+    return {file for file in files for suffix in PREDICTION_SUFFIXES
+            if file.suffix.lower() in EXTENSIONS and file.stem.endswith(suffix)
+            and (file.stem.removesuffix(suffix) in stems or f"{file.stem}.npy" in names)}
+
+
+def _check_names(images: list[Path]) -> None:
+    """Raise a DataError if two images have one name, as their outputs would have."""
+    seen: dict[str, Path] = {}
+    for image in images:
+        if other := seen.get(image.stem):
+            raise DataError(f"{other} and {image.name} would have outputs of one name; pass --ext, "
+                            "or rename one of them")
+        seen[image.stem] = image
+
+
+def _print_left_out(folder: Path, outputs: set[Path], others: list[Path]) -> None:
+    """Print one line about the files that are passed over."""
+    parts = []
+    if outputs:
+        parts.append(f"{counted(len(outputs), 'output')} of an earlier run, such as "
+                     f"{min(outputs).name}")
+    if others:
+        parts.append(f"{counted(len(others), 'image')} with other endings, {_advise(others)}")
+    if parts:
+        print(f"{folder}: left out {' and '.join(parts)}", file=sys.stderr)
 
 
 def read_still(path: Path) -> Tensor:

@@ -75,7 +75,7 @@ def _read_pngs(folder: Path, split: str, lines: list[str],
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist; give the folder of the ground truth, as KITTI "
                         "2015's training/disp_occ_0 (data_scene_flow.zip, 2 GB)")
-    paths = sorted(folder.glob("*.png"), key=natural_order)
+    paths = sorted(folder.glob("[!.]*.png"), key=natural_order)
     if len(paths) != len(lines):
         raise DataError(f"{folder} has {counted(len(paths), 'PNG')} for the "
                         f"{counted(len(lines), 'line')} of {split}'s {LIST_NAME}; "

@@ -28,12 +28,13 @@ CHUNK = 16  # images handed to a worker process at once
 
 
 def find_pngs(data_path: str | Path) -> list[Path]:
-    """Return the camera images in PNG format below a folder; depth maps are skipped."""
+    """Return the camera images in PNG format below a folder, not depth maps or hidden files."""
     found = []
     for folder, folders, names in os.walk(os.path.abspath(data_path)):
         folders[:] = sorted(name for name in folders if name != GROUND_TRUTH)
         if IMAGE_FOLDER.search(Path(folder).as_posix()):
-            found += [Path(folder, name) for name in sorted(names) if name.endswith(".png")]
+            found += [Path(folder, name) for name in sorted(names)
+                      if name.endswith(".png") and not name.startswith(".")]
     return found
 
 

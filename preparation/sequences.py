@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 from collections import deque
@@ -30,6 +31,7 @@ VAL_SHARE = 0.1
 LISTS = "splits"     # folder of the split lists
 GAP = 1.5            # median steps between frame numbers: a longer step is a gap
 MIN_STRETCH = 3      # frames: a target frame with both neighbours
+EARLY = 0.25         # mean steps of a video by which a frame may come too early
 MAX_PENDING = 8      # frames waiting to be written
 
 
@@ -133,7 +135,7 @@ def _synchronise(views: Sequence[Footage], fps: float) -> Iterator[list[Still]]:
                         f"{views[1].fps}; convert both to one rate")
     number, end = 0, object()
     iterators = [iter(view) for view in views]
-    share = min(1.0, fps / views[0].fps) if views[0].is_video else 1.0
+    pace = Pace(fps, EARLY / views[0].fps) if views[0].is_video else None
     while True:
         stills = [next(iterator, end) for iterator in iterators]
         if all(still is end for still in stills):
@@ -145,9 +147,29 @@ def _synchronise(views: Sequence[Footage], fps: float) -> Iterator[list[Still]]:
         if len({_frame_number(still) for still in stills}) > 1:
             raise DataError(f"{stills[0].label} and {stills[1].label} would be a pair, but have "
                             "different numbers; a frame of one side is missing")
-        if number == 0 or int(number * share) > int((number - 1) * share):
-            yield stills
         number += 1
+        if pace is None or pace.keeps(stills[0].time):
+            yield stills
+
+
+class Pace:
+    """Choose frames of a video by their times, `fps` of them a second.
+
+    Args:
+        fps: frames a second to keep.
+        early: seconds by which a frame may come too early; time stamps jitter.
+    """
+
+    def __init__(self, fps: float, early: float):
+        self.fps, self.early, self._last_slot, self._last_time = fps, early, -1, -math.inf
+
+    def keeps(self, time: float) -> bool:
+        """Return whether the frame at `time`, seconds, is kept; call this once for each frame."""
+        slot = int((time + self.early) * self.fps)
+        is_due = slot > self._last_slot or (time - self._last_time) * self.fps >= 1
+        if is_due:
+            self._last_slot, self._last_time = slot, time
+        return is_due
 
 
 def _frame_number(still: Still) -> int | None:

@@ -102,6 +102,24 @@ def test_two_images_with_the_same_number_are_an_error(footage):
         dataset(footage, ["walk 8"]).load(0)
 
 
+def test_hidden_files_of_macos_are_no_frames(footage):
+    (footage / "walk/._0008.JPG").write_bytes(b"no image")
+    assert dataset(footage, ["walk 8"]).load(0)["color", 0, 0].shape == (3, 64, 96)
+
+
+def test_a_photo_on_its_side_is_read_upright(footage):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(footage / "walk/0008.JPG") as image:
+        image.load()
+    before = dataset(footage, ["walk 8"])[0]["color", 0, 0]
+    image.transpose(Image.Transpose.ROTATE_180).save(footage / "walk/0008.JPG", exif=exif,
+                                                     quality=100, subsampling=0)
+    after = dataset(footage, ["walk 8"])
+    assert (after[0]["color", 0, 0] - before).abs().mean() < 0.01
+    assert (after.load(0)["color", 0, 0] / 255 - before).abs().mean() < 0.01
+
+
 def test_a_missing_frame_is_named(footage):
     with pytest.raises(DataError, match=r"walk/0000000010\.jpg is missing; frame 9 has no neighb"):
         dataset(footage, ["walk 9"]).load(0)

@@ -46,6 +46,50 @@ def test_a_folder_gives_its_images_but_skips_predictions(tmp_path, frames):
     assert [still.name.name for still in Footage(tmp_path, "jpg")] == ["a"]
 
 
+def test_outputs_are_known_by_what_lies_beside_them(tmp_path, frames, capsys):
+    for name in ("a.jpg", "a_disp.jpeg", "a_depth.png", "b_disp.jpeg", "c_disp.jpg",
+                 "left_depth.png"):
+        Image.fromarray(frames[0]).save(tmp_path / name)
+    (tmp_path / "b_disp.npy").touch()
+    assert [still.name.name for still in Footage(tmp_path)] == ["a", "c_disp", "left_depth"]
+    assert capsys.readouterr().err == (f"{tmp_path}: left out 3 outputs of an earlier run, such as "
+                                       "a_depth.png\n")
+
+
+def test_images_with_other_endings_are_left_out_and_said(tmp_path, frames, capsys):
+    for name in ("1.JPG", "2.jpeg", "3.jpg"):
+        Image.fromarray(frames[0]).save(tmp_path / name)
+    (tmp_path / "4.HEIC").touch()
+    assert [still.name.name for still in Footage(tmp_path)] == ["1", "2", "3"]
+    assert "1 image with other endings, .HEIC: convert them to JPEG" in capsys.readouterr().err
+    assert [still.name.name for still in Footage(tmp_path, "jpg")] == ["3"]
+    assert ("left out 3 images with other endings, .HEIC, .JPG, .jpeg: pass --ext JPG"
+            in capsys.readouterr().err)
+
+
+def test_two_images_whose_outputs_would_have_one_name_are_named(tmp_path, frames):
+    for name in ("1.jpg", "1.png"):
+        Image.fromarray(frames[0]).save(tmp_path / name)
+    with pytest.raises(DataError, match=r"1\.jpg and 1\.png would have outputs of one name"):
+        Footage(tmp_path)
+    assert len(list(Footage(tmp_path, "png"))) == 1
+
+
+def test_hidden_files_are_no_images(tmp_path, frames, capsys):
+    Image.fromarray(frames[0]).save(tmp_path / "1.png")
+    for name in ("._1.png", ".hidden.png", ".DS_Store", "Thumbs.db", "desktop.ini"):
+        (tmp_path / name).write_bytes(b"no image")
+    assert [still.name.name for still in Footage(tmp_path, "png")] == ["1"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("ending", [".mts", ".flv", ".h264", ".M2TS"])
+def test_films_of_cameras_are_read_as_videos(tmp_path, ending):
+    (tmp_path / f"a{ending}").write_bytes(b"no video")
+    with pytest.raises(DataError, match=r"cannot be read as a video .* convert it to H\.264"):
+        Footage(tmp_path / f"a{ending}")
+
+
 @pytest.mark.parametrize(("content", "found"), [
     (b"", r"zero\.mp4 cannot be read as a video \(0 bytes\)"),
     (b"no video" * 100, "cannot be read as a video")])

@@ -72,11 +72,12 @@ def test_metric_depth_of_a_mono_model_prints_a_warning(drive, image, tmp_path, s
 
 def test_pictures_of_earlier_predictions_are_skipped(image, weights, script):
     Image.open(image).save(image.with_name("other.png"))
-    Image.open(image).save(image.with_name("more_disp.jpg"))
+    Image.open(image).save(image.with_name("other_disp.jpg"))
     outcome = script("test_simple", "--image_path", image.parent, "--load_weights_folder", weights)
     assert "street.jpg: wrote" in outcome.out
     assert "other" not in outcome.out
-    assert "more_disp" not in outcome.out
+    assert "other_disp" not in outcome.out
+    assert "left out 1 output of an earlier run, such as other_disp.jpg" in outcome.err
     outcome = script("test_simple", "--image_path", image.parent, "--load_weights_folder", weights,
                      "--ext", "png")
     assert "other.png: wrote" in outcome.out

@@ -98,3 +98,20 @@ def test_impossible_flags_of_a_check_get_one_line(drive, weights, tmp_path, scri
                                                   status):
     flags = [weights if flag == "WEIGHTS" else flag for flag in flags]
     assert found in one_line(run_check(script, drive, tmp_path, *flags), status)
+
+
+def test_a_check_counts_a_jpeg_that_is_cut_before_its_end_marker(drive, tmp_path, script):
+    folder = tmp_path / "data" / TRAIN / "image_02/data"
+    folder.mkdir(parents=True)
+    for i in range(9, 13):
+        content = (drive / TRAIN / f"image_02/data/{i:010d}.jpg").read_bytes()
+        cut = content[:len(content) // 2] + content[-2:]
+        (folder / f"{i:010d}.jpg").write_bytes(cut if i == 9 else content)
+    (tmp_path / "split").mkdir()
+    (tmp_path / "split/train_files.txt").write_text(f"{TRAIN} l: 10-11\n")
+    outcome = script("prepare_data", "check", "--data_path", tmp_path / "data", "--split",
+                     tmp_path / "split", "--height", 64, "--width", 96, "--num_workers", 0,
+                     "--out", tmp_path / "check.png")
+    assert outcome.status == 1
+    assert "files: 1 of 2 samples cannot be read; 0 missing files, 1 other fault" in outcome.out
+    assert "0000000009.jpg cannot be read as an image: the image data end early" in outcome.out

@@ -49,7 +49,7 @@ def test_camera_images_are_converted_and_depth_maps_are_kept(tmp_path, convert):
     others = [f"{RAW}/proj_depth/groundtruth/image_02/0000000005.png",
               f"{RAW}/proj_depth/image_02/data/0000000005.png", "image/0000000000.png",
               f"{RAW}/image_04/data/0000000000.png", "sequences/09/depth_2/000000.png",
-              "train/image_02/0000000001.png"]
+              "train/image_02/0000000001.png", f"{RAW}/image_00/data/._0000000000.png"]
     for name in (*(f"{image}.png" for image in images), *others):
         write_png(tmp_path / name, "L" if "image_00" in name else "RGB")
     assert [path.relative_to(tmp_path).as_posix() for path in find_pngs(tmp_path)] == [

@@ -1,4 +1,6 @@
 """prepare_data.py video: footage becomes images, intrinsics and split lists."""
+import struct
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from datasets.intrinsics import Intrinsics, read_intrinsics, write_intrinsics
 from datasets.splits import parse_line, read_split
 from prediction.video import VideoFile
 from preparation.optical_flow import mean_flow, small_gray
-from preparation.sequences import frames_after_gaps, stretches
+from preparation.sequences import EARLY, Pace, frames_after_gaps, stretches
 from synthetic.render import TRAIN
 
 
@@ -26,6 +28,31 @@ def write_video(path, frames, fps=20):
         for frame in frames:
             file.write(frame)
     return path
+
+
+def boxes(content):
+    """Yield the (type, content) of each box of an MP4."""
+    while content:
+        length, kind = struct.unpack(">I4s", content[:8])
+        yield kind, content[8:length]
+        content = content[length:]
+
+
+def with_durations(content, durations):
+    """Return an MP4 whose frames last as [(count, ticks)] says; 15360 ticks are a second."""
+    result = b""
+    for kind, inner in boxes(content):
+        if kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+            inner = with_durations(inner, durations)
+        elif kind == b"stts":
+            inner = struct.pack(">II", 0, len(durations)) + b"".join(
+                struct.pack(">II", *pair) for pair in durations)
+        elif kind == b"mdhd":
+            ticks = sum(count * duration for count, duration in durations)
+            inner = inner[:16] + struct.pack(">I", ticks) + inner[20:]
+        if kind != b"edts":  # the old duration
+            result += struct.pack(">I4s", len(inner) + 8, kind) + inner
+    return result
 
 
 def targets(out, name):
@@ -47,6 +74,32 @@ def test_a_video_becomes_images_intrinsics_and_lists(tmp_path, frames, script):
         assert distances[2 * i] < np.abs(image - frames[2 * i][..., ::-1]).mean()  # RGB
     assert read_intrinsics(out / "My_drive/intrinsics.json") == Intrinsics(60, 61, 47, 31, 96, 64)
     assert "python train.py --dataset folder --data_path" in outcome.out
+
+
+def test_a_variable_rate_is_sampled_by_time_stamps(tmp_path, frames, script):
+    video, out = write_video(tmp_path / "clip.mp4", frames[:18], 30), tmp_path / "out"
+    # 12 frames at 30 a second, then 6 at 10 a second
+    video.write_bytes(with_durations(video.read_bytes(), [(12, 512), (6, 1536)]))
+    times = [still.time for still in Footage(video)]
+    assert times == pytest.approx([*np.arange(12) / 30, *(0.4 + np.arange(6) / 10)], abs=1e-3)
+    outcome = script("prepare_data", "video", video, "--out", out, "--fps", 10, "--min_flow", 0,
+                     "--fov", 70)
+    assert outcome.status == 0, outcome.err
+    kept = [np.array(Image.open(path)).astype(float)
+            for path in sorted((out / "clip").glob("*.jpg"))]
+    found = [int(np.argmin([np.abs(image - frame).mean() for frame in frames])) for image in kept]
+    assert found == [0, 3, 6, 9, *range(12, 18)]
+
+
+@pytest.mark.parametrize(("rate", "fps", "jitter", "kept"), [
+    (30, 10, 0, 100), (30, 10, 0.2, 100), (10, 10, 0.2, 300), (29.97, 30, 0, 300),
+    (25, 10, 0.1, 120), (30, 25, 0, 250)])
+def test_a_pace_keeps_its_frames_a_second(rate, fps, jitter, kept):
+    times = (np.arange(300) + np.random.uniform(-jitter, jitter, 300)) / rate
+    pace = Pace(fps, EARLY / rate)
+    chosen = [time for time in times - times[0] if pace.keeps(time)]
+    assert len(chosen) == kept
+    assert np.diff(chosen).max() < 1 / fps + 1 / rate
 
 
 def test_nearly_static_frames_are_left_out_and_counted(tmp_path, frames, script):
@@ -203,6 +256,24 @@ def test_broken_footage_gets_one_line_and_no_files(tmp_path, frames, script):
     assert "empty.mp4 cannot be read as a video (0 bytes)" in one_line(outcome, 1)
     outcome = script("prepare_data", "video", tmp_path, "--out", tmp_path, "--fov", 80)
     assert "exists; remove it or choose another folder" in one_line(outcome, 1)
+
+
+def test_a_turned_photo_is_prepared_upright_once(tmp_path, frames, script):
+    (tmp_path / "turned").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    for i, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"turned/{i}.jpg", exif=exif)
+    outcome = script("prepare_data", "video", tmp_path / "turned", "--out", tmp_path / "out",
+                     "--fov", 60, "--min_flow", 0)
+    assert outcome.status == 0, outcome.err
+    with Image.open(tmp_path / "out/turned/0000000000.jpg") as image:
+        assert (image.size, dict(image.getexif())) == ((64, 96), {})
+        found = np.array(image).astype(float)
+    upright = np.rot90(frames[0], -1)
+    assert np.abs(found - upright).mean() < np.abs(found - np.rot90(frames[0])).mean() / 2
+    camera = read_intrinsics(tmp_path / "out/turned/intrinsics.json")
+    assert (camera.width, camera.height) == (64, 96)
 
 
 def test_footage_of_several_sizes_or_frame_rates_is_an_error(tmp_path, frames, script):
