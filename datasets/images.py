@@ -45,10 +45,14 @@ ORIENTATION = 0x0112  # EXIF's tag
 TURNS = {number: Image.Transpose[name] for number, name in enumerate(  # make an image upright
     ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE",
      "ROTATE_90"), 2)}
-FEW_VALUES = 4096  # of 65536: 16-bit files of 12-bit cameras are nearly black
+FILMS = {"GIF", "WEBP", "PNG"}  # formats that also hold animations
+DARK = 16  # of 255, the brightest that 12 bits become in a file of 16
 OTHER_FILES = (  # where and how files begin that are not images, what they are and what to do
-    (0, b"version https://git-lfs", "it is a pointer of git-lfs; fetch the image itself with "
+    (0, b"version https://git-lfs", "it is a pointer of git-lfs; fetch the image again with "
                                     "`git lfs pull`"),
+    (0, b"\0" * 16, "it holds zeros, perhaps after a crash; copy it again"),
+    *((0, begin, "its kind of TIFF or raw photo is unknown, for example floats of 64 bits; convert "
+                 "it to a PNG of 8 or 16 bits") for begin in (b"II*\0", b"MM\0*")),
     (0, b"<", "it is a web page or another text; download the image again"),
     (0, b"\x93NUMPY", "it is an array of NumPy; save it as a PNG"),
     (0, b"PK\x03\x04", "it is an archive (.zip, .npz); extract the images"),
@@ -139,7 +143,7 @@ def _describe_other_file(source: str | Path | BinaryIO) -> str:
 
 def pil_loader(path: str | Path) -> Image.Image:
     """Read an image file as an RGB Pillow image, with the pixels of `read_image`."""
-    return to_pillow(read_image(path))
+    return Image.fromarray(_read_array(path))
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -151,18 +155,30 @@ def read_image(path: str | Path) -> Tensor:
         FileNotFoundError: the file is missing.
         one of IMAGE_ERRORS: the file is not an image, too large, cut off, or has pixels of 32 bits.
     """
-    content = Path(path).read_bytes()
+    return torch.from_numpy(_read_array(path)).permute(2, 0, 1)
+
+
+def _read_array(path: str | Path) -> np.ndarray:
+    """Decode an image file to (H, W, 3) uint8 RGB, upright."""
+    with open(path, "rb", buffering=0) as file:
+        content = file.read()
     if not content:
         raise OSError("the file is empty")
     with open_image(io.BytesIO(content)) as opened:
-        image = _decode(content, opened, path)
+        if opened.format in FILMS and opened.is_animated:
+            raise ValueError(f"it is a film of {opened.n_frames} frames; convert it to .mp4, or to "
+                             "images")
+        image = _decode(content, opened)
+        has_16_bits = opened.mode.startswith("I") or (opened.format == "PNG" and content[24] == 16)
+        if has_16_bits and 0 < image.max() <= DARK:
+            _warn_of_dark_images(Path(path).parent)
         if opened.format == "JPEG" and _ends_early(content, opened, image):
             raise OSError("the image data end early, and the rest would be grey; copy or record "
                           "it again")
-    return torch.from_numpy(image).permute(2, 0, 1)
+    return image
 
 
-def _decode(content: bytes, opened: Image.Image, path: str | Path) -> np.ndarray:
+def _decode(content: bytes, opened: Image.Image) -> np.ndarray:
     """Decode an opened image file to (H, W, 3) uint8 RGB, upright."""
     end = ENDS.get(opened.format)
     if (opened.mode in ("RGB", "L") and end and content.endswith(end)
@@ -173,7 +189,7 @@ def _decode(content: bytes, opened: Image.Image, path: str | Path) -> np.ndarray
         if image is not None:
             return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     opened.load()  # TIFF and PNG may have their orientation behind the pixels
-    image = _in_8_bits(opened, path)
+    image = _in_8_bits(opened)
     if image.mode == "P":  # Pillow warns of transparent palettes unless they become RGBA first
         image = image.convert("RGBA")
     image = image.convert("RGB")
@@ -190,7 +206,7 @@ def _orientation(content: bytes, image: Image.Image) -> int:
     return 1
 
 
-def _in_8_bits(image: Image.Image, path: str | Path) -> Image.Image:
+def _in_8_bits(image: Image.Image) -> Image.Image:
     """Return an image of one 16-bit channel with 8 bits, values / 257; others as they are.
 
     Raises:
@@ -202,18 +218,15 @@ def _in_8_bits(image: Image.Image, path: str | Path) -> Image.Image:
                          "8 or 16 bits")
     if image.mode != "I" and not image.mode.startswith("I;16"):
         return image
-    values = np.asarray(image).astype(np.int32)
-    if 0 < values.max() < FEW_VALUES:
-        _warn_of_few_values(Path(path).parent)
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    return Image.fromarray(((np.asarray(image).astype(np.int32) + 128) // 257).astype(np.uint8))
 
 
 @cache
-def _warn_of_few_values(folder: Path) -> None:
+def _warn_of_dark_images(folder: Path) -> None:
     """Print a warning, once for a folder."""
-    print(f"warning: a 16-bit image in {folder} has values below {FEW_VALUES} only; 65535 is read "
-          "as white, so it is nearly black: scale such images to the whole range",
-          file=sys.stderr, flush=True)
+    print(f"warning: a 16-bit image in {folder} uses 12 bits or less, and is nearly black, because "
+          "65535 is read as white: scale such images to the whole range", file=sys.stderr,
+          flush=True)
 
 
 def _ends_early(content: bytes, opened: Image.Image, image: np.ndarray) -> bool:

@@ -1,6 +1,7 @@
 """Write a video file frame by frame, and verify that it is complete."""
 from __future__ import annotations
 
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from runtime.errors import DataError
 
 CODEC = "mp4v"  # part of every OpenCV
+FULL = 2**20    # bytes; a disk with less space is full
 
 
 class VideoFile:
@@ -76,5 +78,7 @@ class VideoFile:
         found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         capture.release()
         if found != self.count:
+            is_full = shutil.disk_usage(self.path.parent).free < FULL
             raise DataError(f"{self.path} cannot be written: {found} of {self.count} frames are in "
-                            "the file; free some space, or choose another folder")
+                            f"the file; {'free some space, or ' if is_full else ''}choose another "
+                            "folder")

@@ -2,6 +2,7 @@
 import io
 import warnings
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -124,12 +125,14 @@ def test_16_bits_are_read_as_8_bits_times_257(tmp_path, form):
     assert (np.asarray(pil_loader(tmp_path / "image")) == gray[..., None]).all()
 
 
-def test_16_bits_that_only_hold_12_are_warned_of(tmp_path, capsys):
-    gray = np.asarray(photo(160, 64).convert("L")).astype(np.uint16) * 16
-    for name in ("1.png", "2.png"):
-        Image.fromarray(gray).save(tmp_path / name)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_16_bits_that_only_hold_12_are_warned_of(tmp_path, capsys, mode):
+    levels = np.asarray(photo(160, 64).convert(mode)).astype(np.uint16)
+    for name, factor in ("1.png", 16), ("2.png", 16), ("bright/3.png", 257):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), levels * factor)
         read_image(tmp_path / name)
-    assert capsys.readouterr().err.count(f"warning: a 16-bit image in {tmp_path} has values") == 1
+    assert capsys.readouterr().err.count("is nearly black") == 1
 
 
 @pytest.mark.parametrize(("kind", "words"), [(np.int32, "integers"), (np.float32, "floats")])
@@ -206,12 +209,22 @@ def test_a_whole_jpeg_may_end_in_gray(tmp_path, how, mode, filled, behind):
     (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41", "a video; give it the ending .mp4"),
     (b"\r\n<!DOCTYPE html><html>", "web page .* download the image again"),
     (b"\x93NUMPY\1\0v\0{'descr': '<f4'}", "an array of NumPy; save it as a PNG"),
+    (b"\0" * 100, "zeros, perhaps after a crash; copy it again"),
+    (b"II*\0\x08\0\0\0" + bytes(6), "TIFF or raw photo is unknown"),
     (b"something", "unknown; convert it to JPEG or PNG")])
 def test_a_file_of_another_kind_is_named_with_what_to_do(tmp_path, content, words):
     (tmp_path / "image.jpg").write_bytes(content)
     for read in (read_image, images.open_image):
         with pytest.raises(OSError, match=words):
             read(tmp_path / "image.jpg")
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
+def test_an_animation_is_not_read_as_its_first_frame(tmp_path, form):
+    frames = [photo(160, 64) for _ in range(3)]
+    frames[0].save(tmp_path / "image", form, save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match=r"a film of 3 frames; convert it to \.mp4"):
+        read_image(tmp_path / "image")
 
 
 def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path):
