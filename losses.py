@@ -75,7 +75,8 @@ class ReprojectionObjective(nn.Module):
         Args:
             inputs: ("color", f, s) (B, 3, h, w) in [0, 1], all scales of frame 0 and scale 0 of the
                 source frames (all scales with v1_multiscale); ("K", s), ("inv_K", s) (B, 4, 4), in
-                pixels of scale s.
+                pixels of scale s. Optional "mask" (B, 1, H, W) bool: pixels where it is False are
+                left out of the photometric loss.
             outputs: as `Monodepth2` returns them.
 
         Returns:
@@ -105,13 +106,18 @@ class ReprojectionObjective(nn.Module):
                      outputs: dict) -> tuple[Tensor, Tensor | None, dict[tuple, Tensor]]:
         """Compute the photometric losses (S,), mask losses (S,) and views of scales of one size."""
         image = inputs["color", 0, size]                                    # (B, 3, H, W)
+        mask = self._mask_at(size, inputs)                                  # (B, 1, H, W) or None
         # depth of the target frame, from the disparities resized to the size of the image
         disp = self._resize([outputs["disp", s] for s in scales], image).squeeze(1)
         depth = disp_to_depth(disp, self.min_depth, self.max_depth)[1]      # (B, S, H, W)
         # source frames warped into the target view
         sources = torch.stack([inputs["color", f, size] for f in self.sources])  # (F, B, 3, H, W)
         T = self._poses(outputs, depth)                                     # (F, B, S, 4, 4)
-        warped = self._warp(sources, depth, T, size, inputs)
+        warped = self._warp(sources, depth, T, size, inputs)                # (F, B, S, 3, H+2, W+2)
+        if mask is not None:  # hidden also from the windows of SSIM that reach under the mask
+            sources = torch.where(mask, sources, image)
+            warped = torch.where(self._reflect(mask.float())[:, None] > 0, warped,
+                                 self._reflect(image)[:, None])
         # error of the source frames as they are, and of the warped frames at every scale
         target = self._target_statistics(image)
         identity = self._identity_error(sources, target) if self.automasking else None
@@ -123,11 +129,27 @@ class ReprojectionObjective(nn.Module):
             errors, mask_losses = self._mask(errors, outputs, scales, image)
         # minimum over source frames, then the mean over batch and pixels
         minimum, automask = self._minimum(errors, identity)                 # (B, S, H, W)
+        if mask is not None:
+            minimum = torch.where(mask, minimum, 0)
+            automask = None if automask is None else automask * mask
         views = self._views(scales, depth, warped, automask)
         # a GPU samples the border where a coordinate is NaN, so a NaN in a pose must reach the loss
         # from here; a NaN in a disparity reaches it through the smoothness
-        photometric = minimum.mean((0, 2, 3)) + 0 * T.detach().sum()
+        photometric = self._mean(minimum, mask) + 0 * T.detach().sum()
         return photometric, mask_losses, views
+
+    def _mask_at(self, size: int, inputs: dict) -> Tensor | None:
+        """Return the inputs' mask at a scale: where all pixels of a cell count. None: no mask."""
+        mask = inputs.get("mask")
+        if mask is None or size == 0:
+            return mask
+        return -F.max_pool2d(-mask.float(), 2**size) > 0
+
+    def _mean(self, errors: Tensor, mask: Tensor | None) -> Tensor:
+        """Average errors (B, S, H, W) over the batch and the pixels that count: (S,)."""
+        if mask is None:
+            return errors.mean((0, 2, 3))
+        return errors.sum((0, 2, 3)) / mask.sum().clamp(min=1)
 
     def _resize(self, maps: Sequence[Tensor], image: Tensor) -> Tensor:
         """Resize S maps (B, C, h, w) to the size of an image (B, 3, H, W): (B, C, S, H, W)."""

@@ -116,6 +116,9 @@ class MonodepthOptions:
         add("--dataset", default="kitti",
             help="kitti, kitti_odom, kitti_depth, kitti_test, kitti_2015, folder (your own "
                  "images), or a dataset that you added (%(default)s)")
+        add("--mask_dir",
+            help="folder of PNGs, laid out as --data_path, that are 0 where an image is left out "
+                 "of the loss and of the errors")
 
     def _model(self):
         add = self._group("model", "networks, input and loss", TRAIN)

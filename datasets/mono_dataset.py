@@ -24,6 +24,7 @@ from datasets.images import (
     resize_pillow,
     to_tensor,
 )
+from datasets.masks import Masks
 from datasets.splits import parse_line
 from runtime.errors import DataError, UsageError
 
@@ -50,8 +51,7 @@ class MonoDataset(Dataset):
     Args:
         data_path: folder of the data; split lines name folders below it.
         filenames: split lines, `folder index side`.
-        height: height of the returned images, pixels.
-        width: width of the returned images, pixels.
+        height, width: size of the returned images, pixels.
         frame_idxs: frames of one item: 0 (the target), offsets in time, "s" (other stereo view).
         num_scales: number of scales; each scale is half as large as the one before.
         is_train: flip and jitter items; `load` skips ground truth, and resizes faster with small
@@ -65,6 +65,7 @@ class MonoDataset(Dataset):
         cure: advice at the end of the error for a missing image.
         load_depth: whether ground truth is loaded.
         cache: store of frames at training size, see `use_cache`.
+        masks: where images count; adds "mask", (1, height, width) bool, to items and samples.
         loader: reads the RGB Pillow image of a path; a subclass may set its own.
         interp: Pillow's resampling filter.
         resize: for each scale, resizes a Pillow image to the size of that scale.
@@ -74,6 +75,8 @@ class MonoDataset(Dataset):
 
     K: np.ndarray
     baseline: float | None = None
+    cache: FrameCache | None = None
+    masks: Masks | None = None
     cure = "list only frames that are there"
 
     def __init__(self, data_path: str | Path, filenames: Sequence[str], height: int, width: int,
@@ -92,7 +95,6 @@ class MonoDataset(Dataset):
         self.hue = (-HUE_JITTER, HUE_JITTER)
         self._usual_settings = self._settings()
         self.load_depth = self.check_depth()
-        self.cache: FrameCache | None = None
         self._intrinsics_by_folder: dict[str, dict] = {}
 
     def use_cache(self, cache: FrameCache) -> None:
@@ -145,6 +147,10 @@ class MonoDataset(Dataset):
             inputs |= self._scaled_intrinsics(folder, do_flip)  # `get_color` may have set K
             if "s" in self.frame_idxs:
                 inputs["stereo_T"] = stereo_pose(side, do_flip)
+            if self.masks:
+                path = self.get_image_path(folder, frame, side)
+                mask = self.masks.read_resized(path, inputs["color", 0, -1].size[::-1])
+                inputs["mask"] = mask.flip(2) if do_flip else mask
             self.preprocess(inputs, color_aug)
             if self.load_depth:
                 inputs["depth_gt"] = self._read_depth(folder, frame, side, do_flip)
@@ -194,6 +200,9 @@ class MonoDataset(Dataset):
                               {f: found.original_size for f, found in frames.items()})
             for f, (image, _) in frames.items():
                 sample["color", f, 0] = image
+            if self.masks:
+                path = self.get_image_path(folder, frame, side)
+                sample["mask"] = self.masks.read_resized(path, frames[0].original_size)
             if self.load_depth and not self.is_train:
                 sample["depth_gt"] = self._read_depth(folder, frame, side)
         return sample

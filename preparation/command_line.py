@@ -103,6 +103,7 @@ def _add_check(commands: argparse._SubParsersAction) -> None:
     add("--width", type=positive(int), default=640, help="as for train.py (%(default)s)")
     add("--frame_ids", nargs="+", type=int, default=[0, -1, 1], help="as for train.py (0 -1 1)")
     add("--use_stereo", action="store_true", help="read the other stereo view too")
+    add("--mask_dir", help="as for train.py; the masks are shown, too")
     add("--load_weights_folder", help="show what these weights predict for some samples, too")
     add("--num_workers", type=non_negative_int, default=os.cpu_count(),
         help="processes that read images (default: one for each core)")

@@ -104,6 +104,43 @@ def test_pixels_that_stay_between_frames_are_masked_out():
     assert views["automask", 0].mean() < 0.05
 
 
+@pytest.mark.parametrize("flags", [{}, {"v1_multiscale": True, "scales": [0, 1]},
+                                   {"automasking": False, "avg_reprojection": True}])
+def test_no_gradient_of_the_photometric_loss_reaches_under_a_mask(flags):
+    inputs, _ = shifted_scene()
+    for f in (0, -1, 1):  # wanted by --v1_multiscale
+        inputs["color", f, 1] = torch.nn.functional.avg_pool2d(inputs["color", f, 0], 2)
+    mask = torch.ones(2, 1, 64, 96, dtype=torch.bool)
+    mask[:, :, 40:, 32:64] = mask[:, :, 0] = False
+    flags = {"scales": [0], **flags}
+    objective = ReprojectionObjective([0, -1, 1], disparity_smoothness=0, tie_noise=0, **flags)
+    outputs = {("disp", s): torch.full((2, 1, 64 >> s, 96 >> s), 0.1, requires_grad=True)
+               for s in flags["scales"]}
+    for f in (-1, 1):  # by about 3 pixels, as the scene moves
+        outputs["cam_T_cam", 0, f] = torch.eye(4).repeat(2, 1, 1)
+        outputs["cam_T_cam", 0, f][:, 0, 3] = -0.05 * f
+    losses, views = objective(inputs | {"mask": mask}, outputs)
+    losses["loss"].backward()
+    gradient = outputs["disp", 0].grad
+    assert (gradient[~mask] == 0).all()
+    assert (gradient[mask] != 0).float().mean() > 0.5
+    if ("automask", 0) in views:
+        assert (views["automask", 0][~mask[:, 0]] == 0).all()
+
+
+def test_the_loss_is_the_mean_over_the_pixels_that_count():
+    inputs, outputs = shifted_scene()
+    for f, grey in ((0, 0.6), (-1, 0.2), (1, 0.2)):
+        inputs["color", f, 0] = torch.full((2, 3, 64, 96), grey)
+    inputs["mask"] = torch.ones(2, 1, 64, 96, dtype=torch.bool)
+    inputs["mask"][:, :, :, :24] = False
+    losses, _ = objective_of(automasking=False, ssim=False)(inputs, outputs)
+    assert losses["photometric/0"].item() == pytest.approx(0.4, abs=1e-3)
+    inputs["mask"][:] = False
+    losses, _ = objective_of(automasking=False)(inputs, outputs)
+    assert losses["photometric/0"].item() == 0
+
+
 def test_noise_decides_between_equal_identity_and_warped_errors():
     # Faithful 10: without the noise, auto-masking would remove a static scene completely
     inputs, outputs = shifted_scene()

@@ -15,7 +15,7 @@ from torchvision.models import get_model_weights, list_models
 
 from checkpoints.state_file import LOAD_ERRORS, check_finite
 from checkpoints.training_camera import TrainingCamera
-from datasets import Augment, FrameCache, MonoDataset, dataset_class
+from datasets import Augment, FrameCache, Masks, MonoDataset, dataset_class
 from datasets.images import IMAGE_ERRORS, open_image
 from datasets.splits import parse_line, read_split, split_path
 from losses import ReprojectionObjective
@@ -80,6 +80,9 @@ def make_dataset(opts: Namespace, name: str, frames: Sequence[int | str]) -> Mon
         is_train=is_train, img_ext=".png" if opts.png else ".jpg")
     if opts.cache_dir:
         dataset.use_cache(FrameCache(opts.cache_dir, opts.height, opts.width, exact=not is_train))
+    if opts.mask_dir:
+        dataset.masks = Masks(opts.mask_dir, opts.data_path, dataset.paths(), opts.height,
+                              opts.width)
     return dataset
 
 
