@@ -126,7 +126,7 @@ def warn_of_training_images(weights: Path, test_set: TestSet) -> None:
     Only the project's own splits are read: opt.json may come from a stranger.
     """
     try:
-        split = json.loads((weights.parent / "opt.json").read_text())["split"]
+        split = json.loads((weights.parent / "opt.json").read_bytes())["split"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return
     if split not in own_splits(TRAIN_LIST):

@@ -117,6 +117,8 @@ def read_times(path: str | Path) -> np.ndarray:
     """
     times = []
     for number, line in enumerate(readlines(path), 1):
+        if not line.strip():
+            continue
         try:
             times.append(float(line))
         except ValueError:
