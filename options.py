@@ -252,7 +252,8 @@ class MonodepthOptions:
             help="with --eval_mono: leave predictions unscaled")
         add("--pred_depth_scale_factor", type=positive(float), default=1.0,
             help="factor for all predictions, before any other scaling (%(default)s)")
-        add("--ext_disp_to_eval", help="evaluate scaled disparities from this .npy file instead")
+        add("--ext_disp_to_eval",
+            help="evaluate the scaled disparities of this file or folder instead")
         add("--eval_eigen_to_benchmark", action="store_true",
             help="pick the eigen_benchmark images from an --ext_disp_to_eval of the eigen split")
         add("--post_process", action="store_true",

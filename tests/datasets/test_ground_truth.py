@@ -256,6 +256,30 @@ def test_the_file_of_monodepth2_is_read(tmp_path, shapes, protocol):
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+def test_the_pickle_of_python_2_is_read_without_a_warning(tmp_path, protocol, recwarn):
+    maps = [np.random.rand(*shape).astype(np.float32) for shape in [(4, 5), (3, 5)]]
+    write_original(tmp_path / "gt_depths.npz", object_array(maps), protocol)
+    for found, expected in zip(load_gt_depths(tmp_path / "gt_depths.npz"), maps, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert len(recwarn) == 0
+
+
+@pytest.mark.parametrize("name", ["arr_{}", "depth_{}", "{}"])
+def test_maps_come_in_the_order_of_their_numbers(tmp_path, name):
+    maps = {name.format(i): np.full((2, 3), i, np.float32) for i in range(12)}
+    for shuffled in (maps, dict(sorted(maps.items()))):
+        np.savez(tmp_path / "gt.npz", **shuffled)
+        assert [depth[0, 0] for depth in load_gt_depths(tmp_path / "gt.npz")] == list(range(12))
+
+
+def test_maps_without_a_number_each_keep_the_archives_order(tmp_path):
+    names = ("drive_2_frame_7", "drive_1_frame_8", "drive_1_frame_10")
+    np.savez(tmp_path / "gt.npz", **{
+        name: np.full((2, 3), i, np.float32) for i, name in enumerate(names)})
+    assert [depth[0, 0] for depth in load_gt_depths(tmp_path / "gt.npz")] == [0, 1, 2]
+
+
 def test_files_of_current_numpy_with_the_originals_name_are_read(tmp_path):
     for name, data in (("objects", object_array([np.ones((2, 3)), np.ones((4, 3))])),
                        ("floats", np.ones((2, 4, 3)))):
