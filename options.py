@@ -276,7 +276,7 @@ class MonodepthOptions:
         add("--sequences", nargs="+", type=non_negative_int, metavar="N",
             help="sequences to evaluate, as in --sequences 09 10 (instead of --eval_split)")
         add("--ext_poses_to_eval", metavar="FILE",
-            help="evaluate this trajectory instead: 12 numbers a line, or a frame number and 12")
+            help="evaluate this trajectory instead: 12 numbers a line, a frame and 12, or TUM's 8")
         add("--alignment", choices=["none", "scale", "6dof", "7dof"], default="7dof",
             help="fit to the true trajectory before comparing: none (first poses agree), scale, "
                  "6dof (rotation, shift), 7dof (rotation, shift, scale) (%(default)s)")

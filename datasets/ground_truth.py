@@ -76,7 +76,7 @@ def _read_pngs(folder: Path, split: str, lines: list[str],
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist; give the folder of the ground truth, as KITTI "
                         "2015's training/disp_occ_0 (data_scene_flow.zip, 2 GB)")
-    paths = sorted(folder.glob("*.png"), key=natural_order)
+    paths = list_pngs(folder)
     if len(paths) != len(lines):
         raise DataError(f"{folder} has {counted(len(paths), 'PNG')} for the "
                         f"{counted(len(lines), 'line')} of {split}'s {LIST_NAME}; "
@@ -84,6 +84,13 @@ def _read_pngs(folder: Path, split: str, lines: list[str],
     print(f"ground truth: {counted(len(paths), 'PNG')} of {folder}; every pixel that has depth "
           "counts")
     return GroundTruth([read(path) for path in paths], False, folder)
+
+
+def list_pngs(folder: Path) -> list[Path]:
+    """Return the PNGs of a folder in the natural order of their names, without hidden files."""
+    return sorted((path for path in folder.glob("*")
+                   if path.suffix.lower() == ".png" and not path.name.startswith(".")),
+                  key=natural_order)
 
 
 def gt_path(split: str) -> Path:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.ground_truth import LIST_NAME, GroundTruth, read_archive
-from datasets.images import natural_order
+from datasets.ground_truth import LIST_NAME, GroundTruth, list_pngs, read_archive
 from datasets.kitti_dataset import read_depth_png
 from datasets.splits import eigen_to_benchmark_ids, read_split, split_path
 from evaluation.test_set import TestSet
@@ -47,8 +46,7 @@ def _read_maps(path: Path) -> np.ndarray:
     """Read the array of a .npy, the only array or the maps of a .npz, or the PNGs of a folder."""
     try:
         if path.is_dir():
-            pngs = sorted(path.glob("*.png"), key=natural_order)
-            return _stack(path, [read_depth_png(png) for png in pngs])
+            return _stack(path, [read_depth_png(png) for png in list_pngs(path)])
         content = path.read_bytes()
         if content[:2] != b"PK":
             return np.asarray(read_array(content))
