@@ -8,7 +8,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -239,7 +239,8 @@ def read_archive(path: str | Path, objects: bool = False) -> dict[str, np.ndarra
             if (size := sum(entry.file_size for entry in archive.infolist())) > MAX_BYTES:
                 raise ValueError(f"unpacked it has {size} bytes, more than {MAX_BYTES}")
             arrays = {name.removesuffix(".npy"): read_array(archive.read(name), objects)
-                      for name in archive.namelist()}
+                      for name in archive.namelist()
+                      if not PurePosixPath(name).name.startswith(".")}  # as macOS adds to a zip
     except (EOFError, KeyError, RuntimeError, MemoryError, OverflowError, struct.error,
             zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(error) from None

@@ -16,6 +16,7 @@ from runtime.files import read_array
 
 EXPECTED = ("expected floats written by np.save or np.savez, or a folder of 16-bit PNGs of "
             "disparity x 256")
+SMALLEST = np.finfo(np.float32).tiny  # disparity whose inverse is still finite
 SAMPLED = 20  # images that `warn_of_depth` looks at
 DEPTH_CORRELATION = -0.3  # of log depth with log truth: depth has about 0.9, 1 / depth about -0.9
 
@@ -71,11 +72,12 @@ def _stack(path: Path, maps: list[np.ndarray]) -> np.ndarray:
 
 def _check_values(path: str, disps: np.ndarray, lines: list[str]) -> None:
     """Raise a DataError that names the first of the images with impossible disparities."""
-    # errors of such pixels would be those of the nearest or the farthest depth, or NaN
-    wrong = [i for i, disp in enumerate(disps) if not 0 < disp.min() <= disp.max() < np.inf]
+    # such pixels would get the nearest or the farthest depth, or errors that are NaN
+    wrong = [i for i, disp in enumerate(disps)
+             if not SMALLEST <= disp.min() <= disp.max() < np.inf]
     if wrong:
         first = disps[wrong[0]]
-        values = first[~((first > 0) & (first < np.inf))]
+        values = first[~((first >= SMALLEST) & (first < np.inf))]
         raise DataError(f"{path} has values that are no disparities in "
                         f"{counted(len(wrong), 'image')}; the first is image {wrong[0]} "
                         f"({lines[wrong[0]]}), with {values.size} of {first.size} pixels, such as "

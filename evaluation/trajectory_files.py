@@ -17,8 +17,9 @@ RATE = 10.0  # frames per second, of KITTI
 MAX_LENGTH = 1e8  # m; a larger number is no position, and its square may overflow
 ROTATION_TOLERANCE = 1e-2  # of R R^T - 1: files have few digits
 TIME_TOLERANCE = 0.01  # s, between the time of a pose and the time of its frame
+KITTI_ROW = "12 numbers (the rows of a 3 x 4 pose, camera to world), or a frame and 12 numbers"
 TUM_ROW = "8 numbers, as in TUM's format (time x y z qx qy qz qw)"
-EXPECTED_ROW = "12 numbers (the rows of a 3 x 4 pose, camera to world), or a frame and 12 numbers"
+EXPECTED_ROW = f"{KITTI_ROW}, or {TUM_ROW}"
 
 
 def scores_json(five_frame_error: tuple[float, float] | None, scores: Scores) -> str:
@@ -127,7 +128,7 @@ def _match_times(wheres: list[str], stamps: np.ndarray,
     """Return the (N,) index of the frame at each time of a trajectory in TUM's format."""
     if find_times is None:
         raise DataError(f"{wheres[0]}: found {TUM_ROW}, which needs the times of the frames; "
-                        f"expected {EXPECTED_ROW}")
+                        f"expected {KITTI_ROW}")
     times, source = find_times()
     nearest = np.array([abs(times - stamp).argmin() for stamp in stamps])
     for where, stamp, found in zip(wheres, stamps, times[nearest], strict=True):
@@ -135,7 +136,7 @@ def _match_times(wheres: list[str], stamps: np.ndarray,
             raise DataError(f"{where}: found {TUM_ROW}, but no frame within {TIME_TOLERANCE:g} s "
                             f"of its time, {stamp:.6f} s; the frames have times from "
                             f"{times[0]:.6f} to {times[-1]:.6f} s ({source}): write these times, "
-                            f"or {EXPECTED_ROW}")
+                            f"or {KITTI_ROW}")
     return nearest
 
 

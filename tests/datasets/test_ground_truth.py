@@ -274,6 +274,13 @@ def test_maps_come_in_the_order_of_their_numbers(tmp_path, name):
         assert [depth[0, 0] for depth in load_gt_depths(tmp_path / "gt.npz")] == list(range(12))
 
 
+def test_the_hidden_files_of_macos_in_an_archive_are_passed_over(tmp_path):
+    np.savez(tmp_path / "gt.npz", np.full((2, 3), 5, np.float32))
+    with zipfile.ZipFile(tmp_path / "gt.npz", "a") as archive:
+        archive.writestr("__MACOSX/._arr_0.npy", b"\0\5\x16\7")
+    assert [depth[0, 0] for depth in load_gt_depths(tmp_path / "gt.npz")] == [5]
+
+
 def test_maps_without_a_number_each_keep_the_archives_order(tmp_path):
     names = ("drive_2_frame_7", "drive_1_frame_8", "drive_1_frame_10")
     np.savez(tmp_path / "gt.npz", **{

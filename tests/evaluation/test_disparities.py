@@ -40,7 +40,7 @@ def test_every_format_gives_the_same_table(evaluate, tmp_path, write):
     assert "warning" not in outcome.out
 
 
-@pytest.mark.parametrize("value", [0, -0.5, np.nan, np.inf, 1e300])
+@pytest.mark.parametrize("value", [0, -0.5, np.nan, np.inf, 1e300, 1e-40])
 def test_impossible_disparities_are_refused_with_image_and_count(evaluate, tmp_path, value):
     disps = DISPS.astype(float)
     disps[[7, 11], 2, 3:5] = value
