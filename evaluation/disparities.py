@@ -18,7 +18,7 @@ EXPECTED = ("expected floats written by np.save or np.savez, or a folder of 16-b
             "disparity x 256")
 SMALLEST = np.finfo(np.float32).tiny  # disparity whose inverse is still finite
 SAMPLED = 20  # images that `warn_of_depth` looks at
-DEPTH_CORRELATION = -0.3  # of log depth with log truth: depth has about 0.9, 1 / depth about -0.9
+DEPTH_CORRELATION = -0.3  # with the truth, in logs; disparities give about 0.9, depths -0.9
 
 
 def read_disparities(opts: Namespace, test_set: TestSet) -> np.ndarray:
