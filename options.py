@@ -255,7 +255,8 @@ class MonodepthOptions:
             help="with --eval_mono: leave predictions unscaled")
         add("--pred_depth_scale_factor", type=positive(float), default=1.0,
             help="factor for all predictions, before any other scaling (%(default)s)")
-        add("--ext_disp_to_eval", help="evaluate scaled disparities from this .npy file instead")
+        add("--ext_disp_to_eval",
+            help="evaluate the scaled disparities of this file or folder instead")
         add("--eval_eigen_to_benchmark", action="store_true",
             help="pick the eigen_benchmark images from an --ext_disp_to_eval of the eigen split")
         add("--post_process", action="store_true",
@@ -278,7 +279,7 @@ class MonodepthOptions:
         add("--sequences", nargs="+", type=non_negative_int, metavar="N",
             help="sequences to evaluate, as in --sequences 09 10 (instead of --eval_split)")
         add("--ext_poses_to_eval", metavar="FILE",
-            help="evaluate this trajectory instead: 12 numbers a line, or a frame number and 12")
+            help="evaluate this trajectory instead: 12 numbers a line, a frame and 12, or TUM's 8")
         add("--alignment", choices=["none", "scale", "6dof", "7dof"], default="7dof",
             help="fit to the true trajectory before comparing: none (first poses agree), scale, "
                  "6dof (rotation, shift), 7dof (rotation, shift, scale) (%(default)s)")

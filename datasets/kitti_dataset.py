@@ -162,6 +162,7 @@ def read_depth_png(path: str | Path) -> np.ndarray:
     if values.ndim != 2:
         raise DataError(f"{path} has {values.shape[-1]} channels; a depth PNG has one channel, of "
                         "16 bits")
-    if values.dtype.itemsize < 2:
-        raise DataError(f"{path} has 8 bits; a depth PNG has 16, of metres x {DEPTH_PNG_SCALE:g}")
+    if values.dtype.itemsize < 2 or values.dtype.kind == "f":
+        raise DataError(f"{path} has {8 * values.dtype.itemsize} bits; a depth PNG has 16, of "
+                        f"metres x {DEPTH_PNG_SCALE:g}")
     return values.astype(np.float32) / DEPTH_PNG_SCALE
