@@ -47,6 +47,7 @@ class ReprojectionObjective(nn.Module):
         predictive_mask: multiply the error by the outputs ("predictive_mask", s).
         ssim: compare images by SSIM and L1 instead of L1 alone.
         scale_translation: multiply translations by the mean inverse depth (for PoseCNN).
+        velocity_weight: weight of the loss that makes predicted translations metric.
         tie_noise: standard deviation of the noise on the identity errors.
 
     Source: Godard et al. 2019 (arXiv:1806.01260), Sec. 3.
@@ -57,14 +58,15 @@ class ReprojectionObjective(nn.Module):
                  disparity_smoothness: float = 1e-3, v1_multiscale: bool = False,
                  avg_reprojection: bool = False, automasking: bool = True,
                  predictive_mask: bool = False, ssim: bool = True,
-                 scale_translation: bool = False, tie_noise: float = TIE_NOISE):
+                 scale_translation: bool = False, velocity_weight: float = 0,
+                 tie_noise: float = TIE_NOISE):
         super().__init__()
         self.sources, self.scales = list(frame_ids[1:]), list(scales)
         self.min_depth, self.max_depth = min_depth, max_depth
         self.disparity_smoothness = disparity_smoothness
         self.avg_reprojection, self.automasking = avg_reprojection, automasking
         self.predictive_mask, self.scale_translation = predictive_mask, scale_translation
-        self.ssim = ssim
+        self.ssim, self.velocity_weight = ssim, velocity_weight
         self.tie_noise = tie_noise
         # Faithful: every disparity is compared at full size, unless --v1_multiscale
         self.sizes = [(s, [s]) for s in self.scales] if v1_multiscale else [(0, self.scales)]
@@ -76,12 +78,13 @@ class ReprojectionObjective(nn.Module):
             inputs: ("color", f, s) (B, 3, h, w) in [0, 1], all scales of frame 0 and scale 0 of the
                 source frames (all scales with v1_multiscale); ("K", s), ("inv_K", s) (B, 4, 4), in
                 pixels of scale s. Optional "mask" (B, 1, H, W) bool: pixels where it is False are
-                left out of the photometric loss.
+                left out of the photometric loss. With a velocity weight, "distances" (B, F),
+                metres from frame 0 to the source frames in time.
             outputs: as `Monodepth2` returns them.
 
         Returns:
             losses: scalars "loss", and for each scale "loss/s" and its terms "photometric/s",
-                "smoothness/s", "mask/s" before weighting.
+                "smoothness/s", "mask/s" before weighting; "velocity" likewise.
             views: ("depth", 0, s) (B, 1, H, W), warped ("color", f, s) (B, 3, H, W) and
                 ("automask", s) (B, H, W), 1 where a warped source frame has the lower error.
         """
@@ -100,6 +103,9 @@ class ReprojectionObjective(nn.Module):
                     losses[f"loss/{s}"] = losses[f"loss/{s}"] + MASK_WEIGHT * mask_terms[i]
         # Faithful: the mean over scales
         losses["loss"] = sum(losses[f"loss/{s}"] for s in self.scales) / len(self.scales)
+        if self.velocity_weight:
+            losses["velocity"] = self._velocity(inputs["distances"], outputs)
+            losses["loss"] = losses["loss"] + self.velocity_weight * losses["velocity"]
         return losses, views
 
     def _photometric(self, size: int, scales: list[int], inputs: dict,
@@ -278,6 +284,19 @@ class ReprojectionObjective(nn.Module):
             if automask is not None:
                 views["automask", s] = automask[:, i]
         return views
+
+    def _velocity(self, distances: Tensor, outputs: dict) -> Tensor:
+        """Compute the mean difference of predicted and travelled distances (B, F), metres.
+
+        Source: Guizilini et al. 2020 (arXiv:1905.02693), Sec. 3.3.
+        """
+        times = [f for f in self.sources if f != "s"]
+        t = torch.stack([outputs["cam_T_cam", 0, f][:, :3, 3].float() for f in times], 1)
+        if self.scale_translation:  # as in `_poses`; scaled disparity is inverse depth
+            disp = outputs["disp", 0].float()
+            inverse_depth = disp_to_depth(disp, self.min_depth, self.max_depth)[0]
+            t = t * inverse_depth.mean((1, 2, 3))[:, None, None]            # (B, F, 3)
+        return (t.norm(dim=2) - distances).abs().mean()
 
     def _smoothness(self, image: Tensor, outputs: dict, scale: int) -> Tensor:
         """Compute the edge-aware smoothness loss of a scale."""

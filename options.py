@@ -34,6 +34,14 @@ def non_negative_int(text: str) -> int:
     return value
 
 
+def weight(text: str) -> float:
+    """Read the weight of a loss, a finite number that is 0 or more; an argparse type."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no weight; give 0 or a number above")
+    return value
+
+
 non_negative_int.__name__ = "whole number"  # argparse prints it: "invalid whole number value"
 
 
@@ -141,6 +149,8 @@ class MonodepthOptions:
             help="add the other view of the stereo pair to the source frames")
         add("--disparity_smoothness", type=float, default=1e-3,
             help="weight of the smoothness loss (%(default)s)")
+        add("--velocity_weight", type=weight, default=0.0,
+            help="weight of a loss that makes depth metric by the recorded speeds (%(default)s)")
 
     def _training(self):
         add = self._group("optimization", "epochs, learning rate, random seed", TRAIN)
@@ -301,6 +311,9 @@ class MonodepthOptions:
                 set(opts.scales)) < len(opts.scales):
             error(f"--scales is {_words(opts.scales)}; it must have 0, which evaluation reads, "
                   "and each of 1 2 3 at most once")
+        if opts.velocity_weight and (opts.use_stereo or opts.frame_ids == [0]):
+            error("--velocity_weight gives the frames of a video their metres; leave out "
+                  "--use_stereo, whose baseline gives them too")
         if opts.predictive_mask and not opts.disable_automasking:
             error("--predictive_mask replaces automasking; add --disable_automasking")
         if opts.profile < 0:

@@ -166,7 +166,7 @@ def predict(opts: Namespace, test_set: TestSet, world: World) -> Predicted | Non
     dataset = test_set.dataset(height, width)
     batches = load_batches(dataset, opts, world)  # its workers are forked before the networks load
     predictor = Predictor(opts.load_weights_folder, world.device, opts.min_depth, opts.max_depth)
-    if opts.eval_stereo and not predictor.use_stereo:
+    if opts.eval_stereo and not predictor.use_stereo and not predictor.training_camera.metres:
         world.print(f"warning: {opts.load_weights_folder} was trained without stereo, so its depth "
                     "has no known scale; --eval_mono finds one for each image")
     if dataset.img_ext != asked_extension(opts):

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from datasets import Augment, Masks, MonoDataset, collate, dataset_class
 from datasets.intrinsics import Intrinsics, from_normalised
-from datasets.mono_dataset import LEFT_SIDES
 from datasets.splits import parse_line, read_split, split_path
+from datasets.stereo import LEFT_SIDES
 from losses import ReprojectionObjective
 from prediction.predictor import Predictor
 from prediction.write import colorize

@@ -196,6 +196,23 @@ def test_only_posecnn_translations_scale_by_mean_inverse_depth():
         assert_close(found["color", f, 0], expected["color", f, 0])
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_velocity_loss_is_the_error_of_the_distance_travelled(scaled):
+    inputs, outputs = shifted_scene()
+    for f, moved in ((-1, [0, 3.0, 4.0]), (1, [2.0, 0, 0])):
+        outputs["cam_T_cam", 0, f] = torch.eye(4).repeat(2, 1, 1)
+        outputs["cam_T_cam", 0, f][:, :3, 3] = torch.tensor(moved)
+    inputs["distances"] = torch.tensor([[5.0, 3.0], [4.0, 2.0]])
+    factor = disp_to_depth(outputs["disp", 0], 0.1, 100)[0].mean().item() if scaled else 1
+    expected = sum(abs(factor * t - d) for t, d in ((5, 5), (2, 3), (5, 4), (2, 2))) / 4
+    losses = [objective_of(scale_translation=scaled, velocity_weight=weight)(inputs, outputs)[0]
+              for weight in (0, 0.5)]
+    assert "velocity" not in losses[0]
+    assert losses[1]["velocity"].item() == pytest.approx(expected, rel=1e-5)
+    difference = losses[1]["loss"] - losses[0]["loss"]
+    assert difference.item() == pytest.approx(0.5 * expected, rel=1e-4)
+
+
 def test_the_objective_computes_in_float32_for_half_outputs():
     inputs, outputs = shifted_scene()
     full, _ = objective_of()(inputs, outputs)
