@@ -27,7 +27,8 @@ DEFAULTS = {
     "sync_batchnorm": False, "profile": 0, "seed": None, "deterministic": False, "resume": None,
     "overwrite": False, "save_every": None, "keep": 2, "max_bad_samples": 0, "save_figures": False,
     "sequences": None, "ext_poses_to_eval": None, "alignment": "7dof",
-    "edges": False, "gt_disparity": None, "eval_all": None, "compare": None,
+    "mask_dir": None, "velocity_weight": 0.0, "edges": False, "gt_disparity": None,
+    "eval_all": None, "compare": None,
 }
 
 
