@@ -22,7 +22,7 @@ from typing import BinaryIO
 import numpy as np
 from filelock import AcquireReturnProxy, FileLock
 
-from runtime.errors import DataError, UsageError
+from runtime.errors import DataError, UsageError, cannot_write
 
 MAX_PIXELS = 64_000_000  # of an image; a larger image may be a decompression bomb
 LOCK_NAME = ".lock"      # hidden, so that listings of the folder do not show it
@@ -62,8 +62,7 @@ def check_out_dir(folder: str | Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise DataError(f"--eval_out_dir {folder} cannot be written: {error.strerror}; choose "
-                        "another folder") from None
+        raise cannot_write(folder, error, "--eval_out_dir") from None
 
 
 def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -87,8 +86,7 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}; free some space, or "
-                        "choose another folder") from None
+        raise cannot_write(path, error) from None
     finally:
         with suppress(OSError):  # it is missing after a successful replace
             temporary.unlink()
@@ -156,7 +154,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         yield unfinished
         unfinished.replace(path)
     except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror or error}") from None
+        raise cannot_write(out, error) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

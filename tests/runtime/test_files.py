@@ -104,7 +104,7 @@ def test_an_out_folder_that_cannot_be_written_is_named(tmp_path):
     files.check_out_dir(tmp_path / "a/b")
     assert list((tmp_path / "a/b").iterdir()) == []
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"--eval_out_dir .*file cannot be written: File exists"):
+    with pytest.raises(DataError, match=r"--eval_out_dir .*file is a file, not a folder; choose"):
         files.check_out_dir(tmp_path / "file")
 
 
