@@ -5,6 +5,8 @@ import errno
 import os
 import signal
 import sys
+import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -18,6 +20,7 @@ LOST_PROCESS = ("Connection closed by peer", "Connection reset by peer", "Broken
 NO_SHARED_MEMORY = ("shared memory", "</torch_", "Bus error")
 ENLARGE_SHM = "enlarge /dev/shm (docker run --shm-size 8g)"
 USE_NO_WORKERS = f"pass --num_workers 0, or {ENLARGE_SHM}"
+NO_WORKERS = "/dev/shm, which worker processes need, cannot be written: {}; {}"
 IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR)  # a file stands where a folder is needed
 CURES_OF_WRITING = {
     errno.ENOSPC: "free some space, or choose another folder",
@@ -80,6 +83,7 @@ def run(main: Callable[[], None]) -> None:
     """
     limit_spinning()
     make_streams_last()
+    warnings.formatwarning = _warning_line
     try:
         _call(main)
     except DataError as error:
@@ -97,6 +101,11 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(128 + signal.SIGINT)
 
 
+def _warning_line(message: Warning | str, *_: object) -> str:
+    """Return one line for the warning of a library, without the line of code that gave it."""
+    return f"warning: {' '.join(str(message).split())}\n"
+
+
 def _call(main: Callable[[], None]) -> None:
     """Call `main`, and find out whether all that it printed has arrived.
 
@@ -109,7 +118,7 @@ def _call(main: Callable[[], None]) -> None:
         if ended.code:
             raise  # with an error of its own
     if fault := fault_of_stdout():
-        raise DataError(f"stdout cannot be written: {fault.strerror}; its last lines are lost, "
+        raise DataError(f"stdout cannot be written: {fault}; its last lines are lost, "
                         "files are complete")
 
 
@@ -122,7 +131,10 @@ def _cause_in_the_machine(error: RuntimeError | OSError) -> str | None:
     if isinstance(error, OSError):
         if is_worker:
             return str(error).strip().splitlines()[-1]  # below the traceback of the worker
-        return error.strerror and ": ".join(filter(None, (error.filename, error.strerror)))
+        if any(frame.f_code.co_filename.endswith("synchronize.py")
+               for frame, _ in traceback.walk_tb(error.__traceback__)):  # of multiprocessing
+            return NO_WORKERS.format(error.strerror, USE_NO_WORKERS)
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if is_worker:
         return (f"a process that reads images has died: {words} If memory is short, lower "
                 "--num_workers or --batch_size")

@@ -14,6 +14,7 @@ import tempfile
 import time
 import tokenize
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,9 +47,9 @@ def readlines(filename: str | Path) -> list[str]:
 
 def check_data_path(path: str | Path) -> None:
     """Raise a DataError if --data_path is not a folder."""
-    if not Path(path).is_dir():
-        raise DataError(f"--data_path {path} does not exist; give the folder of the data "
-                        "(docs/kitti.md)")
+    if not os.path.isdir(path):
+        fault = "is a file" if os.path.isfile(path) else "does not exist"
+        raise DataError(f"--data_path {path} {fault}; give the folder of the data (docs/kitti.md)")
 
 
 def check_out_dir(folder: str | Path) -> None:
@@ -185,11 +186,15 @@ def lock_run(folder: Path) -> io.FileIO | None:
 
     Raises:
         UsageError: another process has claimed the folder.
+        DataError: the folder cannot be made.
     """
     path = folder / LOCK_NAME
     try:
-        import fcntl  # missing on Windows
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+    try:
+        import fcntl  # missing on Windows
         file = path.open("a+b", buffering=0)
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -263,7 +268,9 @@ def _read(content: bytes, objects: bool) -> np.ndarray:
     version = np.lib.format.read_magic(stream)
     read_header = (np.lib.format.read_array_header_1_0 if version == (1, 0)
                    else np.lib.format.read_array_header_2_0)
-    shape, is_fortran, dtype = read_header(stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a header of Python 2 is as good
+        shape, is_fortran, dtype = read_header(stream)
     if dtype.hasobject and not objects:
         raise ValueError("it holds objects, not numbers")
     if dtype.hasobject:

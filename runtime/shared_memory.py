@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import multiprocessing
 
-from runtime.errors import USE_NO_WORKERS, DataError
+from runtime.errors import NO_WORKERS, USE_NO_WORKERS, DataError
 
 LOCKS = 8  # for the queues and events between this process and a worker, or more
 
@@ -25,6 +25,5 @@ def checked_workers(count: int, cure: str = USE_NO_WORKERS) -> int:
         try:
             [multiprocessing.Lock() for _ in range(LOCKS * (count + 1))]
         except OSError as error:
-            raise DataError("/dev/shm, which worker processes need, cannot be written: "
-                            f"{error.strerror}; {cure}") from None
+            raise DataError(NO_WORKERS.format(error.strerror, cure)) from None
     return count

@@ -11,7 +11,7 @@ class _Raw(io.RawIOBase):
     """Write to a descriptor; after the first error, such as a full disk, drop what is written.
 
     Attributes:
-        fault: the first error.
+        fault: the words of the first error.
     """
 
     def __init__(self, target: io.RawIOBase, needs_reader: bool):
@@ -29,7 +29,7 @@ class _Raw(io.RawIOBase):
             except OSError as error:
                 if self.needs_reader and isinstance(error, BrokenPipeError):
                     raise
-                self.fault = error
+                self.fault = error.strerror  # the error itself would keep open files alive
         return len(content)
 
     def writable(self) -> bool:
@@ -45,8 +45,8 @@ class _Raw(io.RawIOBase):
         return self.target.isatty()
 
 
-def fault_of_stdout() -> OSError | None:
-    """Return the error that has ended the printing to stdout, after writing what it buffers."""
+def fault_of_stdout() -> str | None:
+    """Write what stdout buffers; return the words of the error that has ended its printing."""
     sys.stdout.flush()
     return getattr(_raw_of(sys.stdout), "fault", None)
 
