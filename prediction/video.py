@@ -77,4 +77,4 @@ class VideoFile:
         capture.release()
         if found != self.count:
             raise DataError(f"{self.path} cannot be written: {found} of {self.count} frames are in "
-                            "the file; free some space, or choose another folder")
+                            "the file; the disk may be full, or limited by ulimit -f")
