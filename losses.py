@@ -47,6 +47,7 @@ class ReprojectionObjective(nn.Module):
         predictive_mask: multiply the error by the outputs ("predictive_mask", s).
         ssim: compare images by SSIM and L1 instead of L1 alone.
         scale_translation: multiply translations by the mean inverse depth (for PoseCNN).
+        velocity_weight: weight of the loss that makes predicted translations metric.
         tie_noise: standard deviation of the noise on the identity errors.
 
     Source: Godard et al. 2019 (arXiv:1806.01260), Sec. 3.
@@ -57,14 +58,15 @@ class ReprojectionObjective(nn.Module):
                  disparity_smoothness: float = 1e-3, v1_multiscale: bool = False,
                  avg_reprojection: bool = False, automasking: bool = True,
                  predictive_mask: bool = False, ssim: bool = True,
-                 scale_translation: bool = False, tie_noise: float = TIE_NOISE):
+                 scale_translation: bool = False, velocity_weight: float = 0,
+                 tie_noise: float = TIE_NOISE):
         super().__init__()
         self.sources, self.scales = list(frame_ids[1:]), list(scales)
         self.min_depth, self.max_depth = min_depth, max_depth
         self.disparity_smoothness = disparity_smoothness
         self.avg_reprojection, self.automasking = avg_reprojection, automasking
         self.predictive_mask, self.scale_translation = predictive_mask, scale_translation
-        self.ssim = ssim
+        self.ssim, self.velocity_weight = ssim, velocity_weight
         self.tie_noise = tie_noise
         # Faithful: every disparity is compared at full size, unless --v1_multiscale
         self.sizes = [(s, [s]) for s in self.scales] if v1_multiscale else [(0, self.scales)]
@@ -75,12 +77,14 @@ class ReprojectionObjective(nn.Module):
         Args:
             inputs: ("color", f, s) (B, 3, h, w) in [0, 1], all scales of frame 0 and scale 0 of the
                 source frames (all scales with v1_multiscale); ("K", s), ("inv_K", s) (B, 4, 4), in
-                pixels of scale s.
+                pixels of scale s. Optional "mask" (B, 1, H, W) bool: pixels where it is False are
+                left out of the photometric loss. With a velocity weight, "distances" (B, F),
+                metres from frame 0 to the source frames in time.
             outputs: as `Monodepth2` returns them.
 
         Returns:
             losses: scalars "loss", and for each scale "loss/s" and its terms "photometric/s",
-                "smoothness/s", "mask/s" before weighting.
+                "smoothness/s", "mask/s" before weighting; "velocity" likewise.
             views: ("depth", 0, s) (B, 1, H, W), warped ("color", f, s) (B, 3, H, W) and
                 ("automask", s) (B, H, W), 1 where a warped source frame has the lower error.
         """
@@ -99,19 +103,27 @@ class ReprojectionObjective(nn.Module):
                     losses[f"loss/{s}"] = losses[f"loss/{s}"] + MASK_WEIGHT * mask_terms[i]
         # Faithful: the mean over scales
         losses["loss"] = sum(losses[f"loss/{s}"] for s in self.scales) / len(self.scales)
+        if self.velocity_weight:
+            losses["velocity"] = self._velocity(inputs["distances"], outputs)
+            losses["loss"] = losses["loss"] + self.velocity_weight * losses["velocity"]
         return losses, views
 
     def _photometric(self, size: int, scales: list[int], inputs: dict,
                      outputs: dict) -> tuple[Tensor, Tensor | None, dict[tuple, Tensor]]:
         """Compute the photometric losses (S,), mask losses (S,) and views of scales of one size."""
         image = inputs["color", 0, size]                                    # (B, 3, H, W)
+        mask = self._mask_at(size, inputs)                                  # (B, 1, H, W) or None
         # depth of the target frame, from the disparities resized to the size of the image
         disp = self._resize([outputs["disp", s] for s in scales], image).squeeze(1)
         depth = disp_to_depth(disp, self.min_depth, self.max_depth)[1]      # (B, S, H, W)
         # source frames warped into the target view
         sources = torch.stack([inputs["color", f, size] for f in self.sources])  # (F, B, 3, H, W)
         T = self._poses(outputs, depth)                                     # (F, B, S, 4, 4)
-        warped = self._warp(sources, depth, T, size, inputs)
+        warped = self._warp(sources, depth, T, size, inputs)                # (F, B, S, 3, H+2, W+2)
+        if mask is not None:  # hidden also from the windows of SSIM that reach under the mask
+            sources = torch.where(mask, sources, image)
+            warped = torch.where(self._reflect(mask.float())[:, None] > 0, warped,
+                                 self._reflect(image)[:, None])
         # error of the source frames as they are, and of the warped frames at every scale
         target = self._target_statistics(image)
         identity = self._identity_error(sources, target) if self.automasking else None
@@ -123,11 +135,27 @@ class ReprojectionObjective(nn.Module):
             errors, mask_losses = self._mask(errors, outputs, scales, image)
         # minimum over source frames, then the mean over batch and pixels
         minimum, automask = self._minimum(errors, identity)                 # (B, S, H, W)
+        if mask is not None:
+            minimum = torch.where(mask, minimum, 0)
+            automask = None if automask is None else automask * mask
         views = self._views(scales, depth, warped, automask)
         # a GPU samples the border where a coordinate is NaN, so a NaN in a pose must reach the loss
         # from here; a NaN in a disparity reaches it through the smoothness
-        photometric = minimum.mean((0, 2, 3)) + 0 * T.detach().sum()
+        photometric = self._mean(minimum, mask) + 0 * T.detach().sum()
         return photometric, mask_losses, views
+
+    def _mask_at(self, size: int, inputs: dict) -> Tensor | None:
+        """Return the inputs' mask at a scale: where all pixels of a cell count. None: no mask."""
+        mask = inputs.get("mask")
+        if mask is None or size == 0:
+            return mask
+        return -F.max_pool2d(-mask.float(), 2**size) > 0
+
+    def _mean(self, errors: Tensor, mask: Tensor | None) -> Tensor:
+        """Average errors (B, S, H, W) over the batch and the pixels that count: (S,)."""
+        if mask is None:
+            return errors.mean((0, 2, 3))
+        return errors.sum((0, 2, 3)) / mask.sum().clamp(min=1)
 
     def _resize(self, maps: Sequence[Tensor], image: Tensor) -> Tensor:
         """Resize S maps (B, C, h, w) to the size of an image (B, 3, H, W): (B, C, S, H, W)."""
@@ -256,6 +284,19 @@ class ReprojectionObjective(nn.Module):
             if automask is not None:
                 views["automask", s] = automask[:, i]
         return views
+
+    def _velocity(self, distances: Tensor, outputs: dict) -> Tensor:
+        """Compute the mean difference of predicted and travelled distances (B, F), metres.
+
+        Source: Guizilini et al. 2020 (arXiv:1905.02693), Sec. 3.3.
+        """
+        times = [f for f in self.sources if f != "s"]
+        t = torch.stack([outputs["cam_T_cam", 0, f][:, :3, 3].float() for f in times], 1)
+        if self.scale_translation:  # as in `_poses`; scaled disparity is inverse depth
+            disp = outputs["disp", 0].float()
+            inverse_depth = disp_to_depth(disp, self.min_depth, self.max_depth)[0]
+            t = t * inverse_depth.mean((1, 2, 3))[:, None, None]            # (B, F, 3)
+        return (t.norm(dim=2) - distances).abs().mean()
 
     def _smoothness(self, image: Tensor, outputs: dict, scale: int) -> Tensor:
         """Compute the edge-aware smoothness loss of a scale."""

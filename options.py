@@ -35,6 +35,14 @@ def non_negative_int(text: str) -> int:
     return value
 
 
+def weight(text: str) -> float:
+    """Read the weight of a loss, a finite number that is 0 or more; an argparse type."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no weight; give 0 or a number above")
+    return value
+
+
 non_negative_int.__name__ = "whole number"  # argparse prints it: "invalid whole number value"
 
 
@@ -141,6 +149,9 @@ class MonodepthOptions:
         add("--dataset", default="kitti",
             help="kitti, kitti_odom, kitti_depth, kitti_test, kitti_2015, folder (your own "
                  "images), or a dataset that you added (%(default)s)")
+        add("--mask_dir", type=path,
+            help="folder of PNGs, laid out as --data_path, that are 0 where an image is left out "
+                 "of the loss and of the errors")
 
     def _model(self):
         add = self._group("model", "networks, input and loss", TRAIN)
@@ -163,6 +174,8 @@ class MonodepthOptions:
             help="add the other view of the stereo pair to the source frames")
         add("--disparity_smoothness", type=float, default=1e-3,
             help="weight of the smoothness loss (%(default)s)")
+        add("--velocity_weight", type=weight, default=0.0,
+            help="weight of a loss that makes depth metric by the recorded speeds (%(default)s)")
 
     def _training(self):
         add = self._group("optimization", "epochs, learning rate, random seed", TRAIN)
@@ -280,7 +293,7 @@ class MonodepthOptions:
         add("--pred_depth_scale_factor", type=positive(float), default=1.0,
             help="factor for all predictions, before any other scaling (%(default)s)")
         add("--ext_disp_to_eval", type=path,
-            help="evaluate scaled disparities from this .npy file instead")
+            help="evaluate the scaled disparities of this file or folder instead")
         add("--eval_eigen_to_benchmark", action="store_true",
             help="pick the eigen_benchmark images from an --ext_disp_to_eval of the eigen split")
         add("--post_process", action="store_true",
@@ -303,7 +316,7 @@ class MonodepthOptions:
         add("--sequences", nargs="+", type=non_negative_int, metavar="N",
             help="sequences to evaluate, as in --sequences 09 10 (instead of --eval_split)")
         add("--ext_poses_to_eval", type=path, metavar="FILE",
-            help="evaluate this trajectory instead: 12 numbers a line, or a frame number and 12")
+            help="evaluate this trajectory instead: 12 numbers a line, a frame and 12, or TUM's 8")
         add("--alignment", choices=["none", "scale", "6dof", "7dof"], default="7dof",
             help="fit to the true trajectory before comparing: none (first poses agree), scale, "
                  "6dof (rotation, shift), 7dof (rotation, shift, scale) (%(default)s)")
@@ -325,6 +338,9 @@ class MonodepthOptions:
                 set(opts.scales)) < len(opts.scales):
             error(f"--scales is {_words(opts.scales)}; it must have 0, which evaluation reads, "
                   "and each of 1 2 3 at most once")
+        if opts.velocity_weight and (opts.use_stereo or opts.frame_ids == [0]):
+            error("--velocity_weight gives the frames of a video their metres; leave out "
+                  "--use_stereo, whose baseline gives them too")
         if opts.predictive_mask and not opts.disable_automasking:
             error("--predictive_mask replaces automasking; add --disable_automasking")
         if opts.profile < 0:

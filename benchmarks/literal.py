@@ -197,7 +197,7 @@ def read_gt_depths(opts: Namespace, lines: Sequence[str]) -> list[np.ndarray]:
         print(f"{path} does not exist; making the ground truth from {opts.data_path}")
         return export_gt_depths(opts.data_path, lines)
     with np.load(path) as file:
-        return [file[name] for name in sorted(file.files) if name.startswith("depth_")]
+        return [file[name] for name in file.files if name.startswith("depth_")]
 
 
 def load_networks(opts: Namespace, device: torch.device) -> tuple[Monodepth2, int, int]:

@@ -153,7 +153,7 @@ def _num_layers(encoder: dict, folder: Path) -> int:
     if (bottleneck, len(blocks)) in RESNETS:
         return RESNETS[bottleneck, len(blocks)]
     try:
-        num_layers = json.loads((folder.parent / "opt.json").read_text())["num_layers"]
+        num_layers = json.loads((folder.parent / "opt.json").read_bytes())["num_layers"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         num_layers = None
     own = [name for name in ENCODERS if name not in RESNETS.values()]
@@ -176,7 +176,7 @@ def pose_frames(folder: str | Path, frames: int) -> list[int] | None:
         DataError: the frames are unknown.
     """
     try:
-        flags = json.loads((Path(folder).parent / "opt.json").read_text())
+        flags = json.loads((Path(folder).parent / "opt.json").read_bytes())
         kind, found = flags["pose_model_input"], flags["frame_ids"]
         is_valid = (all(type(f) is int and abs(f) < 1000 for f in found) and found[:1] == [0]
                     and len(set(found)) == len(found) == frames)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from datasets.intrinsics import Intrinsics, from_normalised
 from datasets.kitti_dataset import KITTIDataset
-from datasets.mono_dataset import NOMINAL_BASELINE
+from datasets.stereo import NOMINAL_BASELINE
 from layers import disp_to_depth
 from metrics.depth import STEREO_SCALE_FACTOR
 from options import MAX_DEPTH, MIN_DEPTH
@@ -17,7 +17,7 @@ from runtime.errors import DataError
 from runtime.files import write_atomically
 
 FILE_NAME = "camera.json"
-TRAININGS = ("mono", "stereo", "mono+stereo")
+TRAININGS = ("mono", "stereo", "mono+stereo", "mono+speed")
 
 
 class Unit(NamedTuple):
@@ -36,7 +36,7 @@ class TrainingCamera(NamedTuple):
     """Describe the camera that a network was trained with, and the unit of the network's depth.
 
     Attributes:
-        training: "mono", "stereo" or "mono+stereo".
+        training: "mono", "stereo", "mono+stereo" or "mono+speed".
         min_depth: depth at disparity 1, in the network's unit of length.
         max_depth: depth at disparity 0, in the network's unit of length.
         baseline: metres between the two cameras of the stereo pairs; None if unknown.
@@ -54,6 +54,8 @@ class TrainingCamera(NamedTuple):
     @property
     def metres(self) -> float | None:
         """Metres per unit of the network's depth; None if the scale is unknown."""
+        if self.training == "mono+speed":
+            return 1.0
         # stereo training uses the nominal baseline 0.1, so the network's unit is ten baselines
         if self.training == "mono" or self.baseline is None:
             return None
@@ -72,6 +74,8 @@ class TrainingCamera(NamedTuple):
             return Unit(scale, f"metres: {scale:g} x the network's depth, fitted to {fitted_to}")
         if scale is not None:
             return Unit(scale, f"{scale:g} x the network's depth, as --scale says")
+        if self.training == "mono+speed":
+            return Unit(1.0, "metres (trained with speed)")
         if self.metres is not None:
             return Unit(self.metres, f"metres: {self.metres:g} x the network's depth, from a "
                         f"baseline of {self.baseline:g} m that training calls {NOMINAL_BASELINE}")

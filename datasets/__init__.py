@@ -12,6 +12,7 @@ from datasets.kitti_dataset import (
     KITTIRAWDataset,
     KITTITestDataset,
 )
+from datasets.masks import Masks
 from datasets.mono_dataset import MonoDataset
 from runtime.errors import UsageError
 
@@ -38,4 +39,4 @@ def dataset_class(name: str) -> type[MonoDataset]:
 
 __all__ = ["DATASETS", "Augment", "FolderDataset", "FrameCache", "KITTI2015Dataset", "KITTIDataset",
            "KITTIDepthDataset", "KITTIOdomDataset", "KITTIRAWDataset", "KITTITestDataset",
-           "MonoDataset", "Samples", "as_float", "collate", "dataset_class"]
+           "Masks", "MonoDataset", "Samples", "as_float", "collate", "dataset_class"]

@@ -43,8 +43,9 @@ class Augment(nn.Module):
 
         Args:
             batch: ("color", f, 0) (B, 3, H, W) uint8; ("K", s), ("inv_K", s) (B, 4, 4); optional
-                "stereo_T" (B, 4, 4) and "depth_gt" (B, 1, H', W'). `pack_matrices` may have
-                packed the matrices. Or a batch of items, which is only moved to the device.
+                "stereo_T" (B, 4, 4), "mask" (B, 1, H, W) and "depth_gt" (B, 1, H', W').
+                `pack_matrices` may have packed the matrices. Or a batch of items, which is only
+                moved to the device.
 
         Returns:
             The same keys, with ("color", f, s) (B, 3, H / 2^s, W / 2^s) float32 in [0, 1], and
@@ -144,7 +145,7 @@ def name_in(key: str | tuple) -> str:
 
 
 def flip(inputs: dict, chosen: Tensor) -> dict:
-    """Flip the chosen samples: images, ground truth, principal points and the stereo baseline.
+    """Flip the chosen samples: images, masks, depths, principal points and the baseline.
 
     Args:
         inputs: as `Augment` returns them.
@@ -154,7 +155,7 @@ def flip(inputs: dict, chosen: Tensor) -> dict:
     here = chosen[:, None, None, None]
     for key, value in inputs.items():
         name = name_in(key)
-        if name in ("color", "depth_gt"):
+        if name in ("color", "depth_gt", "mask"):
             flipped[key] = torch.where(here, value.flip(3), value)
         elif name == "K":
             width = inputs["color", 0, 0].shape[3] // 2 ** key[1]

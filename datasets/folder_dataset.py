@@ -10,6 +10,7 @@ import numpy as np
 
 from datasets.intrinsics import Intrinsics, find_intrinsics, read_intrinsics
 from datasets.mono_dataset import MonoDataset
+from datasets.odometer import Odometer, read_speeds
 from datasets.splits import parse_line
 from runtime.errors import DataError
 
@@ -72,6 +73,10 @@ class FolderDataset(MonoDataset):
         a calibration.
         """
         return self.sequence_intrinsics(folder).normalised
+
+    def get_odometer(self, folder: str) -> Odometer:
+        """Return the metres travelled at each frame, from speeds.txt or track.gpx."""
+        return read_speeds(Path(self.data_path, folder))
 
     def get_image_size(self, folder: str) -> tuple[int, int]:
         """Return the (height, width) of the images that the intrinsics describe."""

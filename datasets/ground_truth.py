@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -76,7 +77,7 @@ def _read_pngs(folder: Path, split: str, lines: list[str],
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist; give the folder of the ground truth, as KITTI "
                         "2015's training/disp_occ_0 (data_scene_flow.zip, 2 GB)")
-    paths = sorted(folder.glob("*.png"), key=natural_order)
+    paths = list_pngs(folder)
     if len(paths) != len(lines):
         raise DataError(f"{folder} has {counted(len(paths), 'PNG')} for the "
                         f"{counted(len(lines), 'line')} of {split}'s {LIST_NAME}; "
@@ -84,6 +85,13 @@ def _read_pngs(folder: Path, split: str, lines: list[str],
     print(f"ground truth: {counted(len(paths), 'PNG')} of {folder}; every pixel that has depth "
           "counts")
     return GroundTruth([read(path) for path in paths], False, folder)
+
+
+def list_pngs(folder: Path) -> list[Path]:
+    """Return the PNGs of a folder in the natural order of their names, without hidden files."""
+    return sorted((path for path in folder.glob("*")
+                   if path.suffix.lower() == ".png" and not path.name.startswith(".")),
+                  key=natural_order)
 
 
 def gt_path(split: str) -> Path:
@@ -195,16 +203,11 @@ def load_gt_depths(path: str | Path, lines: list[str] | None = None) -> list[np.
             float arrays.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            if (size := sum(entry.file_size for entry in archive.infolist())) > MAX_BYTES:
-                raise ValueError(f"unpacked it has {size} bytes, more than {MAX_BYTES}")
-            arrays = {name.removesuffix(".npy"): read_array(archive.read(name), objects=True)
-                      for name in sorted(archive.namelist())}
+        arrays = read_archive(path, objects=True)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; give a gt_depths.npz, as export_gt_depth.py "
                         "writes them") from None
-    except (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, OverflowError,
-            struct.error, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as ground truth ({error}); delete it and run "
                         "export_gt_depth.py") from None
     written_for = arrays.pop(LINES, None)
@@ -216,3 +219,35 @@ def load_gt_depths(path: str | Path, lines: list[str] | None = None) -> list[np.
         raise DataError(f"{path} holds arrays that are not depth maps; delete it and run "
                         "export_gt_depth.py")
     return depths
+
+
+def read_archive(path: str | Path, objects: bool = False) -> dict[str, np.ndarray]:
+    """Read the arrays of a .npz by name, without running code from it.
+
+    Arrays with one number in their name (depth_0, ... depth_10, or arr_0, ...) come in the order of
+    the numbers, after those without a number. If a name has more numbers, all arrays come in the
+    order of the archive, which is that of `np.savez`'s arguments.
+
+    Args:
+        path: of the file.
+        objects: also accept an object array of float arrays.
+
+    Raises:
+        OSError: the file is missing or unreadable.
+        ValueError: the archive or an array of it is broken, or unpacks to more than `MAX_BYTES`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (size := sum(entry.file_size for entry in archive.infolist())) > MAX_BYTES:
+                raise ValueError(f"unpacked it has {size} bytes, more than {MAX_BYTES}")
+            arrays = {name.removesuffix(".npy"): read_array(archive.read(name), objects)
+                      for name in archive.namelist()
+                      if not PurePosixPath(name).name.startswith(".")}  # as macOS adds to a zip
+    except (EOFError, KeyError, RuntimeError, MemoryError, OverflowError, struct.error,
+            zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(error) from None
+    numbers = {name: re.findall("[0-9]+", name) for name in arrays}
+    if any(len(found) > 1 for found in numbers.values()):
+        return arrays
+    return {name: arrays[name] for name in sorted(arrays, key=lambda name: list(
+        map(int, numbers[name])))}

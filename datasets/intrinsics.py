@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ from runtime.files import write_atomically
 
 FILE_NAME = "intrinsics.json"
 MAX_SIDE = 100_000  # pixels, the largest width or height accepted
+LONG_BASELINE = 10.0  # metres; more than any rig has, so the number may be of millimetres
 EXPECTED = ('expected {"fx": 721.5, "fy": 721.5, "cx": 609.6, "cy": 172.9, "width": 1242, '
             '"height": 375} in pixels, and "baseline" in metres for stereo pairs')
 
@@ -106,7 +109,16 @@ def parse_intrinsics(content: bytes, name: str | Path) -> Intrinsics:
                             None if baseline is None else float(baseline))
     if fault := _find_fault(intrinsics, values[4:]):
         raise DataError(f"{name}: {fault}; {EXPECTED}")
+    warn_of_long_baseline(name, intrinsics.baseline)
     return intrinsics
+
+
+@cache  # a file that many sequences share is warned of once
+def warn_of_long_baseline(name: str | Path, baseline: float | None) -> None:
+    """Print a warning if a baseline cannot be metres; `name` is the file or the flag it is from."""
+    if baseline is not None and baseline > LONG_BASELINE:
+        print(f"warning: {name}: a baseline of {baseline:g} metres makes every depth as long; if "
+              f"these are millimetres, write {baseline / 1000:g}", file=sys.stderr, flush=True)
 
 
 def _find_fault(intrinsics: Intrinsics, size: list[float]) -> str | None:

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from datasets.images import IMAGE_ERRORS, open_image
-from datasets.mono_dataset import NO_SIDE, MonoDataset
+from datasets.mono_dataset import MonoDataset
+from datasets.odometer import Odometer, odometer_of_positions, read_oxts
 from datasets.splits import parse_line
-from kitti_utils import DEPTH_PNG_SCALE, generate_depth_map
+from datasets.stereo import NO_SIDE
+from kitti_utils import DEPTH_PNG_SCALE, generate_depth_map, read_poses
 from runtime.errors import DataError
 
 
@@ -70,6 +72,11 @@ class KITTIRAWDataset(KITTIDataset):
         return self.to_full_res(depth, do_flip)
 
 
+    def get_odometer(self, folder: str) -> Odometer:
+        """Return the metres travelled at each frame of a drive, from oxts/."""
+        return read_oxts(Path(self.data_path, folder))
+
+
 class KITTIOdomDataset(KITTIDataset):
     """Read odometry sequences, <data_path>/sequences/<2 digits>/image_2/<6 digits>."""
 
@@ -85,10 +92,17 @@ class KITTIOdomDataset(KITTIDataset):
         return str(Path(self.data_path, images, f"{frame_index:06d}{self.img_ext}"))
 
 
+    def get_odometer(self, folder: str) -> Odometer:
+        """Return the metres travelled at each frame of a sequence, from poses/<2 digits>.txt."""
+        path = Path(self.data_path, "poses", f"{int(folder):02d}.txt")
+        return odometer_of_positions(read_poses(path)[:, :3, 3], path)
+
+
 class KITTIDepthDataset(KITTIDataset):
     """Read raw drives with KITTI's improved ground truth, which `annotated_path` finds."""
 
     get_image_path = KITTIRAWDataset.get_image_path
+    get_odometer = KITTIRAWDataset.get_odometer
 
     def _depth_path(self, folder: str, frame_index: int, side: str | None) -> Path:
         return annotated_path(self.data_path, folder, frame_index, self.camera_number(side))
@@ -162,6 +176,7 @@ def read_depth_png(path: str | Path) -> np.ndarray:
     if values.ndim != 2:
         raise DataError(f"{path} has {values.shape[-1]} channels; a depth PNG has one channel, of "
                         "16 bits")
-    if values.dtype.itemsize < 2:
-        raise DataError(f"{path} has 8 bits; a depth PNG has 16, of metres x {DEPTH_PNG_SCALE:g}")
+    if values.dtype.itemsize < 2 or values.dtype.kind == "f":
+        raise DataError(f"{path} has {8 * values.dtype.itemsize} bits; a depth PNG has 16, of "
+                        f"metres x {DEPTH_PNG_SCALE:g}")
     return values.astype(np.float32) / DEPTH_PNG_SCALE

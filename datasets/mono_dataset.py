@@ -24,14 +24,12 @@ from datasets.images import (
     resize_pillow,
     to_tensor,
 )
+from datasets.masks import Masks
+from datasets.odometer import Odometer
 from datasets.splits import parse_line
+from datasets.stereo import index_and_side, stereo_pose
 from runtime.errors import DataError, UsageError
 
-NOMINAL_BASELINE = 0.1  # baseline of every stereo pair, in the network's unit of length
-OTHER_SIDE = {"l": "r", "r": "l", "2": "3", "3": "2"}
-LEFT_SIDES = ("l", "2")
-NO_SIDE = ("the side is missing; expected `folder frame side` with side l or r; for frames without "
-           "sides pass --dataset folder")
 OTHER_EXTENSION = {".jpg": ".png", ".png": ".jpg"}
 
 
@@ -50,8 +48,7 @@ class MonoDataset(Dataset):
     Args:
         data_path: folder of the data; split lines name folders below it.
         filenames: split lines, `folder index side`.
-        height: height of the returned images, pixels.
-        width: width of the returned images, pixels.
+        height, width: size of the returned images, pixels.
         frame_idxs: frames of one item: 0 (the target), offsets in time, "s" (other stereo view).
         num_scales: number of scales; each scale is half as large as the one before.
         is_train: flip and jitter items; `load` skips ground truth, and resizes faster with small
@@ -65,6 +62,8 @@ class MonoDataset(Dataset):
         cure: advice at the end of the error for a missing image.
         load_depth: whether ground truth is loaded.
         cache: store of frames at training size, see `use_cache`.
+        masks: where images count; adds "mask", (1, height, width) bool, to items and samples.
+        odometers: by folder, see `use_odometers`.
         loader: reads the RGB Pillow image of a path; a subclass may set its own.
         interp: Pillow's resampling filter.
         resize: for each scale, resizes a Pillow image to the size of that scale.
@@ -74,6 +73,9 @@ class MonoDataset(Dataset):
 
     K: np.ndarray
     baseline: float | None = None
+    cache: FrameCache | None = None
+    masks: Masks | None = None
+    odometers: dict[str, Odometer] | None = None
     cure = "list only frames that are there"
 
     def __init__(self, data_path: str | Path, filenames: Sequence[str], height: int, width: int,
@@ -92,7 +94,6 @@ class MonoDataset(Dataset):
         self.hue = (-HUE_JITTER, HUE_JITTER)
         self._usual_settings = self._settings()
         self.load_depth = self.check_depth()
-        self.cache: FrameCache | None = None
         self._intrinsics_by_folder: dict[str, dict] = {}
 
     def use_cache(self, cache: FrameCache) -> None:
@@ -106,6 +107,15 @@ class MonoDataset(Dataset):
             raise UsageError(f"--cache_dir stores image files, but {type(self).__name__} has a "
                              "get_color of its own; leave --cache_dir out")
         self.cache = cache
+
+    def use_odometers(self) -> None:
+        """Add "distances" to items and samples: (F,) metres from frame 0 to the frames in time.
+
+        Raises:
+            DataError: the speeds of a folder are missing or absurd.
+        """
+        folders = dict.fromkeys(parse_line(line)[0] for line in self.filenames)
+        self.odometers = {folder: self.get_odometer(folder) for folder in folders}
 
     @property
     def reads_files(self) -> bool:
@@ -137,7 +147,7 @@ class MonoDataset(Dataset):
         with self._split_line(index) as (folder, frame, side):
             inputs: dict = {}
             for f in self.frame_idxs:
-                place = folder, *_index_and_side(f, frame, side)
+                place = folder, *index_and_side(f, frame, side)
                 with self._named_errors(*place, f):
                     inputs["color", f, -1] = self.get_color(*place, do_flip)
             self._check_sizes(folder, frame, side, {f: inputs["color", f, -1].size[::-1]
@@ -145,6 +155,9 @@ class MonoDataset(Dataset):
             inputs |= self._scaled_intrinsics(folder, do_flip)  # `get_color` may have set K
             if "s" in self.frame_idxs:
                 inputs["stereo_T"] = stereo_pose(side, do_flip)
+            inputs |= self._extras(folder, frame, side, inputs["color", 0, -1].size[::-1])
+            if do_flip and self.masks:
+                inputs["mask"] = inputs["mask"].flip(2)
             self.preprocess(inputs, color_aug)
             if self.load_depth:
                 inputs["depth_gt"] = self._read_depth(folder, frame, side, do_flip)
@@ -188,12 +201,13 @@ class MonoDataset(Dataset):
             sample = dict(self._intrinsics_by_folder[folder])
             if "s" in self.frame_idxs:
                 sample["stereo_T"] = stereo_pose(side)
-            frames = {f: self._read_frame(folder, *_index_and_side(f, frame, side), f)
+            frames = {f: self._read_frame(folder, *index_and_side(f, frame, side), f)
                       for f in self.frame_idxs}
             self._check_sizes(folder, frame, side,
                               {f: found.original_size for f, found in frames.items()})
             for f, (image, _) in frames.items():
                 sample["color", f, 0] = image
+            sample |= self._extras(folder, frame, side, frames[0].original_size)
             if self.load_depth and not self.is_train:
                 sample["depth_gt"] = self._read_depth(folder, frame, side)
         return sample
@@ -233,7 +247,7 @@ class MonoDataset(Dataset):
             folder, frame, side = parse_line(line)
             for f in self.frame_idxs:
                 with suppress(DataError):  # loading the item raises it again, with the split line
-                    found.add(self.get_image_path(folder, *_index_and_side(f, frame, side)))
+                    found.add(self.get_image_path(folder, *index_and_side(f, frame, side)))
         return found
 
     def found_extension(self) -> str:
@@ -291,6 +305,17 @@ class MonoDataset(Dataset):
         depth = self.get_depth(folder, frame, side, do_flip)
         return torch.from_numpy(np.ascontiguousarray(depth, np.float32))[None]
 
+    def _extras(self, folder: str, frame: int, side: str | None, size: tuple[int, int]) -> dict:
+        """Return what `masks` and `odometers` add to a sample whose image has a (height, width)."""
+        extras = {}
+        if self.masks:
+            path = self.get_image_path(folder, frame, side)
+            extras["mask"] = self.masks.read_resized(path, size)
+        if self.odometers:
+            times = [f for f in self.frame_idxs[1:] if f != "s"]
+            extras["distances"] = self.odometers[folder].distances(frame, times)
+        return extras
+
     def _missing_cure(self, path: Path, frame: int, f: int | str) -> str:
         """Return what to do about the missing image of frame `f` of a sample."""
         other = OTHER_EXTENSION.get(self.img_ext, ".jpg")
@@ -313,7 +338,7 @@ class MonoDataset(Dataset):
             expected, reference = sizes[0], "frame 0 of its sample has"
         for f, size in sizes.items():
             if size != expected:
-                path = self._image_name(folder, *_index_and_side(f, frame, side))
+                path = self._image_name(folder, *index_and_side(f, frame, side))
                 raise DataError(f"{path} has {size[1]}x{size[0]} pixels, {reference} "
                                 f"{expected[1]}x{expected[0]}; extract both again, or list only "
                                 "frames of one size together")
@@ -344,6 +369,11 @@ class MonoDataset(Dataset):
         """Return the (4, 4) intrinsics of a folder's camera, in units of image width and height."""
         return self.K
 
+    def get_odometer(self, folder: str) -> Odometer:
+        """Return the metres travelled at each frame of a folder, for --velocity_weight."""
+        raise UsageError(f"{type(self).__name__} has no speeds; leave --velocity_weight out, or "
+                         "override get_odometer")
+
     def get_image_size(self, folder: str) -> tuple[int, int] | None:
         """Return the (height, width) that a folder's images must have; None: any single size."""
         return None
@@ -366,26 +396,3 @@ class MonoDataset(Dataset):
                   do_flip: bool) -> np.ndarray:
         """Return the (H, W) depth of a frame, metres, 0 = unknown, mirrored if `do_flip`."""
         raise NotImplementedError
-
-
-def _index_and_side(f: int | str, frame: int, side: str | None) -> tuple[int, str | None]:
-    """Return the index and the side of frame `f` (0, an offset, "s") of a split line."""
-    if f != "s":
-        return frame + f, side
-    if side not in OTHER_SIDE:
-        raise DataError(NO_SIDE)
-    return frame, OTHER_SIDE[side]
-
-
-def stereo_pose(side: str, do_flip: bool = False) -> torch.Tensor:
-    """Return the (4, 4) pose from the camera on `side` to the other camera of the stereo pair.
-
-    Args:
-        side: side of the target image.
-        do_flip: the images are mirrored.
-    """
-    # Faithful: a nominal baseline of 0.1; from left to right, points move to the left, and in
-    # mirrored images to the right
-    T = torch.eye(4)
-    T[0, 3] = -NOMINAL_BASELINE if (side in LEFT_SIDES) != do_flip else NOMINAL_BASELINE
-    return T

@@ -6,7 +6,8 @@ A line holds one frame, or many frames of one folder and side; both kinds may be
     2011_09_26/2011_09_26_drive_0001_sync l: 1-5 7 9-20
 
 The side may be left out (`image 0`, `image: 0-499`). Frames keep their order and their leading
-zeros. Several lines may have the same folder and side. A comment line starts with #.
+zeros. Several lines may have the same folder and side. A comment line starts with #. The
+backslashes of Windows are read as /.
 
 Lists come from other people, so a folder that leads out of the data path by its name is refused.
 Links in the data path are its owner's, and are followed.
@@ -79,7 +80,7 @@ def read_split(path: str | Path) -> list[SplitLine]:
     blocks: list[_Block] = []
     total = 0
     for number, text in enumerate(readlines(path), start=1):
-        text = text.lstrip("\ufeff").strip()  # some Windows editors start a file with U+FEFF
+        text = text.strip()
         if not text or text.startswith("#"):
             continue
         line = SplitLine(text, f"{_shown(Path(path))}, line {number}")
@@ -174,7 +175,7 @@ def _parse_block(line: SplitLine) -> _Block:
     """Parse a line of a list file, compact or plain."""
     match = COMPACT.fullmatch(line)
     folder, tokens, side = match.group(1, 3, 2) if match else _split_words(line)
-    _check_folder_and_side(line, folder, side)
+    folder = _checked_folder(line, folder, side)
     ranges = [_parse_range(line, token) for token in tokens.split()]
     return _Block(folder, side, ranges, line.where)
 
@@ -185,19 +186,24 @@ def _split_words(line: str) -> tuple[str, str, str | None]:
     if len(words) not in (2, 3):
         raise _line_error(line, f"{counted(len(words), 'word')}, {textwrap.shorten(line, 80)!r}")
     folder, frame, side = (*words, None)[:3]
-    _check_folder_and_side(line, folder, side)
+    folder = _checked_folder(line, folder, side)
     if not re.fullmatch("[0-9]{1,10}", frame):
         raise _line_error(line, f"the frame {frame[:40]!r}")
     return folder, frame, side
 
 
-def _check_folder_and_side(line: str, folder: str, side: str | None) -> None:
-    """Raise a DataError if the folder leads out of the data path, or the side is unknown."""
+def _checked_folder(line: str, folder: str, side: str | None) -> str:
+    """Return the folder, with / in place of the backslashes of Windows.
+
+    Raises:
+        DataError: the folder leads out of the data path, or the side is unknown.
+    """
     path = PureWindowsPath(folder)  # splits at both / and \, so a list is the same everywhere
     if path.anchor or ".." in path.parts or folder.startswith("#") or folder.endswith(":"):
         raise _line_error(line, f"the folder {folder!r}, which is not below the data path")
     if side is not None and side not in SIDES:
         raise _line_error(line, f"the side {side!r}, which is not one of {', '.join(SIDES)}")
+    return folder.replace("\\", "/")
 
 
 def _parse_range(line: str, token: str) -> tuple[str, str]:

@@ -13,14 +13,14 @@ from tqdm import tqdm
 
 from checkpoints.architecture import read_input_format
 from checkpoints.weights import find_weights_folders
-from datasets.ground_truth import LIST_NAME, GroundTruth
+from datasets.ground_truth import GroundTruth
 from datasets.splits import (
-    eigen_to_benchmark_ids,
     own_splits,
     parse_line,
     read_split,
     split_path,
 )
+from evaluation.disparities import read_disparities, warn_of_depth
 from evaluation.results import (
     PIXELS,
     RATIO,
@@ -53,7 +53,6 @@ from runtime.errors import DataError, counted
 from runtime.files import (
     check_data_path,
     check_out_dir,
-    read_array,
     save_array,
     write_atomically,
 )
@@ -126,7 +125,7 @@ def warn_of_training_images(weights: Path, test_set: TestSet) -> None:
     Only the project's own splits are read: opt.json may come from a stranger.
     """
     try:
-        split = json.loads((weights.parent / "opt.json").read_text())["split"]
+        split = json.loads((weights.parent / "opt.json").read_bytes())["split"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return
     if split not in own_splits(TRAIN_LIST):
@@ -155,16 +154,19 @@ def predict(opts: Namespace, test_set: TestSet, world: World) -> Predicted | Non
         All disparities in the main process, None in the others.
 
     Raises:
-        DataError: the weights, an image or the .npy is missing or broken.
+        DataError: the weights, an image or the disparities are missing or broken.
     """
     if opts.ext_disp_to_eval:
-        return Predicted(read_disparities(opts, test_set), STEREO_SCALE_FACTOR)
+        disps = read_disparities(opts, test_set)
+        if test_set.truth is not None:
+            warn_of_depth(opts.ext_disp_to_eval, disps, test_set.truth)
+        return Predicted(disps, STEREO_SCALE_FACTOR)
     check_data_path(opts.data_path)
     height, width, _ = read_input_format(opts.load_weights_folder)
     dataset = test_set.dataset(height, width)
     batches = load_batches(dataset, opts, world)  # its workers are forked before the networks load
     predictor = Predictor(opts.load_weights_folder, world.device, opts.min_depth, opts.max_depth)
-    if opts.eval_stereo and not predictor.use_stereo:
+    if opts.eval_stereo and not predictor.use_stereo and not predictor.training_camera.metres:
         world.print(f"warning: {opts.load_weights_folder} was trained without stereo, so its depth "
                     "has no known scale; --eval_mono finds one for each image")
     if dataset.img_ext != asked_extension(opts):
@@ -177,31 +179,6 @@ def predict(opts: Namespace, test_set: TestSet, world: World) -> Predicted | Non
     # Faithful: stereo depth is metric, x 5.4 on KITTI, and is not scaled by the median
     metres = predictor.training_camera.metres or STEREO_SCALE_FACTOR
     return Predicted(disps, metres) if world.is_main else None
-
-
-def read_disparities(opts: Namespace, test_set: TestSet) -> np.ndarray:
-    """Read --ext_disp_to_eval: (N, h, w) scaled disparities, one for each test image.
-
-    Raises:
-        DataError: the file is missing, is no .npy, or has another shape.
-    """
-    path, split, count = opts.ext_disp_to_eval, opts.eval_split, len(test_set.lines)
-    if opts.eval_eigen_to_benchmark:
-        split, count = "eigen", len(read_split(split_path("eigen", LIST_NAME)))
-    try:
-        disps = read_array(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"--ext_disp_to_eval {path} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a .npy array ({error}); expected floats written "
-                        "by np.save") from None
-    shape = getattr(disps, "shape", ())
-    if len(shape) != 3 or 0 in shape or shape[0] != count or disps.dtype.kind != "f":
-        raise DataError(f"{path} is {getattr(disps, 'dtype', 'no array')} of shape {shape}; "
-                        f"expected floats of shape ({count}, height, width), a map for each image "
-                        f"of the {split} split")
-    disps = disps.astype(np.float32)
-    return disps[eigen_to_benchmark_ids()] if opts.eval_eigen_to_benchmark else disps
 
 
 def measure_and_write(opts: Namespace, test_set: TestSet,

@@ -178,7 +178,8 @@ def evaluate_trajectory_file(opts: Namespace, sequence: OdometrySequence) -> Non
         DataError: the file is broken, or has frames without a true pose.
     """
     path = Path(opts.ext_poses_to_eval)
-    frames, poses = read_trajectory(path, sequence.first)
+    frames, poses = read_trajectory(path, sequence.first,
+                                    lambda: find_times(opts.data_path, sequence))
     frames = frames - sequence.first
     last = len(sequence.poses) - 1
     if frames[0] < 0 or frames[-1] > last:

@@ -10,9 +10,9 @@ import numpy as np
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datasets import MonoDataset, Samples, dataset_class
+from datasets import Masks, MonoDataset, Samples, dataset_class
 from datasets.ground_truth import LIST_NAME, GroundTruth, load_ground_truth
-from datasets.splits import SplitLine, read_split, split_path
+from datasets.splits import SplitLine, parse_line, read_split, split_path
 from runtime.distributed import World
 from runtime.shared_memory import checked_workers
 from runtime.signals import leave_interrupts_to_parent
@@ -72,7 +72,26 @@ def read_test_set(opts: Namespace, with_truth: bool) -> TestSet:
         if not opts.png:
             images.img_ext = images.found_extension()
         return images
+    if opts.mask_dir and truth is not None:
+        truth = hide_masked(truth, dataset(1, 1), opts.mask_dir)
     return TestSet(lines, dataset, truth)
+
+
+def hide_masked(truth: GroundTruth, images: MonoDataset, folder: str) -> GroundTruth:
+    """Return ground truth without depth where the masks of its images are 0.
+
+    Args:
+        truth: N depth maps.
+        images: the N images.
+        folder: folder of the masks.
+
+    Raises:
+        DataError: no image has a mask; a mask is broken, or of another size than its map.
+    """
+    masks = Masks(folder, images.data_path, images.paths(), images.height, images.width)
+    paths = [images.get_image_path(*parse_line(line)) for line in images.filenames]
+    return truth._replace(depths=[np.where(masks.read(path, depth.shape), depth, 0)
+                                  for path, depth in zip(paths, truth.depths, strict=True)])
 
 
 def load_batches(dataset: MonoDataset, opts: Namespace, world: World) -> Iterator[dict]:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,10 @@ SCORES_NAME = "trajectory_{}.json"  # takes the number of the sequence, two digi
 RATE = 10.0  # frames per second, of KITTI
 MAX_LENGTH = 1e8  # m; a larger number is no position, and its square may overflow
 ROTATION_TOLERANCE = 1e-2  # of R R^T - 1: files have few digits
-EXPECTED_ROW = "12 numbers (the rows of a 3 x 4 pose, camera to world), or a frame and 12 numbers"
+TIME_TOLERANCE = 0.01  # s, between the time of a pose and the time of its frame
+KITTI_ROW = "12 numbers (the rows of a 3 x 4 pose, camera to world), or a frame and 12 numbers"
+TUM_ROW = "8 numbers, as in TUM's format (time x y z qx qy qz qw)"
+EXPECTED_ROW = f"{KITTI_ROW}, or {TUM_ROW}"
 
 
 def scores_json(five_frame_error: tuple[float, float] | None, scores: Scores) -> str:
@@ -48,51 +51,103 @@ def read_five_frame_error(path: str | Path) -> float:
                         "evaluate_pose.py again") from None
 
 
-def read_trajectory(path: str | Path, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Read a trajectory as KITTI's tools write it: one line per frame, its 3 x 4 pose row by row.
+def read_trajectory(path: str | Path, first: int = 0,
+                    find_times: Callable[[], tuple[np.ndarray, str]] | None = None,
+                    ) -> tuple[np.ndarray, np.ndarray]:
+    """Read a trajectory in KITTI's format or, with the times of the frames, in TUM's.
 
     In a file of 12 numbers per line, line i is frame `first` + i. In a file of 13 numbers per line,
-    the first number is the frame, and frames may be left out.
+    the first number is the frame, and frames may be left out. In TUM's format it is the time.
+
+    Args:
+        path: of the file.
+        first: frame of the first pose, and of the first time.
+        find_times: returns the (M,) seconds of the frames from `first` on and their source; without
+            it, TUM's format is refused.
 
     Returns:
         (N,) frames, rising, and (N, 4, 4) poses, camera to world.
 
     Raises:
-        DataError: the file is missing, or a line is malformed; names the line.
+        DataError: the file is missing, or a line is malformed, or of a time without a frame; names
+            the line.
     """
-    frames, poses, width = [], [], 0
+    lines = _read_rows(path)
+    rows = np.array(list(lines.values()))                                     # (N, 8, 12 or 13)
+    frames = first + np.arange(len(rows))
+    if rows.shape[1] == 13:
+        frames = rows[:, 0]
+    elif rows.shape[1] == 8:
+        frames = first + _match_times(list(lines), rows[:, 0], find_times)
+        rows = _tum_poses(list(lines), rows)
+    for where, frame, before in zip(lines, frames, [-1, *frames[:-1]], strict=True):
+        if frame % 1 or frame <= before:
+            raise DataError(f"{where}: found {frame:g} for a frame"
+                            f"{f' after {before:g}' if before >= 0 else ''}; expected whole "
+                            "numbers that rise")
+    last_rows = np.broadcast_to([0.0, 0.0, 0.0, 1.0], (len(rows), 1, 4))
+    poses = np.concatenate([rows[:, -12:].reshape(-1, 3, 4), last_rows], 1)
+    check_poses(poses, path)
+    return frames.astype(int), poses
+
+
+def _read_rows(path: str | Path) -> dict[str, np.ndarray]:
+    """Return the numbers of each line of a trajectory by `file, line number`."""
+    rows: dict[str, np.ndarray] = {}
+    width = 0
     for number, line in enumerate(readlines(path), 1):
         if line.strip() and not line.startswith("#"):
-            row = _parse_row(line, f"{path}, line {number}")
-            if width not in (0, len(row)):
-                raise DataError(f"{path}, line {number}: found {counted(len(row), 'number')} "
-                                f"after lines of {width}; expected the same number in each line")
-            width = len(row)
-            frame = row[0] if width == 13 else first + len(poses)
-            if frame % 1 or frame <= (frames[-1] if frames else -1):
-                raise DataError(f"{path}, line {number}: found {frame:g} for a frame"
-                                f"{f' after {frames[-1]}' if frames else ''}; expected whole "
-                                "numbers that rise")
-            frames.append(int(frame))
-            poses.append(np.vstack([row[-12:].reshape(3, 4), [0, 0, 0, 1]]))
-    if not poses:
+            where = f"{path}, line {number}"
+            rows[where] = _parse_row(line, where)
+            if width not in (0, len(rows[where])):
+                raise DataError(f"{where}: found {counted(len(rows[where]), 'number')} after lines "
+                                f"of {width}; expected the same number in each line")
+            width = len(rows[where])
+    if not rows:
         raise DataError(f"{path} has no poses; expected lines of {EXPECTED_ROW}")
-    check_poses(np.array(poses), path)
-    return np.array(frames), np.array(poses)
+    return rows
 
 
 def _parse_row(line: str, where: str) -> np.ndarray:
-    """Return the 12 or 13 numbers of a line."""
+    """Return the 8, 12 or 13 numbers of a line."""
     try:
         row = np.array([float(word) for word in line.split()])
     except ValueError:
         raise DataError(f"{where}: found {line[:60]!r}; expected {EXPECTED_ROW}") from None
-    if len(row) not in (12, 13):
+    if len(row) not in (8, 12, 13):
         raise DataError(f"{where}: found {counted(len(row), 'number')}; expected {EXPECTED_ROW}")
-    if not (abs(row) < MAX_LENGTH).all():
+    lengths = row[1:] if len(row) == 8 else row  # seconds since 1970 are a larger number
+    if not (abs(lengths) < MAX_LENGTH).all():
         raise DataError(f"{where}: found a number that is not below {MAX_LENGTH:g}; expected "
                         f"{EXPECTED_ROW}")
     return row
+
+
+def _match_times(wheres: list[str], stamps: np.ndarray,
+                 find_times: Callable[[], tuple[np.ndarray, str]] | None) -> np.ndarray:
+    """Return the (N,) index of the frame at each time of a trajectory in TUM's format."""
+    if find_times is None:
+        raise DataError(f"{wheres[0]}: found {TUM_ROW}, which needs the times of the frames; "
+                        f"expected {KITTI_ROW}")
+    times, source = find_times()
+    nearest = np.array([abs(times - stamp).argmin() for stamp in stamps])
+    for where, stamp, found in zip(wheres, stamps, times[nearest], strict=True):
+        if not abs(found - stamp) <= TIME_TOLERANCE:
+            raise DataError(f"{where}: found {TUM_ROW}, but no frame within {TIME_TOLERANCE:g} s "
+                            f"of its time, {stamp:.6f} s; the frames have times from "
+                            f"{times[0]:.6f} to {times[-1]:.6f} s ({source}): write these times, "
+                            f"or {KITTI_ROW}")
+    return nearest
+
+
+def _tum_poses(wheres: list[str], rows: np.ndarray) -> np.ndarray:
+    """Convert rows of TUM's format to KITTI's: (N, 8) to (N, 12)."""
+    is_unit = abs(np.linalg.norm(rows[:, 4:], axis=1) - 1) < ROTATION_TOLERANCE
+    if not is_unit.all():
+        raise DataError(f"{wheres[is_unit.argmin()]}: the last four of {TUM_ROW} are no unit "
+                        "quaternion")
+    R = scipy.spatial.transform.Rotation.from_quat(rows[:, 4:]).as_matrix()
+    return np.concatenate([R, rows[:, 1:4, None]], 2).reshape(-1, 12)
 
 
 def check_poses(poses: np.ndarray, path: str | Path) -> None:
@@ -117,6 +172,8 @@ def read_times(path: str | Path) -> np.ndarray:
     """
     times = []
     for number, line in enumerate(readlines(path), 1):
+        if not line.strip():
+            continue
         try:
             times.append(float(line))
         except ValueError:

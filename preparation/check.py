@@ -13,10 +13,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datasets import Augment, MonoDataset, collate, dataset_class
+from datasets import Augment, Masks, MonoDataset, collate, dataset_class
 from datasets.intrinsics import Intrinsics, from_normalised
-from datasets.mono_dataset import LEFT_SIDES
 from datasets.splits import parse_line, read_split, split_path
+from datasets.stereo import LEFT_SIDES
 from losses import ReprojectionObjective
 from prediction.predictor import Predictor
 from prediction.write import colorize
@@ -53,6 +53,9 @@ def check_split(opts: Namespace) -> bool:
     dataset = dataset_class(opts.dataset)(
         opts.data_path, lines, opts.height, opts.width, frames, 1, is_train=True,
         img_ext=".png" if opts.png else ".jpg")
+    if opts.mask_dir:
+        dataset.masks = Masks(opts.mask_dir, opts.data_path, dataset.paths(), opts.height,
+                              opts.width)
     predictor = load_predictor(opts, frames) if opts.load_weights_folder else None
 
     readings = read_samples(dataset, opts.num_workers)
@@ -61,7 +64,7 @@ def check_split(opts: Namespace) -> bool:
     parallaxes = [reading.parallax for reading in readings if reading.parallax is not None]
     print(*describe_faults(faults, len(dataset)), *describe_cameras(dataset),
           describe_motion(np.array(flows), frames[1]), *describe_stereo(np.array(parallaxes)),
-          sep="\n")
+          *describe_masks(readings), sep="\n")
 
     strips = draw_samples(dataset, faults, predictor)
     if strips:
@@ -81,12 +84,14 @@ class SampleReading(NamedTuple):
             measured.
         parallax: median shift to the left from the left to the right view, in pixels; None if not
             measured.
+        masked: share of the pixels that --mask_dir leaves out; None without masks.
     """
 
     index: int
     fault: str = ""
     flow: float | None = None
     parallax: float | None = None
+    masked: float | None = None
 
 
 class SampleReader(Dataset):
@@ -104,8 +109,9 @@ class SampleReader(Dataset):
             item = self.dataset.load(index)
         except DataError as error:
             return SampleReading(index, str(error))
+        masked = 1 - float(item["mask"].float().mean()) if "mask" in item else None
         if index not in self.measured:
-            return SampleReading(index)
+            return SampleReading(index, masked=masked)
         frames, parallax = self.dataset.frame_idxs, None
         target, source = (small_gray(item["color", f, 0]) for f in frames[:2])
         if "s" in frames:
@@ -113,7 +119,7 @@ class SampleReader(Dataset):
             if parse_line(self.dataset.filenames[index])[2] not in LEFT_SIDES:
                 left, right = right, left
             parallax = median_parallax(left, right)
-        return SampleReading(index, "", mean_flow(target, source), parallax)
+        return SampleReading(index, "", mean_flow(target, source), parallax, masked)
 
 
 def read_samples(dataset: MonoDataset, workers: int) -> list[SampleReading]:
@@ -208,6 +214,15 @@ def describe_stereo(parallaxes: np.ndarray) -> list[str]:
             f"pairs{advice}"]
 
 
+def describe_masks(readings: Sequence[SampleReading]) -> list[str]:
+    """Return a line on the pixels that --mask_dir leaves out; empty without masks."""
+    shares = [reading.masked for reading in readings if reading.masked is not None]
+    if not shares:
+        return []
+    return [f"masks: {sum(share > 0 for share in shares)} of {counted(len(shares), 'sample')} have "
+            f"masked pixels; {np.mean(shares):.0%} of all pixels are left out"]
+
+
 def draw_samples(dataset: MonoDataset, faults: dict[int, str],
                  predictor: Predictor | None) -> list[Strip]:
     """Draw some of the samples that can be read, and what a network predicts for them.
@@ -224,6 +239,9 @@ def draw_samples(dataset: MonoDataset, faults: dict[int, str],
         images = {f: item["color", f, 0] for f in dataset.frame_idxs}
         cells = {f"frame {f}": image.permute(1, 2, 0).numpy() for f, image in images.items()}
         cells |= {f"|0 - {f}|": difference(images[0], images[f]) for f in dataset.frame_idxs[1:]}
+        if "mask" in item:
+            masked = images[0] * item["mask"]
+            cells["0 under --mask_dir"] = masked.permute(1, 2, 0).numpy()
         strips.append(Strip(str(dataset.filenames[index]), cells))
         if predictor is not None:
             cells = draw_prediction(predictor, item, dataset.frame_idxs)

@@ -87,6 +87,9 @@ def _check_video(opts: argparse.Namespace, parser: argparse.ArgumentParser) -> N
         parser.error("--baseline belongs to a stereo pair; give --left and --right too")
     if opts.fov is not None and opts.fov >= 180:
         parser.error(f"--fov is {opts.fov:g}; a pinhole camera sees less than 180 degrees")
+    if is_stereo:
+        from datasets.intrinsics import warn_of_long_baseline  # imports PyTorch, as reading will
+        warn_of_long_baseline("--baseline", opts.baseline)
 
 
 def _add_check(commands: argparse._SubParsersAction) -> None:
@@ -104,6 +107,7 @@ def _add_check(commands: argparse._SubParsersAction) -> None:
     add("--width", type=positive(int), default=640, help="as for train.py (%(default)s)")
     add("--frame_ids", nargs="+", type=int, default=[0, -1, 1], help="as for train.py (0 -1 1)")
     add("--use_stereo", action="store_true", help="read the other stereo view too")
+    add("--mask_dir", type=path, help="as for train.py; the masks are shown, too")
     add("--load_weights_folder", type=path,
         help="show what these weights predict for some samples, too")
     add("--num_workers", type=non_negative_int, default=os.cpu_count(),

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import glob
 import io
+import json
 import math
 import os
 import pickle
@@ -32,17 +33,25 @@ ABANDONED = 3600  # seconds without a write, after which a temporary file has lo
 
 
 def readlines(filename: str | Path) -> list[str]:
-    """Return the lines of a text file, without line ends.
+    """Return the lines of a text file in UTF-8, UTF-16 or UTF-32, without line ends.
+
+    Files of Windows editors begin with U+FEFF, and so does each part of a file joined from them;
+    this character is left out. `json.loads` finds the encoding of bytes by the same rules.
 
     Raises:
         DataError: the file is missing or is not text.
     """
     try:
-        return Path(filename).read_text(encoding="utf-8").splitlines()
+        content = Path(filename).read_bytes()
+        text = content.decode(json.detect_encoding(content))
     except FileNotFoundError:
         raise DataError(f"{filename} is missing") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise DataError(f"{filename} cannot be read as text: {error}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{filename} cannot be read as text: {error}; if it is text, save it as "
+                        "UTF-8") from None
+    return text.replace("\ufeff", "").splitlines()
 
 
 def check_data_path(path: str | Path) -> None:
@@ -258,7 +267,9 @@ def read_array(content: bytes, objects: bool = False) -> np.ndarray:
             anything but float arrays.
     """
     try:
-        return _read(content, objects)
+        with warnings.catch_warnings():  # about the headers and pickles of Python 2
+            warnings.simplefilter("ignore")
+            return _read(content, objects)
     except BROKEN as error:
         raise ValueError(f"{type(error).__name__}: {error}") from None
 

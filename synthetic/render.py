@@ -11,6 +11,7 @@ import argparse
 import os
 import shlex
 import shutil
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
 from multiprocessing import Pool
@@ -21,6 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.kitti_dataset import annotated_path
+from datasets.odometer import FORWARD, OXTS_VALUES, UP
 from datasets.splits import compact
 from kitti_utils import DEPTH_PNG_SCALE
 from options import MIN_SIZE, SIZE_STEP, OneLineParser, whole_path
@@ -45,6 +47,7 @@ SCAN_TOP = np.tan(np.radians(2.0))  # slope of the highest beam of KITTI's velod
 SCAN_RANGE = 80.0   # m, the largest depth in KITTI's evaluation
 SCAN_STEP = 5       # pixels for each point of a scan
 REFLECTANCE = 0.3
+FPS = 10            # frames per second, as KITTI's
 LEFT_CAMERA = 2     # KITTI's number of the camera whose depth is written
 
 
@@ -94,6 +97,21 @@ def write_frame(drive: Drive, folder: Path, height: int, width: int, frame: int)
     scan_points(depth).tofile(folder / "velodyne_points" / "data" / f"{frame:010d}.bin")
     png = np.where(depth < SCAN_RANGE, depth * DEPTH_PNG_SCALE, 0).round().astype(np.uint16)
     Image.fromarray(png).save(annotated_path(folder, ".", frame, LEFT_CAMERA))
+
+
+def write_oxts(drive: Drive, folder: Path) -> None:
+    """Write the time and the velocity of each frame as KITTI's oxts: forward, left, up, in m/s."""
+    poses = np.array([drive.pose(i) for i in range(drive.frames)])
+    moved = np.gradient(poses[:, :3, 3], 1 / FPS, axis=0)                  # (N, 3) m/s, world
+    velocities = np.einsum("nij,ni->nj", poses[:, :3, :3], moved) @ AXES
+    start = datetime(2011, 1, 1)
+    (folder / "oxts/data").mkdir(parents=True)
+    for i, velocity in enumerate(velocities):
+        values = np.zeros(OXTS_VALUES)
+        values[FORWARD:UP + 1] = velocity
+        (folder / "oxts/data" / f"{i:010d}.txt").write_text(format_numbers(values) + "\n")
+    stamps = (f"{start + timedelta(seconds=i / FPS)!s:.26}\n" for i in range(drive.frames))
+    (folder / "oxts/timestamps.txt").write_text("".join(stamps))
 
 
 def link_or_copy(source: Path, to: Path) -> None:
@@ -167,6 +185,7 @@ def write_drives(out: Path, frames: int, height: int, width: int, seed: int,
         for kind in ("image_02", "image_03", "velodyne_points"):
             (out / name / kind / "data").mkdir(parents=True)
         annotated_path(out, name, 0, LEFT_CAMERA).parent.mkdir(parents=True)
+        write_oxts(drives[name], out / name)
     write_calibration(out / DATE, height, width)
     # workers ignore Ctrl-C: the parent ends them and removes their files
     with Pool(checked_workers(workers, ENLARGE_SHM), leave_interrupts_to_parent) as pool:

@@ -6,6 +6,7 @@ wait for a real GPU, or mix devices, shows. PyTorch makes them where it was buil
 from collections import Counter
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import tiny  # noqa: F401 - registers --num_layers 2
 import torch
@@ -42,7 +43,9 @@ COMBINATIONS = [
     f"{FIVE} --pose_model_type shared --pose_model_input all --precision fp16",
     "--v1_multiscale --avg_reprojection --no_ssim --scales 0 1",
     "--frame_ids 0 --use_stereo --v1_multiscale --precision fp16",
-    f"--num_layers 34 --precision bf16 {MASK}", "--frame_ids 0 -1 --no_ssim --avg_reprojection"]
+    f"--num_layers 34 --precision bf16 {MASK}", "--frame_ids 0 -1 --no_ssim --avg_reprojection",
+    "--velocity_weight 0.1 --precision bf16", "--velocity_weight 1 --pose_model_type posecnn",
+    "--mask_dir masks", f"--mask_dir masks --v1_multiscale --use_stereo {MASK}"]
 
 
 class Watch(TorchDispatchMode):
@@ -117,6 +120,10 @@ class Parts:
         item = {("color", f, 0): torch.randint(256, (3, opts.height, opts.width)).byte()
                 for f in self.frames}
         matrices = training_batch(["s"] * opts.use_stereo, 2, opts.height, opts.width)
+        if opts.mask_dir:
+            item["mask"] = torch.ones(1, opts.height, opts.width, dtype=torch.bool)
+        if opts.velocity_weight:
+            item["distances"] = np.ones(len(opts.frame_ids) - 1, np.float32)
         item |= {key: value[0] for key, value in matrices.items() if key[0] != "color"
                  and key[0] != "color_aug"}
         self.batch = pack_matrices(collate([item, item]))
@@ -159,11 +166,13 @@ def test_a_step_never_waits_and_keeps_geometry_in_float32(gpu, flags):
             inputs, outputs, losses, views = run.step()
             divergence.note(losses["loss"], 0)
     assert watch.waits == []
-    assert_float32_on_gpu(inputs, outputs, losses, views)
+    assert_float32_on_gpu({key: x for key, x in inputs.items() if key != "mask"}, outputs, losses,
+                          views)
     for name in ("bmm", "grid_sampler_2d", "upsample_bilinear2d", "avg_pool2d"):
         assert watch.types.get(name, {torch.float32}) == {torch.float32}, name
     assert PRECISIONS[run.opts.precision] in watch.types["convolution"]
-    assert len(watch.to_device) == len(run.frames) + 1  # the images, and all matrices at once
+    # the images, all matrices at once, and what flags add
+    assert len(watch.to_device) == len(run.frames) + 1 + len({"mask", "distances"} & inputs.keys())
     if run.opts.precision != "bf16":  # PyTorch takes cuDNN without a GPU to have no bfloat16
         assert watch.relayouts == []                    # padding keeps channels_last
     assert watch.operations["sinc"] == 0                # the pyramid's matrices are there
@@ -209,8 +218,10 @@ def test_odometry_predicts_without_a_wait(gpu, flags):
 
 
 @pytest.mark.parametrize("flags", [
-    "--frame_ids 0 1 --use_stereo --scales 0 1", "--frame_ids 0 1 --pose_model_type posecnn "
-    f"--precision bf16 --v1_multiscale --avg_reprojection --no_ssim --scales 0 {MASK}"])
+    "--frame_ids 0 1 --use_stereo --scales 0 1 --mask_dir masks",
+    "--frame_ids 0 1 --pose_model_type posecnn "
+    f"--precision bf16 --v1_multiscale --avg_reprojection --no_ssim --velocity_weight 1 --scales 0 "
+    f"{MASK}"])
 def test_each_part_compiles_once_to_one_graph(flags):
     torch._dynamo.reset()
     counters.clear()

@@ -104,6 +104,43 @@ def test_pixels_that_stay_between_frames_are_masked_out():
     assert views["automask", 0].mean() < 0.05
 
 
+@pytest.mark.parametrize("flags", [{}, {"v1_multiscale": True, "scales": [0, 1]},
+                                   {"automasking": False, "avg_reprojection": True}])
+def test_no_gradient_of_the_photometric_loss_reaches_under_a_mask(flags):
+    inputs, _ = shifted_scene()
+    for f in (0, -1, 1):  # wanted by --v1_multiscale
+        inputs["color", f, 1] = torch.nn.functional.avg_pool2d(inputs["color", f, 0], 2)
+    mask = torch.ones(2, 1, 64, 96, dtype=torch.bool)
+    mask[:, :, 40:, 32:64] = mask[:, :, 0] = False
+    flags = {"scales": [0], **flags}
+    objective = ReprojectionObjective([0, -1, 1], disparity_smoothness=0, tie_noise=0, **flags)
+    outputs = {("disp", s): torch.full((2, 1, 64 >> s, 96 >> s), 0.1, requires_grad=True)
+               for s in flags["scales"]}
+    for f in (-1, 1):  # by about 3 pixels, as the scene moves
+        outputs["cam_T_cam", 0, f] = torch.eye(4).repeat(2, 1, 1)
+        outputs["cam_T_cam", 0, f][:, 0, 3] = -0.05 * f
+    losses, views = objective(inputs | {"mask": mask}, outputs)
+    losses["loss"].backward()
+    gradient = outputs["disp", 0].grad
+    assert (gradient[~mask] == 0).all()
+    assert (gradient[mask] != 0).float().mean() > 0.5
+    if ("automask", 0) in views:
+        assert (views["automask", 0][~mask[:, 0]] == 0).all()
+
+
+def test_the_loss_is_the_mean_over_the_pixels_that_count():
+    inputs, outputs = shifted_scene()
+    for f, grey in ((0, 0.6), (-1, 0.2), (1, 0.2)):
+        inputs["color", f, 0] = torch.full((2, 3, 64, 96), grey)
+    inputs["mask"] = torch.ones(2, 1, 64, 96, dtype=torch.bool)
+    inputs["mask"][:, :, :, :24] = False
+    losses, _ = objective_of(automasking=False, ssim=False)(inputs, outputs)
+    assert losses["photometric/0"].item() == pytest.approx(0.4, abs=1e-3)
+    inputs["mask"][:] = False
+    losses, _ = objective_of(automasking=False)(inputs, outputs)
+    assert losses["photometric/0"].item() == 0
+
+
 def test_noise_decides_between_equal_identity_and_warped_errors():
     # Faithful 10: without the noise, auto-masking would remove a static scene completely
     inputs, outputs = shifted_scene()
@@ -157,6 +194,23 @@ def test_only_posecnn_translations_scale_by_mean_inverse_depth():
     _, expected = ReprojectionObjective(sources, [0])(inputs, outputs | poses)
     for f in (1, "s"):
         assert_close(found["color", f, 0], expected["color", f, 0])
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_velocity_loss_is_the_error_of_the_distance_travelled(scaled):
+    inputs, outputs = shifted_scene()
+    for f, moved in ((-1, [0, 3.0, 4.0]), (1, [2.0, 0, 0])):
+        outputs["cam_T_cam", 0, f] = torch.eye(4).repeat(2, 1, 1)
+        outputs["cam_T_cam", 0, f][:, :3, 3] = torch.tensor(moved)
+    inputs["distances"] = torch.tensor([[5.0, 3.0], [4.0, 2.0]])
+    factor = disp_to_depth(outputs["disp", 0], 0.1, 100)[0].mean().item() if scaled else 1
+    expected = sum(abs(factor * t - d) for t, d in ((5, 5), (2, 3), (5, 4), (2, 2))) / 4
+    losses = [objective_of(scale_translation=scaled, velocity_weight=weight)(inputs, outputs)[0]
+              for weight in (0, 0.5)]
+    assert "velocity" not in losses[0]
+    assert losses[1]["velocity"].item() == pytest.approx(expected, rel=1e-5)
+    difference = losses[1]["loss"] - losses[0]["loss"]
+    assert difference.item() == pytest.approx(0.5 * expected, rel=1e-4)
 
 
 def test_the_objective_computes_in_float32_for_half_outputs():

@@ -31,7 +31,8 @@ DEFAULTS = {
     "sync_batchnorm": False, "profile": 0, "seed": None, "deterministic": False, "resume": None,
     "overwrite": False, "save_every": None, "keep": 2, "max_bad_samples": 0, "save_figures": False,
     "sequences": None, "ext_poses_to_eval": None, "alignment": "7dof",
-    "edges": False, "gt_disparity": None, "eval_all": None, "compare": None,
+    "mask_dir": None, "velocity_weight": 0.0, "edges": False, "gt_disparity": None,
+    "eval_all": None, "compare": None,
 }
 
 
@@ -132,7 +133,7 @@ def test_a_wrong_command_line_gets_one_line_and_status_2(script, name, words, fo
 
 
 PATHS = {
-    TRAIN: "data_path log_dir model_name split cache_dir load_weights_folder",
+    TRAIN: "data_path mask_dir log_dir model_name split cache_dir load_weights_folder",
     DEPTH: "data_path load_weights_folder eval_split eval_out_dir ext_disp_to_eval gt_disparity "
            "eval_all compare",
     POSE: "data_path load_weights_folder eval_split eval_out_dir ext_poses_to_eval"}

@@ -15,7 +15,7 @@ from torchvision.models import get_model_weights, list_models
 
 from checkpoints.state_file import LOAD_ERRORS, check_finite
 from checkpoints.training_camera import TrainingCamera
-from datasets import Augment, FrameCache, MonoDataset, dataset_class
+from datasets import Augment, FrameCache, Masks, MonoDataset, dataset_class
 from datasets.images import IMAGE_ERRORS, open_image
 from datasets.splits import parse_line, read_split, split_path
 from losses import ReprojectionObjective
@@ -80,6 +80,11 @@ def make_dataset(opts: Namespace, name: str, frames: Sequence[int | str]) -> Mon
         is_train=is_train, img_ext=".png" if opts.png else ".jpg")
     if opts.cache_dir:
         dataset.use_cache(FrameCache(opts.cache_dir, opts.height, opts.width, exact=not is_train))
+    if opts.velocity_weight:
+        dataset.use_odometers()
+    if opts.mask_dir:
+        dataset.masks = Masks(opts.mask_dir, opts.data_path, dataset.paths(), opts.height,
+                              opts.width)
     return dataset
 
 
@@ -181,7 +186,8 @@ def make_objective(opts: Namespace, frames: Sequence[int | str]) -> Reprojection
         frames, opts.scales, opts.min_depth, opts.max_depth, opts.disparity_smoothness,
         v1_multiscale=opts.v1_multiscale, avg_reprojection=opts.avg_reprojection,
         automasking=not opts.disable_automasking, predictive_mask=opts.predictive_mask,
-        ssim=not opts.no_ssim, scale_translation=opts.pose_model_type == "posecnn")
+        ssim=not opts.no_ssim, scale_translation=opts.pose_model_type == "posecnn",
+        velocity_weight=opts.velocity_weight)
 
 
 def make_training_camera(opts: Namespace, dataset: MonoDataset) -> TrainingCamera:
@@ -205,6 +211,8 @@ def make_training_camera(opts: Namespace, dataset: MonoDataset) -> TrainingCamer
         sources.append("mono")
     if opts.use_stereo:
         sources.append("stereo")
+    if opts.velocity_weight:
+        sources.append("speed")
     return TrainingCamera("+".join(sources), opts.min_depth, opts.max_depth, dataset.baseline,
                           K[:3, :3].tolist() if is_one else None, size)
 

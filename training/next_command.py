@@ -43,6 +43,8 @@ def evaluation_command(opts: Namespace, weights: Path, has_pose: bool) -> str:
     elif opts.split in TEST_SPLITS or Path(opts.split, "test_files.txt").is_file():
         words = ["evaluate_depth.py", *words,
                  "--eval_stereo" if opts.use_stereo else "--eval_mono"]
+        if opts.velocity_weight:
+            words.append("--disable_median_scaling")
         eval_split = TEST_SPLITS.get(opts.split, opts.split)
         if eval_split != "eigen":
             words += ["--eval_split", eval_split]

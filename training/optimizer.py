@@ -1,6 +1,7 @@
 """Adam as the published weights were trained with: that of PyTorch 0.4.1."""
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from math import log, sqrt
 
@@ -17,6 +18,8 @@ def make_adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch
     Between steps, its groups hold the learning rate and eps = 1e-8: a stored state has the
     published values.
     """
+    # true, and right, of a run that resumes after the last step of its first epoch
+    warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
     optimizer = torch.optim.Adam(parameters, learning_rate, eps=EPS, fused=True)
     early_eps = EarlyEps()
     optimizer.register_step_pre_hook(early_eps.before_step)

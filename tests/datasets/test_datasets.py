@@ -308,6 +308,38 @@ def test_a_scan_with_infinite_or_nan_points_is_named(tmp_path, value):
         load_velodyne_points(tmp_path / "scan.bin")
 
 
+POINTS = np.random.default_rng(0).uniform([-80, -80, -5, 0], [80, 80, 5, 1], (1000, 4))
+
+
+@pytest.mark.parametrize(("content", "found"), [
+    (POINTS.tobytes(), "has numbers of 64 bits"),
+    (POINTS.astype(np.float32).astype(float).tobytes(), "has numbers of 64 bits"),
+    ("".join(f"{value:07.3f} " for value in abs(POINTS).ravel()).encode(), "is text"),
+    (b"1.25 0.5 3.125\n", "has 15 bytes of text"),
+    ((1000 * POINTS).astype(np.float32).tobytes(), "m as its largest coordinate, which no lidar"),
+    (abs(1000 * POINTS).astype(np.int32).tobytes(), "m as its largest coordinate, which no lidar")],
+    ids=["float64", "widened", "text", "short text", "millimetres", "int32"])
+def test_a_scan_of_another_type_is_refused(tmp_path, content, found):
+    (tmp_path / "scan.bin").write_bytes(content)
+    with pytest.raises(DataError, match=rf"scan\.bin .*{found}.*; extract it again, or write"):
+        load_velodyne_points(tmp_path / "scan.bin")
+
+
+def test_a_scan_with_reflectance_of_16_bits_is_read(tmp_path):
+    (POINTS * [1, 1, 1, 65535]).astype(np.float32).tofile(tmp_path / "scan.bin")
+    points = load_velodyne_points(tmp_path / "scan.bin")
+    np.testing.assert_array_equal(points[:, :3], POINTS[:, :3].astype(np.float32))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_calibration_and_poses_of_windows_are_read(tmp_path, encoding):
+    (tmp_path / "calib.txt").write_bytes("R: 1 2\r\nT: 3\r\n\r\n".encode(encoding))
+    assert {key: value.tolist() for key, value in read_calib_file(tmp_path / "calib.txt").items()
+            if value.size} == {"R": [1, 2], "T": [3]}
+    (tmp_path / "poses.txt").write_bytes("1 0 0 7 0 1 0 8 0 0 1 9\r\n\r\n".encode(encoding))
+    assert read_poses(tmp_path / "poses.txt")[:, :3, 3].tolist() == [[7, 8, 9]]
+
+
 @pytest.mark.parametrize("size", ["0 4", "-3 4", "1e9 1e9", "nan 4"])
 def test_a_calibration_of_an_impossible_image_size_is_named(tmp_path, size):
     (tmp_path / "calib_cam_to_cam.txt").write_text(

@@ -210,6 +210,7 @@ def pngs(tmp_path, *names):
 
 def test_pngs_beside_a_list_are_read_in_the_order_of_their_names(tmp_path):
     pngs(tmp_path, "frame_2.png", "frame_9.png", "frame_10.png")
+    (tmp_path / "gt_depths/._frame_2.png").touch()  # of macOS
     np.savez(tmp_path / "gt_depths.npz", depth_000000=np.zeros((4, 6)))  # the PNGs come first
     depths, eigen, source = loaded("nowhere", tmp_path)
     assert [depth[0, 0] for depth in depths] == [1, 2, 3]
@@ -254,6 +255,37 @@ def test_the_file_of_monodepth2_is_read(tmp_path, shapes, protocol):
     write_original(tmp_path / "gt_depths.npz", object_array(maps), protocol)
     for found, expected in zip(load_gt_depths(tmp_path / "gt_depths.npz"), maps, strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+def test_the_pickle_of_python_2_is_read_without_a_warning(tmp_path, protocol, recwarn):
+    maps = [np.random.rand(*shape).astype(np.float32) for shape in [(4, 5), (3, 5)]]
+    write_original(tmp_path / "gt_depths.npz", object_array(maps), protocol)
+    for found, expected in zip(load_gt_depths(tmp_path / "gt_depths.npz"), maps, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert len(recwarn) == 0
+
+
+@pytest.mark.parametrize("name", ["arr_{}", "depth_{}", "{}"])
+def test_maps_come_in_the_order_of_their_numbers(tmp_path, name):
+    maps = {name.format(i): np.full((2, 3), i, np.float32) for i in range(12)}
+    for shuffled in (maps, dict(sorted(maps.items()))):
+        np.savez(tmp_path / "gt.npz", **shuffled)
+        assert [depth[0, 0] for depth in load_gt_depths(tmp_path / "gt.npz")] == list(range(12))
+
+
+def test_the_hidden_files_of_macos_in_an_archive_are_passed_over(tmp_path):
+    np.savez(tmp_path / "gt.npz", np.full((2, 3), 5, np.float32))
+    with zipfile.ZipFile(tmp_path / "gt.npz", "a") as archive:
+        archive.writestr("__MACOSX/._arr_0.npy", b"\0\5\x16\7")
+    assert [depth[0, 0] for depth in load_gt_depths(tmp_path / "gt.npz")] == [5]
+
+
+def test_maps_without_a_number_each_keep_the_archives_order(tmp_path):
+    names = ("drive_2_frame_7", "drive_1_frame_8", "drive_1_frame_10")
+    np.savez(tmp_path / "gt.npz", **{
+        name: np.full((2, 3), i, np.float32) for i, name in enumerate(names)})
+    assert [depth[0, 0] for depth in load_gt_depths(tmp_path / "gt.npz")] == [0, 1, 2]
 
 
 def test_files_of_current_numpy_with_the_originals_name_are_read(tmp_path):

@@ -149,6 +149,14 @@ def test_a_byte_order_mark_is_not_part_of_a_folder(write):
     assert read_split(write("\ufeffa 1 l\n")) == ["a 1 l"]
 
 
+def test_a_list_of_windows_is_read(tmp_path):
+    text = "day\\drive 5 l\r\nday\\drive l: 6-7\r\n\r\n"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / "list.txt").write_bytes(text.encode(encoding))
+        assert read_split(tmp_path / "list.txt") == [f"day/drive {i} l" for i in (5, 6, 7)]
+    assert parse_line("day\\drive 5 l") == ("day/drive", 5, "l")
+
+
 def test_a_line_remembers_its_file_and_line_number(write):
     path = write("# mine\na l: 1-2\nb 3 r\n")
     assert [line.where for line in read_split(path)] == [

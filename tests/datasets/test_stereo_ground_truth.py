@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from conftest import filled_weights, one_line
 
+from datasets.intrinsics import read_intrinsics
 from datasets.stereo_ground_truth import read_depth_of_disparity
+from preparation.command_line import parse_args
 from runtime.errors import DataError
 
 # P_rect_02 and P_rect_03 of two cameras 0.5 m apart, the left one 0.1 m left of the origin
@@ -55,6 +57,25 @@ def test_intrinsics_with_a_baseline_serve_as_calibration(tmp_path):
             read_depth_of_disparity(tmp_path / "disps/1.png")
     (tmp_path / "disps/intrinsics.json").write_text(json.dumps({**camera, "baseline": 0.2}))
     np.testing.assert_allclose(read_depth_of_disparity(tmp_path / "disps/1.png"), [[0, 10]])
+
+
+def test_a_baseline_in_millimetres_is_warned_of_once(tmp_path, capsys):
+    camera = {"fx": 100, "fy": 90, "cx": 1, "cy": 0.5, "width": 2, "height": 1}
+    for baseline, count in ((0.54, 0), (540, 1), (540, 0)):
+        (tmp_path / "intrinsics.json").write_text(json.dumps({**camera, "baseline": baseline}))
+        assert read_intrinsics(tmp_path / "intrinsics.json").baseline == baseline
+        err = capsys.readouterr().err
+        assert err.count("intrinsics.json: a baseline of 540 metres") == count
+        assert err.count("if these are millimetres, write 0.54\n") == count
+    parse_args(["video", "--left", "a", "--right", "b", "--baseline", "120", "--out", "c"])
+    assert "warning: --baseline: a baseline of 120 metres" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_intrinsics_of_windows_are_read(tmp_path, encoding):
+    camera = {"fx": 100, "fy": 90, "cx": 1, "cy": 0.5, "width": 2, "height": 1}
+    (tmp_path / "intrinsics.json").write_bytes(json.dumps(camera).encode(encoding))
+    assert read_intrinsics(tmp_path / "intrinsics.json")[:6] == tuple(camera.values())
 
 
 @pytest.mark.parametrize("content", [

@@ -200,6 +200,15 @@ def test_the_written_trajectory_has_the_same_errors(evaluated, drive, script):
         assert found[0] == pytest.approx(found[1], abs=1e-5)
 
 
+def test_the_written_tum_trajectory_has_the_same_errors(evaluated, drive, script):
+    out, _ = evaluated
+    printed = {script("evaluate_pose", "--data_path", drive, "--sequences", 9,
+                      "--ext_poses_to_eval", out / f"trajectory_09_{kind}.txt").out
+               for kind in ("kitti", "tum")}
+    assert len(printed) == 1
+    assert "ATE " in printed.pop()
+
+
 def test_the_printed_errors_are_in_the_json(evaluated):
     out, printed = evaluated
     found = json.loads((out / "trajectory_09.json").read_text())

@@ -40,6 +40,32 @@ def test_the_tum_file_has_the_same_poses():
     np.testing.assert_allclose(np.linalg.norm(rows[:, 4:], axis=1), 1, atol=1e-8)
 
 
+@pytest.mark.parametrize("first", [0, 5])
+def test_the_tum_file_is_read_back_with_the_times_of_the_frames(tmp_path, first):
+    poses, times = wandering(40), 1.3e9 + np.arange(40) * 0.1036
+    kept = np.flatnonzero(np.arange(40) % 3)
+    text = "# time x y z qx qy qz qw\n" + tum_text(times[kept] + 0.004, poses[kept])
+    (tmp_path / "tum.txt").write_text(text, "utf-8-sig")
+    frames, found = read_trajectory(tmp_path / "tum.txt", first, lambda: (times, "times.txt"))
+    assert frames.tolist() == (first + kept).tolist()
+    np.testing.assert_allclose(found, poses[kept], atol=1e-6)
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("0.1 1 2 3 0 0 0 1\n0.15 1 2 3 0 0 0 1\n", r"line 2: .*TUM's .* within 0\.01 s of .*0\.15"
+     r".* from 0\.000000 to 0\.900000 s \(times\.txt\)"),
+    ("1000 1 2 3 0 0 0 1\n", "line 1: .*no frame within"), ("nan 1 2 3 0 0 0 1", "no frame within"),
+    ("0.2 1 2 3 0 0 0 1\n0.1 1 2 3 0 0 0 1\n", "line 2: found 1 for a frame after 2"),
+    ("0.1 1 2 3 0 0 0 0\n", "line 1: .*no unit quaternion"),
+    ("0.1 1 2 3 0 0 0 1\n0.2 1 2 3 0 0 1 1\n", "line 2: .*no unit quaternion")])
+def test_a_tum_file_that_does_not_fit_is_named(tmp_path, text, found):
+    (tmp_path / "x.txt").write_text(text)
+    with pytest.raises(DataError, match=found):
+        read_trajectory(tmp_path / "x.txt", 0, lambda: (np.arange(10) / 10, "times.txt"))
+    with pytest.raises(DataError, match=r"found 8 numbers, as in TUM's format .*, which needs the"):
+        read_trajectory(tmp_path / "x.txt")
+
+
 def test_quaternions_of_quarter_turns_are_x_y_z_w():
     half = np.sqrt(0.5)
     poses = np.array([pose(rotation(np.pi / 2, axis), [0, 0, 0]) for axis in np.eye(3)])
@@ -72,6 +98,11 @@ def test_a_malformed_trajectory_is_named(tmp_path, text, found):
     with pytest.raises(DataError, match=r"x\.txt") as error:
         read_trajectory(tmp_path / "x.txt")
     assert found in str(error.value)
+
+
+def test_times_with_a_mark_and_blank_lines_are_read(tmp_path):
+    (tmp_path / "times.txt").write_bytes("0.0\r\n1e-1\r\n\r\n".encode("utf-16"))
+    assert read_times(tmp_path / "times.txt").tolist() == [0, 0.1]
 
 
 def test_malformed_times_are_named(tmp_path):

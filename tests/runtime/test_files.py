@@ -137,6 +137,24 @@ def test_a_missing_or_binary_text_file_is_named(tmp_path):
         files.readlines(tmp_path / "absent")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_text_is_read_in_every_encoding_of_editors(tmp_path, encoding, end):
+    (tmp_path / "text").write_bytes(end.join(["a/straße 1 l", "", "b 2", ""]).encode(encoding))
+    assert files.readlines(tmp_path / "text") == ["a/straße 1 l", "", "b 2"]
+
+
+def test_byte_order_marks_of_joined_files_are_left_out(tmp_path):
+    (tmp_path / "text").write_bytes("a\n".encode("utf-8-sig") * 2)
+    assert files.readlines(tmp_path / "text") == ["a", "a"]
+
+
+def test_text_of_an_older_encoding_is_refused_with_the_cure(tmp_path):
+    (tmp_path / "text").write_bytes("straße".encode("cp1252"))
+    with pytest.raises(DataError, match=r"text cannot be read as text: .*; if it is text, save it"):
+        files.readlines(tmp_path / "text")
+
+
 def test_a_data_path_that_is_missing_or_a_file_is_refused(tmp_path):
     files.check_data_path(tmp_path)
     (tmp_path / "file").touch()
@@ -159,6 +177,14 @@ def test_an_array_is_read_as_numpy_reads_it(array):
     np.testing.assert_array_equal(found, array)
     assert found.dtype == array.dtype
     assert files.npy(array) == array_file(array)
+
+
+def test_an_array_file_of_python_2_is_read_without_a_warning(recwarn):
+    content = array_file(np.arange(6, dtype=np.float32).reshape(2, 3))
+    old = content.replace(b"(2, 3), ", b"(2L, 3L)")
+    assert old != content
+    np.testing.assert_array_equal(files.read_array(old), files.read_array(content))
+    assert len(recwarn) == 0
 
 
 def test_an_array_file_that_lies_or_runs_code_is_refused(tmp_path):
