@@ -4,15 +4,15 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 
-from options import OneLineParser
+from options import OneLineParser, path
 from runtime.errors import run
 
 
 def parse(argv: list[str] | None = None) -> Namespace:
     """Parse and check the command line."""
     parser = OneLineParser(description=__doc__)
-    parser.add_argument("--data_path", required=True, help="KITTI's raw folder")
-    parser.add_argument("--split", required=True,
+    parser.add_argument("--data_path", type=path, required=True, help="KITTI's raw folder")
+    parser.add_argument("--split", type=path, required=True,
                         help="eigen (velodyne scans), eigen_benchmark (annotated PNGs), or a path "
                              "to a folder with test_files.txt (velodyne scans)")
     parser.add_argument("--num_workers", type=int, default=os.cpu_count(),

@@ -2,9 +2,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from options import OneLineParser
+from options import OneLineParser, whole_path
 from runtime.errors import run
 
 OPSETS = range(18, 21)  # written without conversion by every supported version of PyTorch
@@ -13,9 +12,9 @@ OPSETS = range(18, 21)  # written without conversion by every supported version 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the options of a command line (default: of this program)."""
     parser = OneLineParser(description=__doc__)
-    parser.add_argument("--load_weights_folder", required=True, type=Path,
+    parser.add_argument("--load_weights_folder", required=True, type=whole_path,
                         help="a folder with encoder.pth and depth.pth")
-    parser.add_argument("--output", metavar="FILE", type=Path,
+    parser.add_argument("--output", metavar="FILE", type=whole_path,
                         help="file to write (default: depth.onnx in the weights folder)")
     parser.add_argument("--opset", type=int, default=OPSETS[0], choices=OPSETS,
                         help="version of the ONNX operators (%(default)s)")

@@ -11,6 +11,7 @@ SIZE_STEP = 32  # the encoder halves the image five times
 MIN_SIZE = 64   # reflection padding of the coarsest map needs two pixels
 MIN_DEPTH, MAX_DEPTH = 0.1, 100.0  # depth at disparity 1 and 0, in the network's unit of length
 WORKERS = min(12, os.cpu_count() or 1)  # the original uses 12 on every machine
+LOG_DIR = Path("~/tmp")  # no str: argparse would expand it, even where no script needs it
 RESUME_ALWAYS, RESUME_AUTO = "always", "auto"
 TRAIN, DEPTH, POSE = "train", "evaluate_depth", "evaluate_pose"
 
@@ -43,6 +44,20 @@ def weight(text: str) -> float:
 
 
 non_negative_int.__name__ = "whole number"  # argparse prints it: "invalid whole number value"
+
+
+def path(text: str | Path) -> str:
+    """Replace `~` at the start of a path by the home folder; an argparse type."""
+    expanded = os.path.expanduser(text)
+    if Path(expanded).parts[:1] == ("~",):
+        raise argparse.ArgumentTypeError(f"{text} needs the home folder, which is unknown; set "
+                                         "HOME, or give another path")
+    return expanded
+
+
+def whole_path(text: str) -> Path:
+    """Return `path` as a Path; an argparse type."""
+    return Path(path(text))
 
 
 def nearest_input_size(size: float) -> int:
@@ -92,11 +107,21 @@ class MonodepthOptions:
         in `parse`.
         """
         opts = self.parser.parse_args([], argparse.Namespace(**vars(opts)))
-        if opts.load_weights_folder is not None:
-            opts.load_weights_folder = os.path.expanduser(opts.load_weights_folder)
+        self._expand_paths(opts)
         {TRAIN: self._check_training, DEPTH: self._check_depth, POSE: self._check_pose}[
             self.script](opts)
         return opts
+
+    def _expand_paths(self, opts: argparse.Namespace):
+        """Apply `path` to the flags of this script, which a notebook may have set."""
+        for action in self.parser._actions:
+            value = getattr(opts, action.dest, None)
+            if action.type is path and value is not None and action.help != argparse.SUPPRESS:
+                try:
+                    setattr(opts, action.dest, [path(each) for each in value]
+                            if isinstance(value, list) else path(value))
+                except argparse.ArgumentTypeError as error:
+                    self.parser.error(f"argument {action.option_strings[0]}: {error}")
 
     def used(self, opts: argparse.Namespace) -> dict:
         """Return the flags that the script uses, which its -h shows, and their values."""
@@ -115,7 +140,7 @@ class MonodepthOptions:
 
     def _data(self):
         add = self._group("data", "location of the images", TRAIN, DEPTH, POSE)
-        add("--data_path", default=str(PROJECT / "kitti_data"),
+        add("--data_path", type=path, default=str(PROJECT / "kitti_data"),
             help="folder of the dataset (%(default)s)")
         add("--png", action="store_true", help="read .png files, as KITTI ships (default: .jpg)")
 
@@ -124,17 +149,17 @@ class MonodepthOptions:
         add("--dataset", default="kitti",
             help="kitti, kitti_odom, kitti_depth, kitti_test, kitti_2015, folder (your own "
                  "images), or a dataset that you added (%(default)s)")
-        add("--mask_dir",
+        add("--mask_dir", type=path,
             help="folder of PNGs, laid out as --data_path, that are 0 where an image is left out "
                  "of the loss and of the errors")
 
     def _model(self):
         add = self._group("model", "networks, input and loss", TRAIN)
-        add("--model_name", default="mdp",
+        add("--model_name", type=path, default="mdp",
             help="name of the run: its folder below --log_dir (%(default)s)")
-        add("--log_dir", default=str(Path.home() / "tmp"),
+        add("--log_dir", type=path, default=LOG_DIR,
             help="folder for weights and logs (%(default)s)")
-        add("--split", default="eigen_zhou",
+        add("--split", type=path, default="eigen_zhou",
             help="folder with train_files.txt and val_files.txt: a name in splits/, or a path "
                  "(%(default)s)")
         add("--num_layers", type=int, default=18,
@@ -226,14 +251,15 @@ class MonodepthOptions:
         add("--compile", nargs="?", const="on", default="auto", choices=["auto", "on", "off"],
             help="compile the parts that become faster; the first step takes a minute or two "
             "(auto: in runs that are long enough)")
-        add("--cache_dir",
+        add("--cache_dir", type=path,
             help="folder for resized frames, so that each image file is decoded only once")
         add("--profile", type=int, default=0, metavar="STEPS",
             help="record some steps, print the slowest operations, and write a Chrome trace")
 
     def _loading(self):
         add = self._group("loading", "weights to start from", TRAIN, DEPTH, POSE)
-        add("--load_weights_folder", help="a weights_<epoch> folder, or that of a published model")
+        add("--load_weights_folder", type=path,
+            help="a weights_<epoch> folder, or that of a published model")
 
     def _fine_tuning(self):
         add = self._group("fine-tuning", "networks to load from --load_weights_folder", TRAIN)
@@ -250,11 +276,12 @@ class MonodepthOptions:
 
     def _split(self):
         add = self._group("evaluation", "test frames and output folder", DEPTH, POSE)
-        add("--eval_split", default="eigen",
+        add("--eval_split", type=path, default="eigen",
             help="odom_00 to odom_10, or a path to a list of frames" if self.script == POSE else
             "eigen, eigen_benchmark, benchmark, or a path to a split folder with test_files.txt "
             "and ground truth: gt_depths.npz, or gt_depths/ with 16-bit PNGs (%(default)s)")
-        add("--eval_out_dir", help="folder for the results (default: the weights folder)")
+        add("--eval_out_dir", type=path,
+            help="folder for the results (default: the weights folder)")
 
     def _evaluation(self):
         add = self._group("depth evaluation", "scaling, ground truth and output", DEPTH)
@@ -265,7 +292,7 @@ class MonodepthOptions:
             help="with --eval_mono: leave predictions unscaled")
         add("--pred_depth_scale_factor", type=positive(float), default=1.0,
             help="factor for all predictions, before any other scaling (%(default)s)")
-        add("--ext_disp_to_eval",
+        add("--ext_disp_to_eval", type=path,
             help="evaluate the scaled disparities of this file or folder instead")
         add("--eval_eigen_to_benchmark", action="store_true",
             help="pick the eigen_benchmark images from an --ext_disp_to_eval of the eigen split")
@@ -277,18 +304,18 @@ class MonodepthOptions:
             help="write figure_images.png and figure_error_by_distance.png")
         add("--edges", action="store_true",
             help="print errors at depth edges too (needs dense ground truth)")
-        add("--gt_disparity", metavar="FOLDER",
+        add("--gt_disparity", type=path, metavar="FOLDER",
             help="read ground truth disparity from 16-bit PNGs, such as KITTI 2015's disp_occ_0")
-        add("--eval_all", metavar="RUN_FOLDER",
+        add("--eval_all", type=path, metavar="RUN_FOLDER",
             help="evaluate every weights_<epoch> of a run, and plot the error over the epochs")
-        add("--compare", nargs=2, metavar=("A.json", "B.json"),
+        add("--compare", type=path, nargs=2, metavar=("A.json", "B.json"),
             help="print the differences of two results.json files (or of their folders)")
 
     def _odometry(self):
         add = self._group("odometry", "sequences and alignment", POSE)
         add("--sequences", nargs="+", type=non_negative_int, metavar="N",
             help="sequences to evaluate, as in --sequences 09 10 (instead of --eval_split)")
-        add("--ext_poses_to_eval", metavar="FILE",
+        add("--ext_poses_to_eval", type=path, metavar="FILE",
             help="evaluate this trajectory instead: 12 numbers a line, a frame and 12, or TUM's 8")
         add("--alignment", choices=["none", "scale", "6dof", "7dof"], default="7dof",
             help="fit to the true trajectory before comparing: none (first poses agree), scale, "

@@ -2,9 +2,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from options import OneLineParser, positive
+from options import OneLineParser, path, positive, whole_path
 from runtime.downloads import PRETRAINED_MODELS
 from runtime.errors import run
 
@@ -16,12 +15,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the options of a command line (default: of this program)."""
     parser = OneLineParser(description=__doc__)
     add = parser.add_argument
-    add("--image_path", required=True, help="an image, a folder of images, a video file, or the "
-        "number of a webcam (Ctrl-C stops it)")
+    add("--image_path", type=path, required=True, help="an image, a folder of images, a video "
+        "file, or the number of a webcam (Ctrl-C stops it)")
     weights = parser.add_mutually_exclusive_group(required=True)
     weights.add_argument("--model_name", choices=PRETRAINED_MODELS,
                          help="a published model, downloaded on first use")
-    weights.add_argument("--load_weights_folder", help="a folder with encoder.pth and depth.pth")
+    weights.add_argument("--load_weights_folder", type=path,
+                         help="a folder with encoder.pth and depth.pth")
     add("--ext", default="jpg", help="extension of the images in a folder (%(default)s)")
     add("--batch_size", type=positive(int), default=16, help="images per batch (%(default)s)")
     add("--no_cuda", action="store_true", help="use the CPU")
@@ -36,7 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--ply", action="store_true", help="also write a point cloud of each image")
     add("--size", choices=["network", "image"], default="network",
         help="size of .npy maps (%(default)s)")
-    add("--output_dir", type=Path, help="folder of all outputs (default: beside the input)")
+    add("--output_dir", type=whole_path, help="folder of all outputs (default: beside the input)")
     add("--disp_range", nargs=2, type=float, metavar=("DARK", "BRIGHT"),
         help="disparities between 0 and 1 that are painted black and white (default: the range of "
              "each image; for a video, of its first frames)")
@@ -44,8 +44,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="colour map of pictures (%(default)s)")
     scale = parser.add_mutually_exclusive_group()
     scale.add_argument("--scale", type=positive(float), help="factor of the network's depth")
-    scale.add_argument("--scale_from", metavar="GT_DEPTHS.npz", help="fit that factor to ground "
-                       "truth: one depth map for each image, in the same order")
+    scale.add_argument("--scale_from", type=path, metavar="GT_DEPTHS.npz", help="fit that factor "
+                       "to ground truth: one depth map for each image, in the same order")
     add("--intrinsics", nargs=4, type=float, metavar=("FX", "FY", "CX", "CY"),
         help="intrinsics of the images in pixels, for --ply (default: an intrinsics.json beside "
              "the images, else the intrinsics of training)")

@@ -84,7 +84,7 @@ class Trainer:
         self.opts = options = MonodepthOptions(TRAIN).complete(options)
         self.world = init_distributed(options.no_cuda)
         self.device = self.world.device
-        self.log_path = Path(options.log_dir).expanduser() / options.model_name
+        self.log_path = Path(options.log_dir, options.model_name)
         self.states = TrainingStates(self.log_path / "models", options.keep)
         self.lock = None  # in the main process: the file that locks the run's folder
         state = self.world.broadcast_from_main(self._claim_run)

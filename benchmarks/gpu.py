@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from benchmarks.run import EIGEN_ZHOU_SAMPLES, GPU_ROWS, ROOT, Row, machine, measure, prepare
+from options import whole_path
 from runtime.errors import DataError, UsageError, run
 from runtime.files import write_atomically
 
@@ -109,7 +110,7 @@ def main() -> None:
         DataError: the GPU and the CPU differ.
     """
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/gpu.json",
+    parser.add_argument("--out", type=whole_path, default=ROOT / "benchmarks/gpu.json",
                         help="JSON file for all values; the Markdown goes beside it (%(default)s)")
     opts = parser.parse_args()
     if not torch.cuda.is_available():

@@ -27,6 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.splits import compact
+from options import whole_path
 from runtime.errors import DataError, run
 from runtime.files import write_atomically
 from synthetic.render import TRAIN
@@ -319,10 +320,10 @@ def table(results: list[dict]) -> str:
 def main() -> None:
     """Measure the rows of the command line; print a table and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data_path", type=Path, help="KITTI's raw folder (default: rendered "
-                                                       "frames)")
+    parser.add_argument("--data_path", type=whole_path,
+                        help="KITTI's raw folder (default: rendered frames)")
     parser.add_argument("--only", default="", help="measure only rows whose name contains this")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results.json",
+    parser.add_argument("--out", type=whole_path, default=ROOT / "benchmarks/results.json",
                         help="JSON file for all values (%(default)s)")
     opts = parser.parse_args()
     rows = [row for row in ROWS + GPU_ROWS * torch.cuda.is_available() if opts.only in row.name]

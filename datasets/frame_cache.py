@@ -41,7 +41,7 @@ class FrameCache:
 
     def __init__(self, folder: str | Path, height: int, width: int, exact: bool = False):
         resizer = "pillow" if exact or not HAS_LANCZOS else "torch"
-        self.folder = Path(folder).expanduser() / f"{width}x{height}-{resizer}"
+        self.folder = Path(folder) / f"{width}x{height}-{resizer}"
         self.shape = (3, height, width)
         self.size = 3 * height * width
         # odd factors: a change of a single word always changes the checksum

@@ -22,6 +22,7 @@ from datasets.stereo_ground_truth import read_depth_of_disparity
 from kitti_utils import generate_depth_map
 from runtime.errors import DataError, counted
 from runtime.files import check_data_path, npy, read_array, write_atomically
+from runtime.shared_memory import checked_workers
 from runtime.signals import leave_interrupts_to_parent
 
 LIST_NAME = "test_files.txt"
@@ -122,9 +123,10 @@ def export_gt_depths(data_path: str | Path, split: str, num_workers: int = 0) ->
 def _export(data_path: str | Path, split: str, lines: list[str], num_workers: int) -> Path:
     """Make a map for each line in parallel and write them as one file."""
     check_data_path(data_path)
-    workers = min(num_workers, len(lines), os.cpu_count() or 1)
+    workers = checked_workers(min(num_workers, len(lines), os.cpu_count() or 1))
+    # maps come through pipes as arrays: tensors that do not fit into /dev/shm would never come
     loader = DataLoader(_Maps(Path(data_path), lines, split), batch_size=None, num_workers=workers,
-                        worker_init_fn=leave_interrupts_to_parent)
+                        collate_fn=np.asarray, worker_init_fn=leave_interrupts_to_parent)
     bar = tqdm(loader, desc=f"ground truth of {split}", dynamic_ncols=True)
 
     def write(file: BinaryIO) -> None:
@@ -135,7 +137,7 @@ def _export(data_path: str | Path, split: str, lines: list[str], num_workers: in
                     entry.write(npy(array))
 
             for i, depth in enumerate(bar):
-                add(f"depth_{i:06d}", depth.numpy())
+                add(f"depth_{i:06d}", depth)
             add(LINES, np.array(lines))
 
     write_atomically(gt_path(split), write)

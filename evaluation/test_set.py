@@ -14,6 +14,7 @@ from datasets import Masks, MonoDataset, Samples, dataset_class
 from datasets.ground_truth import LIST_NAME, GroundTruth, load_ground_truth
 from datasets.splits import SplitLine, parse_line, read_split, split_path
 from runtime.distributed import World
+from runtime.shared_memory import checked_workers
 from runtime.signals import leave_interrupts_to_parent
 
 
@@ -100,7 +101,8 @@ def load_batches(dataset: MonoDataset, opts: Namespace, world: World) -> Iterato
     process has in memory by then is shared with the workers and copied page by page.
     """
     own = Samples(dataset, world.shard(len(dataset)))
-    loader = DataLoader(own, opts.batch_size, num_workers=min(opts.num_workers, len(own)),
+    workers = checked_workers(min(opts.num_workers, len(own)))
+    loader = DataLoader(own, opts.batch_size, num_workers=workers,
                         pin_memory=world.device.type == "cuda",
                         worker_init_fn=leave_interrupts_to_parent)
     batches = iter(loader)

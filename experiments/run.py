@@ -18,7 +18,7 @@ from pathlib import Path
 from experiments.lists import read_experiments
 from experiments.table import markdown_table
 from metrics import DEPTH_METRICS
-from options import PROJECT, OneLineParser, non_negative_int
+from options import LOG_DIR, PROJECT, OneLineParser, non_negative_int, path, whole_path
 from runtime.errors import DataError, run
 from runtime.files import check_data_path
 from runtime.signals import StopRequest
@@ -71,9 +71,9 @@ def parse() -> Namespace:
     """Return the options of the command line."""
     parser = OneLineParser(prog="python -m experiments.run", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("list", help="list of experiments, for example experiments/table_1.sh")
-    add("--data_path", type=Path, default=PROJECT / "kitti_data", help="$DATA (%(default)s)")
-    add("--out", type=Path, default=Path.home() / "tmp", help="$OUT, and logs (%(default)s)")
+    add("list", type=path, help="list of experiments, for example experiments/table_1.sh")
+    add("--data_path", type=whole_path, default=PROJECT / "kitti_data", help="$DATA (%(default)s)")
+    add("--out", type=whole_path, default=str(LOG_DIR), help="$OUT, and logs (%(default)s)")
     add("--seeds", nargs="+", type=non_negative_int, default=[1], help="values of $SEED (1)")
     add("--only", nargs="+", metavar="ROW", help="run these rows (default: all)")
     add("--metrics", nargs="+", default=["abs_rel", "a1"], choices=DEPTH_METRICS,
@@ -81,7 +81,7 @@ def parse() -> Namespace:
     add("--table", action="store_true", help="run nothing, print the table of what has run")
     opts = parser.parse_args()
     opts.seeds = list(dict.fromkeys(opts.seeds))
-    opts.out, opts.data_path = (path.expanduser().resolve() for path in (opts.out, opts.data_path))
+    opts.out, opts.data_path = (folder.resolve() for folder in (opts.out, opts.data_path))
     return opts
 
 

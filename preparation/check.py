@@ -25,6 +25,7 @@ from preparation.optical_flow import MIN_FLOW, WIDTH, mean_flow, median_parallax
 from runtime.distributed import get_device
 from runtime.errors import DataError, counted
 from runtime.files import check_data_path
+from runtime.shared_memory import checked_workers
 from runtime.signals import leave_interrupts_to_parent
 
 SHOWN_FAULTS = 10
@@ -124,7 +125,8 @@ class SampleReader(Dataset):
 def read_samples(dataset: MonoDataset, workers: int) -> list[SampleReading]:
     """Read every sample in worker processes, and measure the motion of an even selection."""
     reader = SampleReader(dataset, evenly_spaced(len(dataset), MEASURED_SAMPLES))
-    loader = DataLoader(reader, batch_size=None, num_workers=min(workers, len(dataset)),
+    loader = DataLoader(reader, batch_size=None,
+                        num_workers=checked_workers(min(workers, len(dataset))),
                         worker_init_fn=leave_interrupts_to_parent)
     return list(tqdm(loader, desc="reading", unit="sample", dynamic_ncols=True))
 

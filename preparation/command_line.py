@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 
 from options import (
     MIN_SIZE,
@@ -11,7 +10,9 @@ from options import (
     OneLineParser,
     nearest_input_size,
     non_negative_int,
+    path,
     positive,
+    whole_path,
 )
 
 
@@ -52,13 +53,13 @@ def _add_video(commands: argparse._SubParsersAction) -> None:
     about = "turn videos, or folders of images, into a dataset for --dataset folder"
     parser = commands.add_parser("video", help=about, description=about)
     add = parser.add_argument
-    add("sources", nargs="*", metavar="SOURCE",
+    add("sources", type=path, nargs="*", metavar="SOURCE",
         help="video files or folders of images; each becomes a sequence")
-    add("--left", help="left view of a rectified stereo pair: a video or a folder")
-    add("--right", help="right view, with the same frames as the left view")
+    add("--left", type=path, help="left view of a rectified stereo pair: a video or a folder")
+    add("--right", type=path, help="right view, with the same frames as the left view")
     add("--baseline", type=positive(float), metavar="METRES",
         help="distance between the two cameras")
-    add("--out", type=Path, required=True, help="folder to make; must be new or empty")
+    add("--out", type=whole_path, required=True, help="folder to make; must be new or empty")
     add("--fps", type=positive(float), default=10.0,
         help="frames a second to keep of a video; of a folder all are kept (%(default)s)")
     add("--size", type=image_size, metavar="WxH",
@@ -96,8 +97,8 @@ def _add_check(commands: argparse._SubParsersAction) -> None:
     about = "read every file of a split, and show whether the data is right"
     parser = commands.add_parser("check", help=about, description=about)
     add = parser.add_argument
-    add("--data_path", required=True, help="as for train.py")
-    add("--split", required=True, help="as for train.py")
+    add("--data_path", type=path, required=True, help="as for train.py")
+    add("--split", type=path, required=True, help="as for train.py")
     add("--list", default="train", choices=["train", "val", "test"],
         help="which list of the split (%(default)s)")
     add("--dataset", default="kitti", help="as for train.py (%(default)s)")
@@ -106,12 +107,13 @@ def _add_check(commands: argparse._SubParsersAction) -> None:
     add("--width", type=positive(int), default=640, help="as for train.py (%(default)s)")
     add("--frame_ids", nargs="+", type=int, default=[0, -1, 1], help="as for train.py (0 -1 1)")
     add("--use_stereo", action="store_true", help="read the other stereo view too")
-    add("--mask_dir", help="as for train.py; the masks are shown, too")
-    add("--load_weights_folder", help="show what these weights predict for some samples, too")
+    add("--mask_dir", type=path, help="as for train.py; the masks are shown, too")
+    add("--load_weights_folder", type=path,
+        help="show what these weights predict for some samples, too")
     add("--num_workers", type=non_negative_int, default=os.cpu_count(),
         help="processes that read images (default: one for each core)")
     add("--no_cuda", action="store_true", help="use the CPU even where there is a GPU")
-    add("--out", default="check.png", help="picture to write (%(default)s)")
+    add("--out", type=path, default="check.png", help="picture to write (%(default)s)")
 
 
 def _check_split_flags(opts: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -131,7 +133,7 @@ def _add_kitti(commands: argparse._SubParsersAction) -> None:
     about = "fetch and unpack KITTI, convert its PNGs, and list what is missing for each split"
     parser = commands.add_parser("kitti", help=about, description=about)
     add = parser.add_argument
-    add("--data_path", required=True, help="KITTI's folder")
+    add("--data_path", type=path, required=True, help="KITTI's folder")
     add("--download", action="store_true",
         help="fetch the missing archives (175 GB in all) and unpack them")
     add("--convert", action="store_true",

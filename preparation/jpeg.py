@@ -14,8 +14,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets.images import IMAGE_ERRORS, open_image
-from runtime.errors import DataError
+from runtime.errors import ENLARGE_SHM, DataError
 from runtime.files import write_atomically
+from runtime.shared_memory import checked_workers
 from runtime.signals import leave_interrupts_to_parent
 
 QUALITY = 92
@@ -88,8 +89,8 @@ def convert_all_pngs(data_path: str | Path) -> list[str]:
             abandoned.unlink(missing_ok=True)
     chunks = [pngs[i:i + CHUNK] for i in range(0, len(pngs), CHUNK)]
     faults = []
-    with (ProcessPoolExecutor(min(os.cpu_count() or 1, len(chunks)),
-                              initializer=_prepare_worker) as pool,
+    workers = checked_workers(min(os.cpu_count() or 1, len(chunks)), ENLARGE_SHM)
+    with (ProcessPoolExecutor(workers, initializer=_prepare_worker) as pool,
           tqdm(desc="PNG to JPEG", total=len(pngs), unit=" images", dynamic_ncols=True) as bar):
         try:
             futures = [pool.submit(_convert_chunk, chunk) for chunk in chunks]

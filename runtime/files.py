@@ -24,7 +24,7 @@ from typing import BinaryIO
 import numpy as np
 from filelock import AcquireReturnProxy, FileLock
 
-from runtime.errors import DataError, UsageError
+from runtime.errors import DataError, UsageError, cannot_write
 
 MAX_PIXELS = 64_000_000  # of an image; a larger image may be a decompression bomb
 LOCK_NAME = ".lock"      # hidden, so that listings of the folder do not show it
@@ -56,9 +56,9 @@ def readlines(filename: str | Path) -> list[str]:
 
 def check_data_path(path: str | Path) -> None:
     """Raise a DataError if --data_path is not a folder."""
-    if not Path(path).is_dir():
-        raise DataError(f"--data_path {path} does not exist; give the folder of the data "
-                        "(docs/kitti.md)")
+    if not os.path.isdir(path):
+        fault = "is a file" if os.path.isfile(path) else "does not exist"
+        raise DataError(f"--data_path {path} {fault}; give the folder of the data (docs/kitti.md)")
 
 
 def check_out_dir(folder: str | Path) -> None:
@@ -72,8 +72,7 @@ def check_out_dir(folder: str | Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise DataError(f"--eval_out_dir {folder} cannot be written: {error.strerror}; choose "
-                        "another folder") from None
+        raise cannot_write(folder, error, "--eval_out_dir") from None
 
 
 def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -97,8 +96,7 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}; free some space, or "
-                        "choose another folder") from None
+        raise cannot_write(path, error) from None
     finally:
         with suppress(OSError):  # it is missing after a successful replace
             temporary.unlink()
@@ -166,7 +164,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         yield unfinished
         unfinished.replace(path)
     except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror or error}") from None
+        raise cannot_write(out, error) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -197,11 +195,15 @@ def lock_run(folder: Path) -> io.FileIO | None:
 
     Raises:
         UsageError: another process has claimed the folder.
+        DataError: the folder cannot be made.
     """
     path = folder / LOCK_NAME
     try:
-        import fcntl  # missing on Windows
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+    try:
+        import fcntl  # missing on Windows
         file = path.open("a+b", buffering=0)
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -277,7 +279,9 @@ def _read(content: bytes, objects: bool) -> np.ndarray:
     version = np.lib.format.read_magic(stream)
     read_header = (np.lib.format.read_array_header_1_0 if version == (1, 0)
                    else np.lib.format.read_array_header_2_0)
-    shape, is_fortran, dtype = read_header(stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a header of Python 2 is as good
+        shape, is_fortran, dtype = read_header(stream)
     if dtype.hasobject and not objects:
         raise ValueError("it holds objects, not numbers")
     if dtype.hasobject:

@@ -18,7 +18,7 @@ from checkpoints.weights import InputFormat, save_weights
 from datasets.splits import parse_line, read_split
 from kitti_utils import generate_depth_map
 from networks import Monodepth2
-from options import PROJECT, OneLineParser
+from options import PROJECT, OneLineParser, whole_path
 from runtime.errors import DataError, run
 from runtime.files import save_array, write_atomically
 from synthetic.render import HELD_OUT
@@ -45,7 +45,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = OneLineParser(
         prog="python -m synthetic.demo",
         description="Render a street, train on it, evaluate, predict: a few minutes on a CPU.")
-    parser.add_argument("out", type=Path, help="folder for all files; a rendered drive is reused")
+    parser.add_argument("out", type=whole_path,
+                        help="folder for all files; a rendered drive is reused")
     return parser.parse_args(argv)
 
 

@@ -25,9 +25,10 @@ from datasets.kitti_dataset import annotated_path
 from datasets.odometer import FORWARD, OXTS_VALUES, UP
 from datasets.splits import compact
 from kitti_utils import DEPTH_PNG_SCALE
-from options import MIN_SIZE, SIZE_STEP, OneLineParser
-from runtime.errors import run
+from options import MIN_SIZE, SIZE_STEP, OneLineParser, whole_path
+from runtime.errors import ENLARGE_SHM, run
 from runtime.files import new_folder
+from runtime.shared_memory import checked_workers
 from runtime.signals import leave_interrupts_to_parent
 from synthetic.street import BASELINE, Drive, kitti_K
 
@@ -187,7 +188,7 @@ def write_drives(out: Path, frames: int, height: int, width: int, seed: int,
         write_oxts(drives[name], out / name)
     write_calibration(out / DATE, height, width)
     # workers ignore Ctrl-C: the parent ends them and removes their files
-    with Pool(workers, leave_interrupts_to_parent) as pool:
+    with Pool(checked_workers(workers, ENLARGE_SHM), leave_interrupts_to_parent) as pool:
         done = chain.from_iterable(
             pool.imap_unordered(partial(write_frame, drive, out / name, height, width),
                                 range(drive.frames)) for name, drive in drives.items())
@@ -206,7 +207,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = OneLineParser(
         prog="python -m synthetic.render",
         description="Render a street drive with known depth and motion, in KITTI's folders.")
-    parser.add_argument("out", type=Path, help="folder to write; must be new or empty")
+    parser.add_argument("out", type=whole_path, help="folder to write; must be new or empty")
     parser.add_argument("--frames", type=int, default=300, help="number of stereo frames (300)")
     parser.add_argument("--height", type=int, default=96, help="image height, pixels (96)")
     parser.add_argument("--width", type=int, default=320, help="image width, pixels (320)")

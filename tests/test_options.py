@@ -1,12 +1,16 @@
 """Test options.py: Monodepth2's flags and defaults, -h of each script, usage errors."""
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, one_line
 
+import test_simple
 from options import DEPTH, POSE, TRAIN, MonodepthOptions
+from preparation import command_line
 
 DEFAULTS = {
     "data_path": str(ROOT / "kitti_data"), "log_dir": str(Path.home() / "tmp"), "model_name": "mdp",
@@ -126,3 +130,90 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("export_gt_depth", ["--split", "eigen"], "--data_path")])
 def test_a_wrong_command_line_gets_one_line_and_status_2(script, name, words, found):
     assert found in one_line(script(name, *words), status=2)
+
+
+PATHS = {
+    TRAIN: "data_path mask_dir log_dir model_name split cache_dir load_weights_folder",
+    DEPTH: "data_path load_weights_folder eval_split eval_out_dir ext_disp_to_eval gt_disparity "
+           "eval_all compare",
+    POSE: "data_path load_weights_folder eval_split eval_out_dir ext_poses_to_eval"}
+
+
+@pytest.mark.parametrize("script", PATHS)
+def test_a_tilde_in_any_path_flag_is_the_home_folder(script, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    options = MonodepthOptions(script)
+    shown = vars(options.parser.parse_args([]))
+    for name in PATHS[script].split():
+        assert name in shown
+        words = [f"--{name}=~/x"] if name != "compare" else ["--compare", "~/x", "~"]
+        value = getattr(options.parser.parse_args(words), name)
+        assert value == (["/home/me/x", "/home/me"] if name == "compare" else "/home/me/x")
+
+
+@pytest.mark.parametrize("words", [
+    ["--image_path=~/x", "--load_weights_folder=~/x", "--output_dir=~/x", "--scale_from=~/x"]])
+def test_a_tilde_in_prediction_is_the_home_folder(words, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    args = vars(test_simple.parse_args(words))
+    for word in words:
+        assert str(args[word[2:].partition("=")[0]]) == "/home/me/x"
+
+
+@pytest.mark.parametrize(("command", "words"), [
+    ("video", ["--left=~/x", "--right=~/x", "--out=~/x", "--baseline=1"]),
+    ("check", ["--data_path=~/x", "--split=~/x", "--load_weights_folder=~/x", "--out=~/x"]),
+    ("kitti", ["--data_path=~/x"])])
+def test_a_tilde_in_preparation_is_the_home_folder(command, words, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    args = vars(command_line.parse_args([command, *words]))
+    for name in (word[2:].partition("=")[0] for word in words if "~" in word):
+        assert str(args[name]) == "/home/me/x"
+
+
+def test_a_tilde_that_a_notebook_sets_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    opts = MonodepthOptions(TRAIN).parse(["--load_weights_folder", "w"])
+    opts.log_dir, opts.cache_dir = Path("~/log"), "~"
+    found = MonodepthOptions(TRAIN).complete(opts)
+    assert (found.log_dir, found.cache_dir, found.load_weights_folder) == (
+        "/home/me/log", "/home/me", "w")
+
+
+def without_home(*words):
+    """Run a script as a user whom the system does not know, without HOME."""
+    try:
+        return subprocess.run(["unshare", "--user", "--map-user=12345", sys.executable, *words],
+                              cwd=ROOT, capture_output=True, text=True,
+                              env={"PATH": os.environ["PATH"]})
+    except OSError:
+        pytest.skip("needs unshare")
+
+
+@pytest.fixture
+def unknown_user():
+    """Skip where this machine has no user namespaces."""
+    if without_home("-c", "import pwd, os\ntry: pwd.getpwuid(os.getuid())\n"
+                    "except KeyError: print('unknown')").stdout != "unknown\n":
+        pytest.skip("needs user namespaces")
+
+
+@pytest.mark.parametrize("name", [
+    "train", "evaluate_depth", "evaluate_pose", "test_simple", "export_gt_depth", "export_onnx",
+    "prepare_data"])
+def test_help_needs_no_home_folder(name, unknown_user):
+    done = without_home(f"{name}.py", "-h")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_only_a_default_that_needs_a_home_asks_for_the_flag(unknown_user):
+    lines = ("from options import *; MonodepthOptions({!r}).parse({!r})")
+    def parse(script, *words):
+        return without_home("-c", lines.format(script, list(words)))
+    assert parse(TRAIN, "--log_dir", "x").returncode == 0
+    assert parse(DEPTH, "--eval_mono", "--load_weights_folder", "x").returncode == 0
+    for done, flag in ((parse(TRAIN), "--log_dir: ~/tmp"),
+                       (parse(TRAIN, "--log_dir", "x", "--cache_dir=~"), "--cache_dir: ~")):
+        assert done.returncode == 2
+        assert done.stderr == (f"-c: error: argument {flag} needs the home folder, which is "
+                               "unknown; set HOME, or give another path (-h shows the flags)\n")

@@ -153,6 +153,9 @@ def download_imagenet_weights(num_layers: int) -> None:
         return
     weights = get_model_weights(name).IMAGENET1K_V1
     path = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+    if path.parts[0] == "~":
+        raise DataError("ImageNet's weights belong into the home folder, which is unknown; set "
+                        "TORCH_HOME to a folder for them, or pass --weights_init scratch")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # other processes of this machine wait for the one that downloads

@@ -19,6 +19,7 @@ from datasets.batches import collate
 from datasets.mono_dataset import MonoDataset
 from runtime.errors import DataError
 from runtime.seeds import mix, seeded
+from runtime.shared_memory import checked_workers
 from runtime.signals import leave_interrupts_to_parent
 
 FAULTS = "faults"  # key of the messages of samples that were replaced, only inside this module
@@ -77,7 +78,9 @@ class TrainingLoader:
                  pin_memory: bool = False):
         self.dataset, self.batch_size, self._bad_samples = dataset, batch_size, bad_samples
         self._order = _EpochOrder(len(dataset), seed, rank, size)
-        parent_is_done = torch.zeros(1, dtype=torch.bool).share_memory_()
+        parent_is_done = torch.zeros(1, dtype=torch.bool)
+        if checked_workers(num_workers):
+            parent_is_done.share_memory_()
         self._batches = DataLoader(
             _SeededSamples(dataset, seed, bad_samples.limit), batch_size, sampler=self._order,
             num_workers=num_workers, collate_fn=_collate, pin_memory=pin_memory,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from runtime.errors import DataError
+from runtime.errors import cannot_write
 from runtime.files import write_atomically
 from utils import normalize_image
 
@@ -79,8 +79,7 @@ class Logs:
             writer.flush()
             self._append({"mode": mode, "step": step, "epoch": epoch, "time": now, **scalars})
         except OSError as error:
-            raise DataError(f"--log_dir: {self.folder} cannot be written: {error.strerror}; free "
-                            "some space, or choose another folder") from None
+            raise cannot_write(self.folder, error, "--log_dir:") from None
 
     def _append(self, record: dict) -> None:
         """Add a line to metrics.jsonl; JSON has no NaN or infinity, so they become null."""

@@ -201,6 +201,6 @@ def test_a_full_disk_ends_the_run_with_one_line_and_the_pngs_stay(frames, tmp_pa
     run = start(tmp_path, preexec_fn=limit)
     _, err = run.communicate(timeout=60)
     assert run.returncode == 1
-    assert "jpg cannot be written: File too large; free some space" in err
+    assert "jpg cannot be written: File too large; raise the limit (ulimit -f)" in err
     assert "Traceback" not in err
     assert pictures(frames) == [f"{i:06d}.png" for i in range(COUNT)]

@@ -22,7 +22,16 @@ def test_an_error_message_is_one_line_even_from_a_worker():
     (KeyboardInterrupt(), 130, "interrupted\n"),
     (RuntimeError("DataLoader worker (pid 7) is killed."), 1,
      "error: a process that reads images has died: DataLoader worker (pid 7) is killed. If memory "
-     "is short, lower --num_workers or --batch_size\n")])
+     "is short, lower --num_workers or --batch_size\n"),
+    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."), 1,
+     "error: /dev/shm is too small for the batches of the worker processes; pass --num_workers 0, "
+     "or enlarge /dev/shm (docker run --shm-size 8g)\n"),
+    (FileNotFoundError(2, "No such file or directory", "a.txt"), 1,
+     "error: a.txt: No such file or directory\n"),
+    (OSError(28, "No space left on device"), 1, "error: No space left on device\n"),
+    (PermissionError("Caught PermissionError in DataLoader worker process 0.\nTraceback\n"
+                     "PermissionError: [Errno 13] Permission denied: 'a'\n"), 1,
+     "error: PermissionError: [Errno 13] Permission denied: 'a'\n")])
 def test_a_script_ends_with_one_line_and_a_status(capsys, error, status, line):
     def main():
         raise error

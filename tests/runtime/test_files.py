@@ -104,7 +104,7 @@ def test_an_out_folder_that_cannot_be_written_is_named(tmp_path):
     files.check_out_dir(tmp_path / "a/b")
     assert list((tmp_path / "a/b").iterdir()) == []
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"--eval_out_dir .*file cannot be written: File exists"):
+    with pytest.raises(DataError, match=r"--eval_out_dir .*file is a file, not a folder; choose"):
         files.check_out_dir(tmp_path / "file")
 
 
@@ -158,8 +158,8 @@ def test_text_of_an_older_encoding_is_refused_with_the_cure(tmp_path):
 def test_a_data_path_that_is_missing_or_a_file_is_refused(tmp_path):
     files.check_data_path(tmp_path)
     (tmp_path / "file").touch()
-    for name in ("file", "absent"):
-        with pytest.raises(DataError, match=rf"--data_path .*{name} does not exist; .*kitti\.md"):
+    for name, fault in ("file", "is a file"), ("absent", "does not exist"):
+        with pytest.raises(DataError, match=rf"--data_path .*{name} {fault}; .*kitti\.md"):
             files.check_data_path(tmp_path / name)
 
 
@@ -198,3 +198,34 @@ def test_an_array_file_that_lies_or_runs_code_is_refused(tmp_path):
     with pytest.raises(ValueError, match="which float arrays don't need"):
         files.read_array(array_file(trap), objects=True)
     assert not (tmp_path / "trap").exists()
+
+
+def test_only_a_full_disk_asks_for_space(tmp_path):
+    lines = ("from runtime.files import write_atomically\nfrom runtime.errors import run\n"
+             f"run(lambda: write_atomically('{tmp_path}/a.bin', bytes(200_000)))")
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f"mount -t tmpfs -o size=64k tmpfs {tmp_path} || exit 77\n"
+         'exec "$0" -c "$1"', sys.executable, lines], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        pytest.skip("needs user namespaces with mounts")
+    assert done.stderr == (f"error: {tmp_path}/a.bin cannot be written: No space left on device; "
+                           "free some space, or choose another folder\n")
+
+
+@pytest.mark.parametrize(("path", "reason"), [
+    ("file/a.bin", "{}/file is a file, not a folder; choose another folder"),
+    ("folder", "Is a directory; rename this folder, or choose another name"),
+    ("y" * 300, "File name too long; choose a shorter name")])
+def test_what_stands_in_the_way_of_a_file_is_named(path, reason, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError) as error:
+        files.write_atomically(tmp_path / path, b"")
+    assert str(error.value) == f"{tmp_path / path} cannot be written: {reason.format(tmp_path)}"
+
+
+def test_a_header_of_python_2_is_read_without_a_warning(recwarn):
+    content = bytearray(files.npy(np.arange(3)))
+    content[:] = content.replace(b"(3,), }  ", b"(3L,), } ")
+    assert files.read_array(bytes(content)).tolist() == [0, 1, 2]
+    assert not recwarn.list

@@ -91,7 +91,7 @@ def test_lines_stay_when_the_file_cannot_be_rewritten(tmp_path):
     log(tmp_path, [0, 2, 4], **{f"loss/{i}": 1 / (3 + i) for i in range(50)})
     size = (tmp_path / "metrics.jsonl").stat().st_size
     with files_limited_to(size // 2), pytest.raises(
-            DataError, match=r"metrics\.jsonl cannot be written: File too large; free"):
+            DataError, match=r"metrics\.jsonl cannot be written: File too large; raise"):
         log(tmp_path, [3], first_step=3)
     assert logged(tmp_path) == both(0, 2, 4)
 
@@ -102,8 +102,8 @@ def test_a_full_disk_is_one_line_that_names_the_folder(tmp_path):
     size = (tmp_path / "metrics.jsonl").stat().st_size
     with files_limited_to(size + 100), pytest.raises(DataError) as error:
         log(tmp_path, [3], first_step=3, **many)  # its event files are new, and small enough
-    assert str(error.value) == (f"--log_dir: {tmp_path} cannot be written: File too large; free "
-                                "some space, or choose another folder")
+    assert str(error.value) == (f"--log_dir: {tmp_path} cannot be written: File too large; raise "
+                                "the limit (ulimit -f), or choose another folder")
     log(tmp_path, [3], first_step=3, **many)
     assert logged(tmp_path) == both(0, 1, 2, 3)
 
