@@ -281,6 +281,9 @@ class MonodepthOptions:
             help="read ground truth disparity from 16-bit PNGs, such as KITTI 2015's disp_occ_0")
         add("--eval_all", metavar="RUN_FOLDER",
             help="evaluate every weights_<epoch> of a run, and plot the error over the epochs")
+        add("--check_leak", metavar="LIST",
+            help="count the images of --eval_split that training on this list, or split, reads; "
+                 "with the --dataset of that training")
         add("--compare", nargs=2, metavar=("A.json", "B.json"),
             help="print the differences of two results.json files (or of their folders)")
 
@@ -327,7 +330,7 @@ class MonodepthOptions:
 
     def _check_depth(self, opts: argparse.Namespace):
         error = self.parser.error
-        if opts.compare:
+        if opts.compare or opts.check_leak:
             return
         if opts.eval_mono == opts.eval_stereo:
             error(f"{'both' if opts.eval_mono else 'neither'} of --eval_mono and --eval_stereo "
