@@ -16,7 +16,7 @@ def parse(argv: list[str] | None = None) -> Namespace:
 
 
 def evaluate(opt: Namespace) -> None:
-    """Predict, measure and write, or compare two results, as the options say.
+    """Predict, measure and write, or compare two results or two lists, as the options say.
 
     Args:
         opt: flags, as `MonodepthOptions` of any script parses them.
@@ -25,6 +25,9 @@ def evaluate(opt: Namespace) -> None:
     if opts.compare:  # two JSON files, which need no PyTorch
         from evaluation.results import compare_results
         print(compare_results(*opts.compare))
+    elif opts.check_leak:
+        from evaluation.leak import check_leak
+        print(check_leak(opts))
     else:
         from evaluation.depth import evaluate_depth
         evaluate_depth(opts)

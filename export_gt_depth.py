@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 
-from options import OneLineParser, path
+from runtime.arguments import OneLineParser, path
 from runtime.errors import run
 
 

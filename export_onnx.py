@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import argparse
 
-from options import OneLineParser, whole_path
+from runtime.arguments import OneLineParser, whole_path
 from runtime.errors import run
 
 OPSETS = range(18, 21)  # written without conversion by every supported version of PyTorch

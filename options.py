@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from runtime.arguments import OneLineParser, non_negative_int, path, positive, weight
+
 PROJECT = Path(__file__).resolve().parent
 SIZE_STEP = 32  # the encoder halves the image five times
 MIN_SIZE = 64   # reflection padding of the coarsest map needs two pixels
@@ -16,61 +18,9 @@ RESUME_ALWAYS, RESUME_AUTO = "always", "auto"
 TRAIN, DEPTH, POSE = "train", "evaluate_depth", "evaluate_pose"
 
 
-def positive(kind: type) -> Callable[[str], int | float]:
-    """Return an argparse type that reads a finite number of `kind` above 0."""
-    def parse(text: str) -> int | float:
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not larger than 0, as it must be")
-        return value
-    parse.__name__ = f"positive {kind.__name__}"
-    return parse
-
-
-def non_negative_int(text: str) -> int:
-    """Read a whole number that is 0 or more; an argparse type."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0, which it must not be")
-    return value
-
-
-def weight(text: str) -> float:
-    """Read the weight of a loss, a finite number that is 0 or more; an argparse type."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no weight; give 0 or a number above")
-    return value
-
-
-non_negative_int.__name__ = "whole number"  # argparse prints it: "invalid whole number value"
-
-
-def path(text: str | Path) -> str:
-    """Replace `~` at the start of a path by the home folder; an argparse type."""
-    expanded = os.path.expanduser(text)
-    if Path(expanded).parts[:1] == ("~",):
-        raise argparse.ArgumentTypeError(f"{text} needs the home folder, which is unknown; set "
-                                         "HOME, or give another path")
-    return expanded
-
-
-def whole_path(text: str) -> Path:
-    """Return `path` as a Path; an argparse type."""
-    return Path(path(text))
-
-
 def nearest_input_size(size: float) -> int:
     """Return the width or height nearest to `size` that the networks accept."""
     return max(MIN_SIZE, round(size / SIZE_STEP) * SIZE_STEP)
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Parse a command line, and print an error as one line without the list of flags."""
-
-    def error(self, message: str):
-        """End the program with status 2 and the message."""
-        self.exit(2, f"{self.prog}: error: {message} (-h shows the flags)\n")
 
 
 class MonodepthOptions:
@@ -308,6 +258,9 @@ class MonodepthOptions:
             help="read ground truth disparity from 16-bit PNGs, such as KITTI 2015's disp_occ_0")
         add("--eval_all", type=path, metavar="RUN_FOLDER",
             help="evaluate every weights_<epoch> of a run, and plot the error over the epochs")
+        add("--check_leak", type=path, metavar="LIST",
+            help="count the images of --eval_split that training on this list, or split, reads; "
+                 "with the --dataset of that training")
         add("--compare", type=path, nargs=2, metavar=("A.json", "B.json"),
             help="print the differences of two results.json files (or of their folders)")
 
@@ -354,7 +307,7 @@ class MonodepthOptions:
 
     def _check_depth(self, opts: argparse.Namespace):
         error = self.parser.error
-        if opts.compare:
+        if opts.compare or opts.check_leak:
             return
         if opts.eval_mono == opts.eval_stereo:
             error(f"{'both' if opts.eval_mono else 'neither'} of --eval_mono and --eval_stereo "

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import argparse
 
-from options import OneLineParser, path, positive, whole_path
+from runtime.arguments import OneLineParser, path, positive, whole_path
 from runtime.downloads import PRETRAINED_MODELS
 from runtime.errors import run
 

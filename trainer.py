@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from checkpoints.frames_seen import write_frames_seen
 from checkpoints.state_file import LOAD_ERRORS
 from checkpoints.training_camera import write_training_camera
 from checkpoints.weights import (
@@ -33,13 +34,14 @@ from runtime.signals import StopRequest
 from training.build import (
     choose_compiling,
     compile_parts,
+    make_frames_seen,
     make_loaders,
     make_model,
     make_objective,
     make_training_camera,
     precision_warning,
 )
-from training.divergence import Divergence, divergence_error
+from training.divergence import Divergence, divergence_error, write_report
 from training.loader import hash_of_lists
 from training.logs import Logs
 from training.next_command import evaluation_command, resume_command
@@ -97,6 +99,7 @@ class Trainer:
         self._start_loaders()
         self.steps_per_epoch = len(self.train_loader) // options.accumulate
         self.training_camera = make_training_camera(options, self.train_loader.dataset)
+        self.frames_seen = make_frames_seen(options, self.train_loader.dataset)
         self.model = make_model(options, self.frames, state is not None, self.world)
         self.objective = make_objective(options, self.frames)
         self.augment = Augment(self.device, self.model.frames_read, max(options.scales) + 1,
@@ -285,15 +288,10 @@ class Trainer:
         step, rank = found
         path = self.log_path / f"not_finite_at_step_{step}_process_{rank}.txt"
         if rank == self.world.rank:
-            write_atomically(path, self._describe_step(step).encode())
+            first = self.batch + (step - self.step) * self.opts.accumulate
+            lines = self.train_loader.split_lines(self.epoch, first, self.opts.accumulate)
+            write_report(path, step, self.epoch, lines, self._flags())
         raise divergence_error(step, path, self.states.paths())
-
-    def _describe_step(self, step: int) -> str:
-        """Return the split lines of a step of this epoch, and the run's flags."""
-        accumulate = self.opts.accumulate
-        first = self.batch + (step - self.step) * accumulate
-        lines = self.train_loader.split_lines(self.epoch, first, accumulate)
-        return "\n".join([f"step {step}, epoch {self.epoch}", *lines, self._flags(), ""])
 
     def _flags(self) -> str:
         """Return the flags of the run as JSON, with the seed that was drawn."""
@@ -336,6 +334,7 @@ class Trainer:
         write_atomically(self.log_path / "models" / "opt.json", self._flags().encode())
         form = InputFormat(self.opts.height, self.opts.width, self.opts.use_stereo)
         write_training_camera(self.weights_folder(), self.training_camera)
+        write_frames_seen(self.weights_folder(), self.frames_seen)
         save_weights(self.weights_folder(), self.model, self.optimizer, form)
 
     def save_state(self, epoch: int) -> Path | None:

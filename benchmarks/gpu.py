@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from benchmarks.run import EIGEN_ZHOU_SAMPLES, GPU_ROWS, ROOT, Row, machine, measure, prepare
-from options import whole_path
+from runtime.arguments import whole_path
 from runtime.errors import DataError, UsageError, run
 from runtime.files import write_atomically
 

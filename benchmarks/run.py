@@ -27,7 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.splits import compact
-from options import whole_path
+from runtime.arguments import whole_path
 from runtime.errors import DataError, run
 from runtime.files import write_atomically
 from synthetic.render import TRAIN

@@ -77,19 +77,32 @@ def read_split(path: str | Path) -> list[SplitLine]:
     Raises:
         DataError: the file is missing or empty, or a line is malformed.
     """
+    lines = expand(readlines(path), str(_shown(Path(path))))
+    if not lines:
+        raise DataError(f"{_shown(Path(path))}: found no frames; {EXPECTED}")
+    return lines
+
+
+def expand(texts: Iterable[str], source: str = "split list") -> list[SplitLine]:
+    """Expand the lines of a split list to one frame a line.
+
+    Args:
+        texts: lines as in a file.
+        source: file of the lines, for messages.
+
+    Raises:
+        DataError: a line is malformed.
+    """
     blocks: list[_Block] = []
     total = 0
-    for number, text in enumerate(readlines(path), start=1):
-        text = text.strip()
+    for number, text in enumerate(map(str.strip, texts), start=1):
         if not text or text.startswith("#"):
             continue
-        line = SplitLine(text, f"{_shown(Path(path))}, line {number}")
+        line = SplitLine(text, f"{source}, line {number}")
         blocks.append(_parse_block(line))
         total += blocks[-1].count()
         if total > MAX_LINES:  # before any line is expanded
             raise _line_error(line, f"more than {MAX_LINES:,} frames up to here")
-    if not blocks:
-        raise DataError(f"{_shown(Path(path))}: found no frames; {EXPECTED}")
     return [line for block in blocks for line in block.expand()]
 
 

@@ -1,7 +1,6 @@
 """Evaluate depth: predict the test images, measure the errors, write results and the table."""
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,14 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from checkpoints.architecture import read_input_format
+from checkpoints.frames_seen import Leak, find_leak, read_frames_seen
 from checkpoints.weights import find_weights_folders
 from datasets.ground_truth import GroundTruth
-from datasets.splits import (
-    own_splits,
-    parse_line,
-    read_split,
-    split_path,
-)
 from evaluation.disparities import read_disparities, warn_of_depth
 from evaluation.results import (
     PIXELS,
@@ -57,7 +51,6 @@ from runtime.files import (
     write_atomically,
 )
 
-TRAIN_LIST = "train_files.txt"
 BENCHMARK_SIZE = (1216, 352)  # width, height of KITTI's depth prediction test images
 
 
@@ -93,18 +86,18 @@ def evaluate_depth(opts: Namespace) -> None:
         opts, with_truth=world.is_main and not opts.no_eval and not is_benchmark(opts))
     if opts.edges and test_set.truth is not None:
         check_edges(test_set.truth)
-    weights = next(iter(runs.values())).load_weights_folder
-    if weights and world.is_main:
-        warn_of_training_images(Path(weights), test_set)
     errors = {}
     for epoch, own in runs.items():
         if opts.eval_all:
             world.print(f"\n{own.load_weights_folder}")
+        weights = own.load_weights_folder
+        leak = find_leak(weights and read_frames_seen(weights), test_set.layout, test_set.lines)
+        world.print(leak.describe())
         predicted = predict(own, test_set, world)
         if epoch == max(runs):
             shut_down_distributed()  # only the main process goes on
         if world.is_main:
-            errors[epoch] = measure_and_write(own, test_set, predicted)
+            errors[epoch] = measure_and_write(own, test_set, predicted, leak)
     if opts.eval_all and world.is_main:
         write_epochs(Path(opts.eval_out_dir or opts.eval_all), errors)
 
@@ -117,25 +110,6 @@ def options_by_epoch(opts: Namespace) -> dict[int | None, Namespace]:
         "load_weights_folder": str(folder),
         "eval_out_dir": opts.eval_out_dir and str(Path(opts.eval_out_dir, folder.name))})
         for epoch, folder in find_weights_folders(opts.eval_all).items()}
-
-
-def warn_of_training_images(weights: Path, test_set: TestSet) -> None:
-    """Print a warning if test images are in the training list of the weights' split.
-
-    Only the project's own splits are read: opt.json may come from a stranger.
-    """
-    try:
-        split = json.loads((weights.parent / "opt.json").read_bytes())["split"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return
-    if split not in own_splits(TRAIN_LIST):
-        return
-    trained = {parse_line(line)[:2] for line in read_split(split_path(split, TRAIN_LIST))}
-    count = sum(parse_line(line)[:2] in trained for line in test_set.lines)
-    if count:
-        print(f"warning: {weights} was trained with --split {split}, whose training list has "
-              f"{count} of the {counted(len(test_set.lines), 'test image')}, or the other camera's "
-              "image of the same moment; errors on training images are too small")
 
 
 def check_edges(truth: GroundTruth) -> None:
@@ -181,9 +155,15 @@ def predict(opts: Namespace, test_set: TestSet, world: World) -> Predicted | Non
     return Predicted(disps, metres) if world.is_main else None
 
 
-def measure_and_write(opts: Namespace, test_set: TestSet,
-                      predicted: Predicted) -> dict[str, Interval] | None:
+def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
+                      leak: Leak) -> dict[str, Interval] | None:
     """Measure the errors of predicted disparities and write every output that the flags ask for.
+
+    Args:
+        opts: flags of the evaluation.
+        test_set: the test images and their ground truth.
+        predicted: disparities of the test images.
+        leak: how many of the test images were seen in training.
 
     Returns:
         The mean of each error with its interval; None without ground truth.
@@ -209,7 +189,7 @@ def measure_and_write(opts: Namespace, test_set: TestSet,
     columns = measure_errors(
         predicted.disps, test_set.truth.depths, eigen=test_set.truth.eigen, scale_factor=factor,
         median_scaling=opts.eval_mono and not opts.disable_median_scaling, edges=opts.edges)
-    intervals = write_errors(opts, folder, test_set, columns, factor)
+    intervals = write_errors(opts, folder, test_set, columns, factor, leak)
     if opts.save_figures:
         from evaluation.depth_figures import save_figures  # matplotlib takes a second to import
         unit = (factor * columns[RATIO]).astype(np.float32)[:, None, None]    # metres
@@ -256,7 +236,7 @@ def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: boo
 
 
 def write_errors(opts: Namespace, folder: Path, test_set: TestSet, columns: dict[str, np.ndarray],
-                 factor: float) -> dict[str, Interval]:
+                 factor: float, leak: Leak) -> dict[str, Interval]:
     """Write results.json and results.csv; print the intervals and, last, the paper's table.
 
     Args:
@@ -265,6 +245,7 @@ def write_errors(opts: Namespace, folder: Path, test_set: TestSet, columns: dict
         test_set: the test images.
         columns: (N,) values by name, as `measure_errors` returns them.
         factor: that multiplied the predicted depth.
+        leak: how many of the test images were seen in training.
 
     Returns:
         The mean of each error with its interval.
@@ -273,7 +254,8 @@ def write_errors(opts: Namespace, folder: Path, test_set: TestSet, columns: dict
     truth = test_set.truth
     ground_truth = {"source": str(truth.source.resolve()),
                     "pixels": "Eigen's crop" if truth.eigen else "all that have depth"}
-    origin = describe_evaluation(opts) | {"ground_truth": ground_truth, "scale_factor": factor}
+    origin = describe_evaluation(opts) | {
+        "ground_truth": ground_truth, "scale_factor": factor, "seen_in_training": leak._asdict()}
     try:
         write_results(folder, test_set.lines, columns, intervals, resampled, origin)
     finally:  # a full disk must not hide the errors of an hour of prediction

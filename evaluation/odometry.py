@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from checkpoints.frames_seen import find_leak, read_frames_seen
 from datasets.splits import SPLITS, parse_line, read_split, split_path
 from evaluation.motions import load_motion_inputs, predict_motions
 from evaluation.trajectory_figure import trajectory_png
@@ -80,7 +81,9 @@ def evaluate_odometry(opts: Namespace) -> None:
         motions.append(predict_motions(predictor, inputs, world))
     shut_down_distributed()
     if world.is_main:
+        seen = read_frames_seen(opts.load_weights_folder)
         for sequence, predicted in zip(sequences, motions, strict=True):
+            print(find_leak(seen, "kitti_odom", sequence.lines).describe())
             measure_and_write(opts, sequence, predicted, predictor.training_camera.metres)
 
 

@@ -36,7 +36,7 @@ HIGHER_IS_BETTER = ("a1", "a2", "a3", "edge_a1")
 # flags that change the errors of one prediction
 METHOD_FLAGS = ("eval_split", "eval_mono", "eval_stereo", "disable_median_scaling", "post_process",
                 "pred_depth_scale_factor", "min_depth", "max_depth", "gt_disparity",
-                "eval_eigen_to_benchmark")
+                "eval_eigen_to_benchmark", "mask_dir")
 SOURCE_FLAGS = ("load_weights_folder", "ext_disp_to_eval")  # flags that name the prediction
 
 

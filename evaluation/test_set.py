@@ -23,11 +23,13 @@ class TestSet(NamedTuple):
 
     Attributes:
         lines: N split lines.
+        layout: value of --dataset.
         dataset: makes the dataset of the N images at a height and a width.
         truth: N depth maps; None if the evaluation needs no ground truth.
     """
 
     lines: list[SplitLine]
+    layout: str
     dataset: Callable[[int, int], MonoDataset]
     truth: GroundTruth | None
 
@@ -64,9 +66,10 @@ def read_test_set(opts: Namespace, with_truth: bool) -> TestSet:
     truth = load_ground_truth(opts.data_path, opts.eval_split, lines, opts.num_workers,
                               opts.gt_disparity) if with_truth else None
 
+    layout = "kitti_test" if is_benchmark(opts) else opts.dataset
+
     def dataset(height: int, width: int) -> MonoDataset:
-        kind = dataset_class("kitti_test" if is_benchmark(opts) else opts.dataset)
-        images = kind(opts.data_path, lines, height, width, [0], 1,
+        images = dataset_class(layout)(opts.data_path, lines, height, width, [0], 1,
                       img_ext=asked_extension(opts))
         images.load_depth = False  # `truth` has it
         if not opts.png:
@@ -74,7 +77,7 @@ def read_test_set(opts: Namespace, with_truth: bool) -> TestSet:
         return images
     if opts.mask_dir and truth is not None:
         truth = hide_masked(truth, dataset(1, 1), opts.mask_dir)
-    return TestSet(lines, dataset, truth)
+    return TestSet(lines, layout, dataset, truth)
 
 
 def hide_masked(truth: GroundTruth, images: MonoDataset, folder: str) -> GroundTruth:

@@ -18,7 +18,8 @@ from pathlib import Path
 from experiments.lists import read_experiments
 from experiments.table import markdown_table
 from metrics import DEPTH_METRICS
-from options import LOG_DIR, PROJECT, OneLineParser, non_negative_int, path, whole_path
+from options import LOG_DIR, PROJECT
+from runtime.arguments import OneLineParser, non_negative_int, path, whole_path
 from runtime.errors import DataError, run
 from runtime.files import check_data_path
 from runtime.signals import StopRequest

@@ -4,16 +4,8 @@ from __future__ import annotations
 import argparse
 import os
 
-from options import (
-    MIN_SIZE,
-    SIZE_STEP,
-    OneLineParser,
-    nearest_input_size,
-    non_negative_int,
-    path,
-    positive,
-    whole_path,
-)
+from options import MIN_SIZE, SIZE_STEP, nearest_input_size
+from runtime.arguments import OneLineParser, non_negative_int, path, positive, whole_path
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -18,7 +18,8 @@ from checkpoints.weights import InputFormat, save_weights
 from datasets.splits import parse_line, read_split
 from kitti_utils import generate_depth_map
 from networks import Monodepth2
-from options import PROJECT, OneLineParser, whole_path
+from options import PROJECT
+from runtime.arguments import OneLineParser, whole_path
 from runtime.errors import DataError, run
 from runtime.files import save_array, write_atomically
 from synthetic.render import HELD_OUT

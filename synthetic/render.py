@@ -25,7 +25,8 @@ from datasets.kitti_dataset import annotated_path
 from datasets.odometer import FORWARD, OXTS_VALUES, UP
 from datasets.splits import compact
 from kitti_utils import DEPTH_PNG_SCALE
-from options import MIN_SIZE, SIZE_STEP, OneLineParser, whole_path
+from options import MIN_SIZE, SIZE_STEP
+from runtime.arguments import OneLineParser, whole_path
 from runtime.errors import ENLARGE_SHM, run
 from runtime.files import new_folder
 from runtime.shared_memory import checked_workers

@@ -32,7 +32,7 @@ DEFAULTS = {
     "overwrite": False, "save_every": None, "keep": 2, "max_bad_samples": 0, "save_figures": False,
     "sequences": None, "ext_poses_to_eval": None, "alignment": "7dof",
     "mask_dir": None, "velocity_weight": 0.0, "edges": False, "gt_disparity": None,
-    "eval_all": None, "compare": None,
+    "eval_all": None, "compare": None, "check_leak": None,
 }
 
 

@@ -14,8 +14,8 @@ PACKAGES = ("networks", "datasets", "metrics", "checkpoints", "training", "predi
 FOLDERS = ("docs", "splits", "tests")
 FILES_BESIDE = ("LICENSE", "Makefile", "README.md", "pyproject.toml", "requirements.txt",
                 "requirements-dev.txt", "requirements-export.txt")
-RANKS = {"options": 0, "runtime": 0,
-         "kitti_utils": 1, "metrics": 1,
+RANKS = {"runtime": 0,
+         "options": 1, "kitti_utils": 1, "metrics": 1,
          "layers": 2, "datasets": 2,
          "utils": 3, "networks": 3, "losses": 3,
          "checkpoints": 4,

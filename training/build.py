@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torchvision.models import get_model_weights, list_models
 
+from checkpoints.frames_seen import FramesSeen, frames_of_training
 from checkpoints.state_file import LOAD_ERRORS, check_finite
 from checkpoints.training_camera import TrainingCamera
 from datasets import Augment, FrameCache, Masks, MonoDataset, dataset_class
@@ -214,6 +215,20 @@ def make_training_camera(opts: Namespace, dataset: MonoDataset) -> TrainingCamer
         sources.append("speed")
     return TrainingCamera("+".join(sources), opts.min_depth, opts.max_depth, dataset.baseline,
                           K[:3, :3].tolist() if is_one else None, size)
+
+
+def make_frames_seen(opts: Namespace, dataset: MonoDataset) -> FramesSeen:
+    """Return the frames that the run's weights will have seen, those of their parents included.
+
+    Args:
+        opts: flags of the run.
+        dataset: dataset of the training list.
+
+    Raises:
+        DataError: frames_seen.json of --load_weights_folder is broken.
+    """
+    return frames_of_training(opts.dataset, opts.split, dataset.filenames, opts.frame_ids,
+                              opts.load_weights_folder)
 
 
 def choose_compiling(opts: Namespace, steps: int, device: torch.device) -> tuple[bool, str]:

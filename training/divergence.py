@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from runtime.distributed import World
 from runtime.errors import DataError
+from runtime.files import write_atomically
 
 NEVER = 2**40  # later than any step
 
@@ -57,3 +58,9 @@ def divergence_error(step: int, report: Path, states: Sequence[Path]) -> DataErr
     return DataError(f"the loss of step {step}, or a weight after it, is not finite; {report} has "
                      "its files and flags. Try a lower --learning_rate or --precision fp32; "
                      f"{last}")
+
+
+def write_report(path: Path, step: int, epoch: int, lines: Sequence[str], flags: str) -> None:
+    """Write the split lines of a step that was not finite, and the run's flags."""
+    text = "\n".join([f"step {step}, epoch {epoch}", *lines, flags, ""])
+    write_atomically(path, text.encode())

@@ -28,10 +28,9 @@ from checkpoints.architecture import load_model
 from checkpoints.training_camera import read_training_camera, write_training_camera
 from checkpoints.weights import InputFormat, save_weights
 from datasets import KITTIRAWDataset
-from datasets.splits import eigen_to_benchmark_ids, read_split, split_path
+from datasets.splits import eigen_to_benchmark_ids, read_split
 from evaluate_depth import STEREO_SCALE_FACTOR, batch_post_process_disparity, compute_errors
-from evaluation import test_set
-from evaluation.depth import measure_errors, warn_of_training_images
+from evaluation.depth import measure_errors
 from layers import disp_to_depth
 from metrics import DEPTH_METRICS
 from networks import Monodepth2
@@ -42,18 +41,6 @@ def table(out):
     assert re.search(r"abs_rel \| +sq_rel \| +rmse \| +rmse_log \| +a1 \| +a2 \| +a3 \|", out)
     (row,) = [line for line in out.splitlines() if line.startswith("&")]
     return [float(number) for number in row.strip("&\\ ").split("&")]
-
-
-@pytest.mark.parametrize(("split", "test_split", "found"), [
-    ("benchmark", "eigen", 451), ("benchmark", "eigen_benchmark", 451), ("eigen_zhou", "eigen", 0),
-    ("/etc", "eigen", 0)])
-def test_weights_trained_on_test_images_are_warned_of(tmp_path, capsys, split, test_split, found):
-    (tmp_path / "opt.json").write_text(json.dumps({"split": split}))
-    lines = read_split(split_path(test_split, "test_files.txt"))
-    warn_of_training_images(tmp_path / "weights_19", test_set.TestSet(lines, None, None))
-    out = capsys.readouterr().out
-    assert out.startswith("warning: ") == bool(found)
-    assert not found or f"whose training list has 451 of the {len(lines)} test" in out
 
 
 @pytest.mark.parametrize("name", ["evaluate_depth", "evaluate_pose"])

@@ -1,0 +1,150 @@
+"""Record the frames that a network was trained on, and find test images among them."""
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets.instants import UNNAMED, Instant, instant, instants
+from datasets.splits import compact, expand, own_splits, parse_line, read_split, split_path
+from runtime.errors import DataError, counted
+from runtime.files import write_atomically
+
+FILE_NAME = "frames_seen.json"
+TRAIN_LIST = "train_files.txt"
+SHOWN_DRIVES = 3
+
+
+class FramesSeen(NamedTuple):
+    """Hold the moments that training read: both cameras of a pair, and neighbouring frames, count.
+
+    Attributes:
+        instants: drive and frame of each moment.
+        lists: "split" and "sha256" (of the expanded lines) of each training list: that of the run,
+            then those of the runs that it was fine-tuned from.
+        is_complete: whether the lists of all these runs are known.
+    """
+
+    instants: set[Instant]
+    lists: list[dict[str, str]]
+    is_complete: bool = True
+
+
+class Leak(NamedTuple):
+    """Count the test images that were seen in training.
+
+    Attributes:
+        seen: number of these images; None if the training list is unknown.
+        images: number of test images.
+        drives: drives of the images that were seen.
+    """
+
+    seen: int | None
+    images: int
+    drives: list[str]
+
+    def describe(self) -> str:
+        """Return the count in one line; a leak makes a result incomparable."""
+        if self.seen is None:
+            return (f"unknown whether any of the {counted(self.images, 'test image')} was seen in "
+                    "training: the training list is not recorded")
+        line = f"{self.seen} of {counted(self.images, 'test image')} were seen in training"
+        if not self.seen:
+            return line
+        more = len(self.drives) - SHOWN_DRIVES
+        shown = ", ".join(self.drives[:SHOWN_DRIVES]) + (f" and {more} more" if more > 0 else "")
+        return (f"warning: {line}, in {counted(len(self.drives), 'drive')} ({shown}): errors are "
+                "too small, and cannot be compared with those of other weights")
+
+
+def frames_of_training(dataset: str, split: str, lines: Sequence[str],
+                       frame_ids: Sequence[int | str],
+                       parent: str | Path | None = None) -> FramesSeen:
+    """Return what a run reads, and what the weights that it starts from have read.
+
+    Args:
+        dataset: value of --dataset.
+        split: value of --split.
+        lines: of the training list.
+        frame_ids: frames of a sample.
+        parent: weights folder that the run starts from.
+    """
+    sha256 = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    own = FramesSeen(instants(dataset, lines, frame_ids), [{"split": split, "sha256": sha256}])
+    if parent is None:
+        return own
+    before = read_frames_seen(parent)
+    if before is None:
+        return own._replace(is_complete=False)
+    return FramesSeen(own.instants | before.instants, own.lists + before.lists, before.is_complete)
+
+
+def write_frames_seen(folder: str | Path, seen: FramesSeen) -> None:
+    """Write frames_seen.json into a weights folder, with the frames as in a split list."""
+    lines = (f"{drive} {frame}" for drive, frame in sorted(seen.instants))
+    fields = {"is_complete": seen.is_complete, "lists": seen.lists,
+              "frames": compact(lines).splitlines()}
+    write_atomically(Path(folder, FILE_NAME), (json.dumps(fields, indent=1) + "\n").encode())
+
+
+def read_frames_seen(folder: str | Path) -> FramesSeen | None:
+    """Read frames_seen.json of a weights folder, or the list of this project that opt.json names.
+
+    Returns:
+        None if the training list is unknown.
+
+    Raises:
+        DataError: frames_seen.json is broken.
+    """
+    path = Path(folder, FILE_NAME)
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return _of_own_split(Path(folder))
+    try:
+        fields = json.loads(content)
+        found = {parse_line(line)[:2] for line in expand(fields["frames"])}
+        lists = [{name: str(entry[name]) for name in ("split", "sha256")}
+                 for entry in fields["lists"]]
+        return FramesSeen(found, lists, bool(fields["is_complete"]))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError):
+        raise DataError(f"{path} is broken; copy it again, or delete it: whether test images were "
+                        "seen in training is then unknown") from None
+
+
+def _of_own_split(folder: Path) -> FramesSeen | None:
+    """Return the frames of the project's split that opt.json beside a weights folder names.
+
+    Weights of Monodepth2 have an opt.json and nothing else. It may come from a stranger, so no
+    other list is read.
+    """
+    try:
+        flags = json.loads((folder.parent / "opt.json").read_bytes())
+        split, dataset = flags["split"], flags.get("dataset", "kitti")
+        frame_ids = [f for f in flags.get("frame_ids", [0]) if isinstance(f, int)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if split not in own_splits(TRAIN_LIST) or flags.get("load_weights_folder"):
+        return None
+    lines = read_split(split_path(split, TRAIN_LIST))
+    return frames_of_training(dataset, split, lines, frame_ids)
+
+
+def find_leak(seen: FramesSeen | None, dataset: str, lines: Sequence[str]) -> Leak:
+    """Count the test images whose moment was seen in training.
+
+    Args:
+        seen: what training read; None if unknown.
+        dataset: value of --dataset of the test images.
+        lines: split lines of the test images.
+    """
+    if seen is None or dataset in UNNAMED:
+        return Leak(None, len(lines), [])
+    drives = [drive for drive, frame in
+              (instant(dataset, *parse_line(line)[:2]) for line in lines)
+              if (drive, frame) in seen.instants]
+    if not drives and not seen.is_complete:
+        return Leak(None, len(lines), [])
+    return Leak(len(drives), len(lines), sorted(set(drives)))

@@ -1,0 +1,25 @@
+"""Say whether the frames of a training list are test images."""
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from checkpoints.frames_seen import TRAIN_LIST, find_leak, frames_of_training
+from datasets.ground_truth import LIST_NAME
+from datasets.splits import read_split, split_path
+
+
+def check_leak(opts: Namespace) -> str:
+    """Return how many images of --eval_split the training list --check_leak reads.
+
+    Args:
+        opts: flags of evaluate_depth.py; --dataset and --frame_ids are those of training.
+
+    Raises:
+        DataError: a list is missing or malformed.
+    """
+    path = Path(opts.check_leak)
+    lines = read_split(path if path.is_file() else split_path(opts.check_leak, TRAIN_LIST))
+    seen = frames_of_training(opts.dataset, opts.check_leak, lines, opts.frame_ids)
+    tested = read_split(split_path(opts.eval_split, LIST_NAME))
+    return find_leak(seen, "kitti", tested).describe()
