@@ -12,7 +12,7 @@ from runtime.errors import DataError, counted
 from runtime.files import readlines
 
 MAX_SPEED = 100.0       # m/s; no camera on wheels is faster
-MAX_GAP = 2.0           # seconds between two readings, or between a frame and the next reading
+MAX_GAP = 2.0           # seconds between two readings; speed is unknown in a longer gap
 FORWARD, UP = 8, 10     # columns of KITTI's oxts: m/s forward, left (between them), up
 OXTS_VALUES = 30        # numbers in a file of oxts
 EARTH_RADIUS = 6_371_000.0  # metres, mean
@@ -53,25 +53,28 @@ def odometer_of_speeds(times: np.ndarray, speeds: np.ndarray, source: str | Path
     """Return the odometer of N frames whose speeds are known.
 
     Args:
-        times: (N,) seconds, rising; NaN for a frame without a reading.
-        speeds: (N,) m/s.
+        times: (N,) seconds, rising.
+        speeds: (N,) m/s; NaN for a frame without a reading.
         source: file or folder of the speeds, for messages.
 
     Raises:
         DataError: a speed is above `MAX_SPEED` or negative, or the times do not rise.
     """
-    known = np.isfinite(times) & np.isfinite(speeds)
-    if not known.any():
+    known = np.isfinite(speeds)
+    _check_speeds(times[known], speeds[known], source)
+    return Odometer((speeds[:-1] + speeds[1:]) / 2 * np.diff(times), source)
+
+
+def _check_speeds(times: np.ndarray, speeds: np.ndarray, source: str | Path) -> None:
+    """Raise a DataError if speeds are missing or absurd, or if their times do not rise."""
+    if not len(speeds):
         raise DataError(f"{source} has no speed of any frame; {EXPECTED}")
-    if not ((speeds[known] >= 0) & (speeds[known] <= MAX_SPEED)).all():
-        worst = speeds[known][np.argmax(abs(speeds[known]))]
+    if not ((speeds >= 0) & (speeds <= MAX_SPEED)).all():
+        worst = speeds[np.argmax(abs(speeds))]
         raise DataError(f"{source} has a speed of {worst:g} m/s; expected 0 to {MAX_SPEED:g}, in "
                         "metres per second (1 km/h is 0.278 m/s)")
-    if not (np.diff(times[known]) > 0).all():
-        raise DataError(f"the times of {source} do not rise from frame to frame; expected seconds")
-    gaps = np.diff(times)
-    steps = (speeds[:-1] + speeds[1:]) / 2 * np.where(gaps <= MAX_GAP, gaps, np.nan)
-    return Odometer(steps, source)
+    if not (np.diff(times) > 0).all():
+        raise DataError(f"the times of {source} do not rise from line to line; expected seconds")
 
 
 def odometer_of_positions(positions: np.ndarray, source: str | Path) -> Odometer:
@@ -162,21 +165,27 @@ def _along(places: np.ndarray) -> np.ndarray:
 
 def _at_frames(times: np.ndarray, read_at: np.ndarray, speeds: np.ndarray,
                source: str | Path) -> Odometer:
-    """Interpolate speeds at the times of the frames.
+    """Integrate speeds between the times of the frames.
 
     Times of frames that are no UNIX time count from the first reading of a GPX track.
     """
-    if len(read_at) and len(times) and read_at[0] >= EPOCH > times[0]:
+    _check_speeds(read_at, speeds, source)
+    if read_at[0] >= EPOCH > times.max(initial=0):
         read_at = read_at - read_at[0]
-    if not (np.diff(read_at) > 0).all():
-        raise DataError(f"the times of {source} do not rise from line to line; expected seconds")
-    here = np.searchsorted(read_at, times).clip(1, max(1, len(read_at) - 1))
-    inside = np.zeros(len(times), bool)
-    if len(read_at) > 1:
-        inside = (times >= read_at[0]) & (times <= read_at[-1]) & (
-            read_at[here] - read_at[here - 1] <= MAX_GAP)
-    found = np.interp(times, read_at, speeds) if len(read_at) else np.full(len(times), np.nan)
-    return odometer_of_speeds(times, np.where(inside, found, np.nan), source)
+    long_gaps = np.concatenate([[0], np.cumsum(np.diff(read_at) > MAX_GAP)])  # before each reading
+    # the speed is linear between readings; frames outside of them have none
+    knots = np.union1d(read_at, times)
+    at_knots = np.interp(knots, read_at, speeds)
+    along = np.cumsum((at_knots[:-1] + at_knots[1:]) / 2 * np.diff(knots))
+    found = np.concatenate([[0], along])[np.searchsorted(knots, times)]       # (N,) metres
+    found = np.where((times >= read_at[0]) & (times <= read_at[-1]), found, np.nan)
+    if not np.isfinite(found).any():
+        raise DataError(f"{source} has speeds from {read_at[0]:g} to {read_at[-1]:g} s, and no "
+                        f"frame is in that time; {EXPECTED}")
+    # a step is unknown if a long gap between readings lies in it
+    first = long_gaps[(np.searchsorted(read_at, times[:-1], "right") - 1).clip(0)]
+    last = long_gaps[np.searchsorted(read_at, times[1:]).clip(max=len(read_at) - 1)]
+    return Odometer(np.where(first == last, np.diff(found), np.nan), source)
 
 
 def _numbers(words: Sequence[str], count: int, path: Path) -> np.ndarray:

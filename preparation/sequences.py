@@ -20,6 +20,7 @@ from tqdm import tqdm
 from datasets.footage import Footage, Still
 from datasets.images import resize
 from datasets.intrinsics import FILE_NAME, Intrinsics, write_intrinsics
+from datasets.odometer import TIMES
 from datasets.splits import compact
 from preparation.optical_flow import mean_flow, small_gray
 from runtime.errors import DataError, counted
@@ -65,7 +66,7 @@ def folder_name(views: Sequence[Footage], taken: Sequence[str]) -> str:
 
 def write_sequence(folder: Path, views: Sequence[Footage], size: tuple[int, int],
                    intrinsics: Intrinsics, fps: float, min_flow: float) -> PreparedSequence:
-    """Write the moving frames of footage and their intrinsics into a folder.
+    """Write the moving frames of footage, their intrinsics and a video's times into a folder.
 
     Args:
         folder: new folder, named as the sequence.
@@ -83,7 +84,7 @@ def write_sequence(folder: Path, views: Sequence[Footage], size: tuple[int, int]
     for place in places:
         place.mkdir(parents=True)
     write_intrinsics(folder / FILE_NAME, intrinsics)
-    kept = seen = 0
+    seen, times = 0, []  # seconds of each frame kept
     last_kept, gaps, breaks, is_after_gap = None, frames_after_gaps(views[0]), [], False
     with _JpegWriter() as writer:
         for stills in tqdm(_synchronise(views, fps), unit="frame", desc=folder.name,
@@ -94,12 +95,15 @@ def write_sequence(folder: Path, views: Sequence[Footage], size: tuple[int, int]
             gray = small_gray(images[0])
             if last_kept is not None and mean_flow(last_kept, gray) < min_flow:
                 continue
-            if is_after_gap and kept:
-                breaks.append(kept)
+            if is_after_gap and times:
+                breaks.append(len(times))
             last_kept, is_after_gap = gray, False
             for place, image in zip(places, images, strict=True):
-                writer.write(image, place / f"{kept:010d}.jpg")
-            kept += 1
+                writer.write(image, place / f"{len(times):010d}.jpg")
+            times.append(stills[0].time)
+    kept = len(times)
+    if views[0].is_video:
+        write_atomically(folder / TIMES, "".join(f"{time:.6f}\n" for time in times).encode())
     if kept < 2 * MIN_STRETCH:
         raise DataError(f"{views[0].source}: {kept} of {seen} frames move, and {2 * MIN_STRETCH} "
                         "are needed; take longer footage, a higher --fps, or a lower --min_flow")

@@ -39,7 +39,7 @@ def test_oxts_give_speed_times_time_between_frames(tmp_path):
     (lambda path: (path / "oxts/timestamps.txt").write_text("noon\n" * 3),
      r"timestamps.txt has the line 'noon'; expected a time such as"),
     (lambda path: (path / "oxts/timestamps.txt").write_text("2011-09-26 13:02:25.0\n" * 3),
-     r"the times of .*oxts do not rise from frame to frame")])
+     r"the times of .*oxts do not rise from line to line")])
 def test_broken_oxts_are_named(tmp_path, change, found):
     change(write_oxts(tmp_path, [(5, 0)] * 3))
     with pytest.raises(DataError, match=found):
@@ -47,10 +47,10 @@ def test_broken_oxts_are_named(tmp_path, change, found):
 
 
 def test_frames_without_a_speed_are_named():
-    times = np.array([0, 0.1, np.nan, 0.3, 0.4, 9.0])
-    odometer = odometer_of_speeds(times, np.full(6, 5.0), "drive")
+    speeds = np.array([5.0, 5.0, np.nan, 5.0, 5.0])
+    odometer = odometer_of_speeds(np.arange(5) / 10, speeds, "drive")
     assert odometer.distances(0, [1]) == pytest.approx(0.5)
-    for frame, offset in ((1, 1), (3, -1), (4, 1), (0, -1), (5, 1)):  # gaps, and past both ends
+    for frame, offset in ((1, 1), (3, -1), (0, -1), (4, 1)):  # a gap, and past both ends
         with pytest.raises(DataError, match="drive has no speed between frame"):
             odometer.distances(frame, [offset])
 
@@ -69,12 +69,25 @@ def test_speeds_of_a_folder_are_by_frame_or_by_time(tmp_path, lines, expected):
     ("", "has no speed of any frame"), ("0 fast\n", "has the line '0 fast'; expected 2 numbers"),
     ("frame m/s\n7 1\n", "names frames that are not among the 3 of"),
     ("0.2 1\n0.1 1\n", "do not rise from line to line"), ("0 -3\n0.2 -3\n", "a speed of -3 m/s"),
-    ("50 1\n60 1\n", "has no speed of any frame")])
+    ("50 1\n60 1\n", "has speeds from 50 to 60 s, and no frame is in that time")])
 def test_wrong_speeds_of_a_folder_are_named(tmp_path, lines, found):
     (tmp_path / "times.txt").write_text("0.0\n0.1\n0.2\n")
     (tmp_path / "speeds.txt").write_text(lines)
     with pytest.raises(DataError, match=found):
         read_speeds(tmp_path)
+
+
+def test_frames_far_apart_in_time_are_as_far_as_was_driven_between(tmp_path):
+    # still frames were left out of a video: it stops from second 1 to second 9
+    (tmp_path / "times.txt").write_text("0.0\n1.0\n9.0\n10.0\n")
+    (tmp_path / "speeds.txt").write_text("0 4\n1 0\n" + "".join(
+        f"{i} 0\n" for i in range(2, 10)) + "10 4\n")
+    np.testing.assert_allclose(read_speeds(tmp_path).distances(1, [-1, 1, 2]), [2, 0, 2])
+    (tmp_path / "speeds.txt").write_text("0 4\n1 0\n9 0\n10 4\n")  # no reading for 8 seconds
+    odometer = read_speeds(tmp_path)
+    assert odometer.distances(2, [1]) == pytest.approx(2)
+    with pytest.raises(DataError, match="has no speed between frame 1 and 2"):
+        odometer.distances(1, [1])
 
 
 def gpx(*points):
