@@ -15,7 +15,7 @@ HELD_OUT = "2011_01_01/2011_01_01_drive_0002_sync"
 
 
 def make_base(folder: Path) -> None:
-    """Write w (weights), wp (with a pose network), drive (48 rendered frames) and split."""
+    """Write w (weights), wp (with a pose network), drive (48 rendered frames), split and few."""
     from conftest import filled_weights
     filled_weights(folder / "w", use_stereo=False)
     write_pose_weights(folder / "wp")
@@ -25,6 +25,10 @@ def make_base(folder: Path) -> None:
     split.mkdir()
     (split / "test_files.txt").write_text(f"{HELD_OUT} l: 4-7\n")
     np.savez(split / "gt_depths.npz", *truth())
+    few = folder / "few"
+    few.mkdir()
+    (few / "train_files.txt").write_text(f"{HELD_OUT.replace('0002', '0001')} l: 4-7\n")
+    (few / "val_files.txt").write_text(f"{HELD_OUT} l: 4-5\n")
     picture().save(folder / "picture.png")
 
 

@@ -39,10 +39,15 @@ def is_unchanged(_: object, __: str) -> bool:
         return np.array_equal(maps["depth_000000"], expected)
 
 
+def has_no_depth(_: object, __: str) -> bool:
+    with np.load("s/gt_depths.npz") as maps:
+        return not maps["depth_000000"].any()
+
+
 def calibrated(words: str, name: str, change: Callable[[bytes], bytes], refused: str | None = None,
-               right: bool = False) -> Situation:
+               right: bool | Callable[[object, str], bool] = False) -> Situation:
     return Situation(f"{name}: {words}", EXPORT, kitti(**{name: change}), refused,
-                     is_unchanged if right else None)
+                     is_unchanged if right is True else right or None)
 
 
 def without(key: bytes) -> Callable[[bytes], bytes]:
@@ -90,7 +95,7 @@ SITUATIONS = [
     calibrated("5 numbers a point", "scan",
                points(lambda p: np.hstack([p, np.full((len(p), 1), 7, "f4")])), BIN),
     calibrated("NaN", "scan", points(lambda p: np.where(p > 5, np.nan, p).astype("f4")), BIN),
-    calibrated("zeros", "scan", points(np.zeros_like), BIN),
+    calibrated("zeros", "scan", points(np.zeros_like), BIN, has_no_depth),
     Situation("scan: a folder", EXPORT, lambda: [kitti()(), os.remove(f"d/{SCAN}"),
                                                  Path("d", SCAN).mkdir()], BIN),
 ]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.odd_files.situation import Situation, base
 
-TRAIN = ("train --data_path {base}/drive --split {base}/drive/splits/drive --height 64 --width 96 "
+TRAIN = ("train --data_path {base}/drive --split {base}/few --height 64 --width 96 --num_epochs 1 "
          "--weights_init scratch --num_workers 0 --no_cuda --batch_size 2 --log_dir log ")
 DEPTH = ("evaluate_depth --eval_mono --data_path {base}/drive --eval_split {base}/split "
          "--num_workers 0 --eval_out_dir out --load_weights_folder {base}/w ")
@@ -17,7 +17,8 @@ CHECK = "prepare_data check --data_path {base}/drive --split {base}/drive/splits
 
 
 def flag(command: str, words: str, refused: str) -> Situation:
-    return Situation(f"{command.split()[0]} {words}", command + words, refused=refused)
+    script = command.partition(" --")[0].strip()
+    return Situation(f"{script} {words}", command + words, refused=refused)
 
 
 # command, flags, pattern of the refusal
@@ -26,7 +27,6 @@ ROWS = [
     (TRAIN, "--height -64", "--height is -64"),
     (TRAIN, "--width 97", "--width is 97"),
     (TRAIN, "--height 64.0", "--height"),
-    (TRAIN, "--height 6400000 --width 6400000", "--(height|width).*6400000|memory"),
     (TRAIN, "--batch_size -1", "--batch_size"),
     (TRAIN, "--batch_size 0", "--batch_size"),
     (TRAIN, "--batch_size 1.5", "--batch_size"),
@@ -66,7 +66,7 @@ ROWS = [
     (TRAIN, "--model_name " + "n" * 300, "n{300}|long"),
     (TRAIN, "--log_dir {base}/picture.png", r"picture\.png"),
     (TRAIN, "--cache_dir {base}/picture.png", r"picture\.png"),
-    (TRAIN, "--load_weights_folder ''", "load_weights_folder|weights folder"),
+    (TRAIN, "--load_weights_folder ''", "load_weights_folder|nothing was loaded"),
     (TRAIN, "--resume --overwrite", "--resume.*--overwrite"),
     (TRAIN, "--resume", "mdp.*(resume|state)|--resume"),
     (TRAIN, "--precision fp8", "--precision"),
@@ -78,7 +78,7 @@ ROWS = [
     (DEPTH, "--min_depth nan", "--min_depth"),
     (DEPTH, "--batch_size 0", "--batch_size"),
     (DEPTH, "--num_workers -1", "--num_workers is -1"),
-    (DEPTH, "--data_path ''", "--data_path"),
+    (DEPTH, "--data_path ''", "--data_path|missing"),
     (DEPTH, "--eval_out_dir {base}/picture.png", r"--eval_out_dir.*picture\.png"),
     (DEPTH, "--eval_out_dir {base}/picture.png/x", r"--eval_out_dir.*picture\.png"),
     (DEPTH, "--eval_split ''", "--eval_split|split"),
@@ -142,11 +142,11 @@ def has_weights(_: object, __: str) -> bool:
 
 
 SITUATIONS += [
-    Situation("train: a batch larger than the data", TRAIN + "--batch_size 999 --num_epochs 1",
-              refused="--batch_size.*999", right=has_weights),
-    Situation("train: --seed of 2^32", TRAIN + "--seed 4294967296 --num_epochs 1",
+    Situation("train: a batch larger than the data", TRAIN + "--batch_size 999",
+              refused="--batch_size", right=has_weights),
+    Situation("train: --seed of 2^32", TRAIN + "--seed 4294967296",
               refused="--seed", right=has_weights),
-    Situation("train: opt.json of an earlier run is broken", TRAIN + "--num_epochs 1 --overwrite",
+    Situation("train: opt.json of an earlier run is broken", TRAIN + "--overwrite",
               lambda: [Path("log/mdp/models").mkdir(parents=True),
                        Path("log/mdp/models/opt.json").write_text("{")],
               "mdp", has_weights),

@@ -44,7 +44,7 @@ def without_home() -> None:
 
 def ascii_output() -> None:
     sys.stdout.reconfigure(encoding="ascii")
-    sys.stderr.reconfigure(encoding="ascii")
+    sys.stderr.reconfigure(encoding="ascii", errors="backslashreplace")
 
 
 def full_output() -> None:
@@ -113,10 +113,11 @@ SITUATIONS = [
     at("~ in --eval_out_dir", EVALUATE + "'--eval_out_dir=~/e'", exist("e/results.json"),
        before=at_home),
     at("~ in --log_dir, --split and --data_path",
-       "train '--log_dir=~/log' --data_path '~/drive' '--split=~/drive/splits/drive' --height 64 "
+       "train '--log_dir=~/log' --data_path '~/drive' '--split=~/few' --height 64 "
        "--width 96 --weights_init scratch --num_workers 0 --num_epochs 1 --batch_size 2",
        exist("log/mdp/models/weights_0/depth.pth"),
-       build=lambda: os.symlink(base() / "drive", "drive"), before=at_home),
+       build=lambda: [os.symlink(base() / name, name) for name in ("drive", "few")],
+       before=at_home),
     at("~ in --out of prepare_data check",
        "prepare_data check --data_path {base}/drive --split {base}/drive/splits/drive --height 64 "
        "--width 96 --num_workers 0 '--out=~/c.png'", exist("c.png"), before=at_home),

@@ -22,6 +22,7 @@ SECONDS = 60  # a command that takes longer hangs
 BAR = re.compile(r"\d+%\||\d+(frame|it|sample|map)s? \[|\[\d\d:\d\d")  # of tqdm
 NOTE = re.compile(r"(warning|note): ")  # the project's own words beside an error
 ERROR = re.compile(r"(error|[\w.]+( \w+)?: error): ")
+REPORT = re.compile("the first in full: (.*)")  # prepare_data.py check reports faults on stdout
 
 
 class Situation(NamedTuple):
@@ -100,8 +101,9 @@ def _run(folder: Path, words: list[str], before: Callable[[], None]) -> Outcome:
             os.setpgid(0, 0)  # its workers end with it
             for number, path in enumerate(printed, 1):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
-            sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(number, "w"), encoding="utf-8",
-                                                       line_buffering=True) for number in (1, 2))
+            sys.stdout, sys.stderr = (
+                io.TextIOWrapper(io.FileIO(number, "w"), "utf-8", errors, line_buffering=True)
+                for number, errors in ((1, "strict"), (2, "backslashreplace")))
             before()
             signal.alarm(SECONDS)
             status = _call(folder, words)
@@ -114,10 +116,12 @@ def _run(folder: Path, words: list[str], before: Callable[[], None]) -> Outcome:
 
 
 def _call(folder: Path, words: list[str]) -> int:
-    """Run a script as Python does; return its exit status."""
+    """Run a script as Python does; return its exit status. A user's own program starts afresh."""
     script, *sys.argv[1:] = words
-    path = folder / script if (folder / script).is_file() else ROOT / f"{script}.py"
-    sys.argv[0], sys.path[0] = str(path), str(path.parent)
+    if (folder / script).is_file():
+        os.execv(sys.executable, [sys.executable, *words])
+    path = ROOT / f"{script}.py"
+    sys.argv[0], sys.path[0] = str(path), str(ROOT)
     try:
         runpy.run_path(str(path), run_name="__main__")
         status = 0
@@ -127,8 +131,8 @@ def _call(folder: Path, words: list[str]) -> int:
         traceback.print_exc()
         status = 1
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
     except (OSError, ValueError):  # as Python ends then
         status = 120
     return status
@@ -138,7 +142,7 @@ def _judge(situation: Situation, value: object, outcome: Outcome) -> tuple[str, 
     """Return right, refused or WRONG, and the reason."""
     pieces = re.split(r"[\r\n]+", outcome.err)
     lines = [line.strip() for line in pieces if line.strip() and not BAR.search(line)]
-    errors = [line for line in lines if ERROR.match(line)]
+    errors = [line for line in lines if ERROR.match(line)] + REPORT.findall(outcome.out)
     others = [line for line in lines if not ERROR.match(line) and not NOTE.match(line)]
     last = " | ".join(lines)[-600:]
     if outcome.status < 0:
