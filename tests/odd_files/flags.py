@@ -61,7 +61,6 @@ ROWS = [
     (TRAIN, "--dataset kittti", "--dataset kittti"),
     (TRAIN, "--split eigen_zuo", "eigen_zuo"),
     (TRAIN, "--model_name ''", "--model_name"),
-    (TRAIN, "--model_name ../../x", "--model_name"),
     (TRAIN, "--model_name " + "n" * 300, "n{300}|long"),
     (TRAIN, "--log_dir {base}/picture.png", r"picture\.png"),
     (TRAIN, "--cache_dir {base}/picture.png", r"picture\.png"),
