@@ -1,13 +1,26 @@
-"""Offer the depth networks to torch.hub.load: a weights folder or a published model."""
+"""Offer the depth networks to torch.hub.load: a weights folder or a published model.
+
+Other programs have modules named `utils` or `datasets` too. torch.hub.load therefore imports the
+modules of this folder under private names: `PRIVATE.utils` for `utils`. Import statements in these
+modules, also those inside functions, find the private modules, at any time.
+"""
 from __future__ import annotations
 
+import builtins
+import importlib.machinery
 import os
+import pkgutil
+import re
 import sys
+import types
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # torch.hub.list would list the imported class as a model
     from prediction.predictor import Predictor
 
+FOLDER = os.path.dirname(os.path.realpath(__file__))
+PRIVATE = re.sub(r"\W", "_", f"monodepth2{FOLDER}")  # another clone has other private modules
+OWN = {module.name for module in pkgutil.iter_modules([FOLDER])}
 dependencies = ["torch", "torchvision", "numpy", "PIL", "cv2", "filelock", "tqdm"]
 
 
@@ -26,29 +39,65 @@ def monodepth2(weights: str | os.PathLike) -> Predictor:
 
     Raises:
         DataError: the folder or model does not exist, a file is broken, or the download failed.
-        ImportError: an imported module has the same name as a module of this project.
     """
+    _add_private_package()
     # imported here: torch.hub.list lists every callable of this file as a model
-    try:
-        from prediction.predictor import Predictor
-        from runtime.downloads import PRETRAINED_MODELS, download_model_if_doesnt_exist
-        from runtime.errors import DataError
-    except ImportError as error:
-        raise _explained(error) from error
+    Predictor = _import("prediction.predictor", fromlist=["Predictor"]).Predictor
+    downloads = _import("runtime.downloads", fromlist=["PRETRAINED_MODELS"])
+    models = downloads.PRETRAINED_MODELS
+    DataError = _import("runtime.errors", fromlist=["DataError"]).DataError
     folder = os.path.expanduser(weights)
     if not os.path.isdir(folder):
-        if weights not in PRETRAINED_MODELS:
+        if weights not in models:
             raise DataError(f"weights {weights} is neither a folder nor a published model; give a "
-                            f"weights_<epoch> folder, or one of {', '.join(PRETRAINED_MODELS)}")
-        folder = download_model_if_doesnt_exist(weights)
+                            f"weights_<epoch> folder, or one of {', '.join(models)}")
+        folder = downloads.download_model_if_doesnt_exist(weights)
     return Predictor(folder)
 
 
-def _explained(error: ImportError) -> ImportError:
-    """Explain an import error that a module of the same name in another project causes."""
-    name = (error.name or "").partition(".")[0]
-    path = getattr(sys.modules.get(name), "__file__", None) or ""
-    if not path or os.path.realpath(path).startswith(os.path.dirname(os.path.realpath(__file__))):
-        return error
-    return ImportError(f"{path} is already imported as {name!r}, the name of a module of this "
-                       "project; rename yours, or load the network in a process of its own")
+def _import(name: str, globals: dict | None = None, locals: dict | None = None,
+            fromlist: tuple | list = (), level: int = 0) -> types.ModuleType:
+    """Import as import statements do, but a module of this folder under its private name.
+
+    A module that the program has imported from this folder itself is used as it is.
+    """
+    top = name.partition(".")[0]
+    if top not in OWN or _is_imported(name):
+        return builtins.__import__(name, globals, locals, fromlist, level)
+    package = builtins.__import__(f"{PRIVATE}.{name}", globals, locals, fromlist, level)
+    return package if fromlist else sys.modules[f"{PRIVATE}.{top}"]
+
+
+def _is_imported(name: str) -> bool:
+    """Return whether the program has imported this folder's module under its plain name."""
+    path = os.path.realpath(getattr(sys.modules.get(name), "__file__", None) or "")
+    own = os.path.join(FOLDER, *name.split("."))
+    return path in (f"{own}.py", os.path.join(own, "__init__.py"))
+
+
+class _PrivateLoader(importlib.machinery.SourceFileLoader):
+    """Load a module whose import statements call `_import`."""
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Execute the module's code."""
+        module.__builtins__ = {**vars(builtins), "__import__": _import}
+        super().exec_module(module)
+
+
+class _PrivateFinder:
+    """Find the modules of this folder under their private names."""
+
+    def find_spec(self, name: str, path: list[str] | None = None,
+                  target: types.ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
+        """Return the spec of a private module; None for every other module."""
+        if not name.startswith(f"{PRIVATE}."):
+            return None
+        return importlib.machinery.FileFinder(path[0], (_PrivateLoader, [".py"])).find_spec(name)
+
+
+def _add_private_package() -> None:
+    """Make the package of the private names, unless an earlier load has."""
+    if PRIVATE not in sys.modules:
+        sys.modules[PRIVATE] = types.ModuleType(PRIVATE)
+        sys.modules[PRIVATE].__path__ = [FOLDER]
+        sys.meta_path.insert(0, _PrivateFinder())

@@ -108,25 +108,38 @@ def load_network(network: nn.Module, weights: NetworkWeights, cure: str = OTHER_
         What was unwrapped, skipped and filled in, in one line; "" if nothing was.
 
     Raises:
-        DataError: names or shapes differ, or a weight is not finite.
+        DataError: names, shapes or types differ, a weight is not finite, or a variance is below 0.
     """
     own, given = network.state_dict(), weights.tensors
     missing, more = own.keys() - given.keys(), given.keys() - own.keys()
     filled = {key for key in missing if UNUSED.fullmatch(key)}
     layers = {key for key in more if key.endswith((".weight", ".bias"))}
     shapes = {key for key in own.keys() & given.keys() if own[key].shape != given[key].shape}
+    types = {key for key in own.keys() & given.keys()
+             if own[key].is_floating_point() and not given[key].is_floating_point()}
     if len(given) - len(more) < min(len(own), len(given)) / 2:
         cure = OTHER_NETWORK
     for what, noun, keys in (("misses", "key", missing - filled), ("has", "unknown key", layers),
-                             ("has other shapes of", "key", shapes)):
+                             ("has other shapes of", "key", shapes),
+                             ("has numbers of another type (integer or complex) in", "key",
+                              types)):
         if keys:
             raise DataError(f"{weights.path} {what} {counted(len(keys), noun)} "
                             f"({_listed(keys)}); {cure}")
     # as the network will hold them: a float64 may be too large for a float32
     fitting = {key: given[key].to(own[key].dtype) for key in own if key in given}
     check_finite(fitting, weights.path)
+    _check_variances(fitting, weights.path)
     network.load_state_dict(own | fitting)
     return _describe(weights, more, filled)
+
+
+def _check_variances(tensors: dict[str, Tensor], path: Path) -> None:
+    """Raise a DataError if a variance of a batch norm is below 0: its root would be NaN."""
+    for name, value in tensors.items():
+        if name.endswith("running_var") and (value < 0).any():
+            raise DataError(f"{path} has a variance below 0 in {name}: the file is damaged; copy "
+                            "or download it again")
 
 
 def _describe(weights: NetworkWeights, more: Iterable[str], filled: set[str]) -> str:

@@ -17,6 +17,7 @@ from runtime.errors import DataError
 from runtime.files import write_atomically
 
 FILE_NAME = "camera.json"
+MAX_CENTRE = 10  # of the principal point, in image sizes; a larger number is in pixels
 TRAININGS = ("mono", "stereo", "mono+stereo", "mono+speed")
 
 
@@ -149,6 +150,7 @@ def parse_training_camera(content: bytes, name: str | Path) -> TrainingCamera:
         fields = json.loads(content)
         found = TrainingCamera(**{field: fields[field] for field in TrainingCamera._fields})
         is_valid = (found.training in TRAININGS
+                    and not any(isinstance(value, bool) for value in found)
                     and 0 < found.min_depth < found.max_depth < float("inf")
                     and (found.baseline is None or 0 < found.baseline < float("inf"))
                     and (found.K is None or _is_intrinsics(found.K))
@@ -163,7 +165,8 @@ def parse_training_camera(content: bytes, name: str | Path) -> TrainingCamera:
 def _is_intrinsics(K: object) -> bool:
     return [len(row) for row in K] == [3, 3, 3] and all(
         isinstance(v, (int, float)) and abs(v) < 1e6 for row in K for v in row) and (
-        min(K[0][0], K[1][1]) > 0)
+        min(K[0][0], K[1][1]) > 0) and list(K[2]) == [0, 0, 1] and (
+        max(abs(K[0][2]), abs(K[1][2])) < MAX_CENTRE)
 
 
 def _is_size(size: object) -> bool:

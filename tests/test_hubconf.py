@@ -124,14 +124,74 @@ def test_a_folder_without_weights_is_refused(tmp_path):
         torch.hub.load(str(ROOT), "monodepth2", source="local", weights=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["layers.py", "datasets/__init__.py"])
-def test_a_module_with_the_name_of_ours_is_reported(weights, tmp_path, name):
-    path = tmp_path / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("MINE = 1\n")
-    done = run_python(f"import {name.partition('.')[0].partition('/')[0]}\n{PREDICT}", ROOT,
-                      weights, cwd=tmp_path)
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith(f"ImportError: {path} is already imported as")
-    assert "a process of its own" in last
+THEIRS = ("utils", "datasets", "networks", "layers", "options", "runtime", "metrics")
+BESIDE_THEIRS = f"""
+import copy, importlib, io, pickle, sys
+from argparse import Namespace
+import torch
+repo, weights, second, when = sys.argv[1:]
+names = {THEIRS}
+mine = {{}}
+if when == "before":
+    mine = {{name: importlib.import_module(f"{{name}}.part") for name in names}}
+before = dict(sys.modules)
+model = torch.hub.load(repo, "monodepth2", source="local", weights=weights)
+own = {{path.partition(".")[0] for path in sys.modules.keys() - before.keys()}} & {{*names}}
+assert not own, own
+assert all(sys.modules[name] is before[name] for name in names if name in before)
+for name in names:
+    assert importlib.import_module(f"{{name}}.part").OWNER == "the program"
+    assert mine.get(name, sys.modules[f"{{name}}.part"]) is sys.modules[f"{{name}}.part"]
+
+image = torch.rand(3, 64, 96)
+disp = model.predict(image).disp
+again = torch.hub.load(repo, "monodepth2", source="local", weights=weights)
+assert type(again) is type(model)
+for other in (again, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+    assert other.predict(image).disp.equal(disp)
+assert pickle.loads(pickle.dumps(model.predict(image))).disp.equal(disp)
+file = io.BytesIO()
+torch.save(model.state_dict(), file)
+file.seek(0)
+again.load_state_dict(torch.load(file, weights_only=True))
+
+# evaluate imports evaluation.results when it is called
+package = type(model).__module__.partition(".")[0]
+evaluate = importlib.import_module(f"{{package}}.evaluate_depth").evaluate
+try:
+    evaluate(Namespace(compare=["a.json", "b.json"]))
+except Exception as error:
+    assert "a.json cannot be read" in str(error), error
+if when == "after":
+    for name in names:
+        sys.modules.pop(name), sys.modules.pop(f"{{name}}.part")
+owner = "the program" if when == "before" else "another"  # what is imported first is kept
+assert torch.hub.load(second, "owner", source="local") == (owner, owner)
+"""
+
+
+def write_project(folder, owner, is_namespace):
+    """Write packages with the names of ours that know their owner."""
+    for name in THEIRS:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "part.py").write_text(f"OWNER = {owner!r}\n")
+        if not is_namespace:
+            (folder / name / "__init__.py").write_text("")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("is_namespace", [False, True], ids=["regular", "namespace"])
+def test_modules_of_the_program_with_our_names_stay_its_own(weights, tmp_path, is_namespace, when):
+    write_project(tmp_path / "program", "the program", is_namespace)
+    second = tmp_path / "second"
+    write_project(second, "another", is_namespace=False)
+    (second / "hubconf.py").write_text(
+        "def owner():\n    import utils.part\n    from datasets.part import OWNER\n"
+        "    return utils.part.OWNER, OWNER\n")
+    done = run_python(BESIDE_THEIRS, ROOT, weights, second, when, cwd=tmp_path / "program")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_program_that_imported_ours_gets_the_same_classes(weights):
+    model = torch.hub.load(str(ROOT), "monodepth2", source="local", weights=weights)
+    assert type(model) is Predictor

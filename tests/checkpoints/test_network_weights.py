@@ -161,6 +161,33 @@ def test_weights_that_are_not_finite_are_refused(changed, name, value):
             load()
 
 
+@pytest.mark.parametrize("change", [torch.Tensor.char, lambda value: value + 0j],
+                         ids=["int8", "complex"])
+def test_integer_and_complex_weights_are_refused(changed, change):
+    folder = changed(lambda name, state: {
+        key: change(value) if torch.is_floating_point(value) else value
+        for key, value in state.items()} if name == "depth" else state)
+    with pytest.raises(DataError, match=r"depth\.pth has numbers of another type .* in 28 keys"):
+        load_model(folder)
+
+
+def test_an_averaged_count_of_batches_is_read(original, changed):
+    folder = changed(lambda _, state: {
+        key: value + 0.5 if key.endswith("num_batches_tracked") else value
+        for key, value in state.items()})
+    with torch.no_grad():
+        assert load_model(folder)[0].disparity(IMAGES).equal(original[1])
+
+
+def test_a_variance_below_0_is_refused(changed):
+    def damage(name, state):
+        if name == "encoder":
+            state["encoder.layer1.0.bn1.running_var"][3] = -0.1
+        return state
+    with pytest.raises(DataError, match=r"below 0 in encoder\.layer1\.0\.bn1\.running_var"):
+        load_model(changed(damage))
+
+
 def test_float64_weights_too_large_for_float32_are_refused(changed):
     folder = changed(lambda name, state: state | {
         "decoder.0.conv.conv.bias": torch.full((256,), 1e300, dtype=torch.float64)}, ["depth"])
