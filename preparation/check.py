@@ -56,6 +56,8 @@ def check_split(opts: Namespace) -> bool:
     if opts.mask_dir:
         dataset.masks = Masks(opts.mask_dir, opts.data_path, dataset.paths(), opts.height,
                               opts.width)
+    if opts.speeds:
+        dataset.use_odometers()
     predictor = load_predictor(opts, frames) if opts.load_weights_folder else None
 
     readings = read_samples(dataset, opts.num_workers)
@@ -67,6 +69,11 @@ def check_split(opts: Namespace) -> bool:
           *describe_masks(readings), sep="\n")
 
     strips = draw_samples(dataset, faults, predictor)
+    if opts.speeds and flows:
+        from preparation.speed_check import describe_speeds, draw_speeds  # imports matplotlib
+        distances = np.array([r.distance for r in readings if r.flow is not None])
+        print(describe_speeds(distances, np.array(flows)))
+        strips.append(Strip("speed", {"": draw_speeds(distances, np.array(flows))}, span=3))
     if strips:
         write_contact_sheet(strips, Path(opts.out))
         advice = "" if predictor is None else ", and whether the warped frames look like frame 0"
@@ -85,6 +92,7 @@ class SampleReading(NamedTuple):
         parallax: median shift to the left from the left to the right view, in pixels; None if not
             measured.
         masked: share of the pixels that --mask_dir leaves out; None without masks.
+        distance: metres from frame 0 to the first source frame; None without speeds.
     """
 
     index: int
@@ -92,6 +100,7 @@ class SampleReading(NamedTuple):
     flow: float | None = None
     parallax: float | None = None
     masked: float | None = None
+    distance: float | None = None
 
 
 class SampleReader(Dataset):
@@ -119,7 +128,8 @@ class SampleReader(Dataset):
             if parse_line(self.dataset.filenames[index])[2] not in LEFT_SIDES:
                 left, right = right, left
             parallax = median_parallax(left, right)
-        return SampleReading(index, "", mean_flow(target, source), parallax, masked)
+        distance = float(item["distances"][0]) if "distances" in item else None
+        return SampleReading(index, "", mean_flow(target, source), parallax, masked, distance)
 
 
 def read_samples(dataset: MonoDataset, workers: int) -> list[SampleReading]:

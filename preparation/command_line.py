@@ -100,6 +100,8 @@ def _add_check(commands: argparse._SubParsersAction) -> None:
     add("--frame_ids", nargs="+", type=int, default=[0, -1, 1], help="as for train.py (0 -1 1)")
     add("--use_stereo", action="store_true", help="read the other stereo view too")
     add("--mask_dir", type=path, help="as for train.py; the masks are shown, too")
+    add("--speeds", action="store_true",
+        help="read the speeds that train.py --velocity_weight needs, and draw them beside the flow")
     add("--load_weights_folder", type=path,
         help="show what these weights predict for some samples, too")
     add("--num_workers", type=non_negative_int, default=os.cpu_count(),

@@ -19,10 +19,11 @@ TEXT = (30, 30, 30)
 
 
 class Strip(NamedTuple):
-    """A title, and images (H, W, 3) uint8 by their labels."""
+    """A title, images (H, W, 3) uint8 by their labels, and the columns that each image takes."""
 
     title: str
     images: dict[str, np.ndarray]
+    span: int = 1
 
 
 def difference(first: Tensor, second: Tensor) -> np.ndarray:
@@ -38,7 +39,7 @@ def gray_mask(mask: np.ndarray) -> np.ndarray:
 
 def write_contact_sheet(strips: list[Strip], path: Path) -> None:
     """Write strips below each other into a PNG file, atomically."""
-    columns = max(len(strip.images) for strip in strips)
+    columns = max(strip.span * len(strip.images) for strip in strips)
     parts = [part for strip in strips for part in _draw_strip(strip, columns)]
     png = io.BytesIO()
     Image.fromarray(np.concatenate(parts)).save(png, "PNG")
@@ -47,12 +48,13 @@ def write_contact_sheet(strips: list[Strip], path: Path) -> None:
 
 def _draw_strip(strip: Strip, columns: int) -> list[np.ndarray]:
     """Draw the title and the images of a strip, both as wide as the sheet."""
-    cells = []
+    cells, width = [], CELL * strip.span
     for label, image in strip.images.items():
-        height = round(image.shape[0] * CELL / image.shape[1])
-        small = cv2.resize(image, (CELL, height), interpolation=cv2.INTER_AREA)
-        cells.append(np.concatenate([_draw_text(label, CELL), small]))
-    cells += [np.full_like(cells[0], 255)] * (columns - len(cells))
+        height = round(image.shape[0] * width / image.shape[1])
+        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        cells.append(np.concatenate([_draw_text(label, width), small]))
+    missing = CELL * (columns - strip.span * len(cells))
+    cells.append(np.full((len(cells[0]), missing, 3), 255, np.uint8))
     return [_draw_text(strip.title, CELL * columns), np.concatenate(cells, 1)]
 
 

@@ -1,11 +1,15 @@
 """datasets/odometer.py, --velocity_weight: metres travelled between frames."""
+import re
+
 import numpy as np
 import pytest
 from conftest import one_line, train_flags
+from PIL import Image
 
 from checkpoints.training_camera import TrainingCamera, read_training_camera
 from datasets import KITTIOdomDataset, KITTIRAWDataset
 from datasets.odometer import odometer_of_speeds, read_oxts, read_speeds
+from preparation.speed_check import describe_speeds
 from runtime.errors import DataError
 from synthetic.render import HELD_OUT, SEQUENCE, TRAIN
 
@@ -124,6 +128,33 @@ def test_the_rendered_drives_speeds_are_those_of_its_poses(drive):
     np.testing.assert_allclose(found, expected, rtol=0.1, atol=0.05)
     assert (expected > 0.1).all()
     np.testing.assert_array_equal(raw[0]["distances"], found)
+
+
+def test_a_check_draws_speeds_beside_the_flow(drive, tmp_path, script):
+    (tmp_path / "train_files.txt").write_text(f"{TRAIN} l: 1-30\n")
+    words = ["check", "--data_path", drive, "--split", tmp_path, "--height", 64, "--width", 96,
+             "--num_workers", 0, "--out", tmp_path / "check.png"]
+    heights = []
+    for more in ([], ["--speeds"]):
+        outcome = script("prepare_data", *words, *more)
+        assert outcome.status == 0, outcome.err
+        with Image.open(tmp_path / "check.png") as picture:
+            heights.append(picture.height)
+    distances = re.search(r"speed: 0\.\d+ to ([01]\.\d+) m between frames", outcome.out)
+    assert 0.5 < float(distances[1]) < 1.2
+    correlation = re.search(r"correlation with optical flow (-?[0-9.]+)\n", outcome.out)
+    assert float(correlation[1]) > 0.5
+    assert heights[1] - heights[0] == 18 + 18 + 240
+
+
+@pytest.mark.parametrize(("distances", "found"), [
+    ([1.0, 1.0, 1.0], "constant, so nothing shows whether"),
+    ([3.0, 2.0, 1.0], "correlation with optical flow -1.00. Look at the figure"),
+    ([1.0, 2.0, 3.0], "correlation with optical flow 1.00")])
+def test_speeds_that_do_not_fit_the_images_are_said(distances, found):
+    words = describe_speeds(np.array(distances), np.array([2.0, 4.0, 6.0]))
+    assert found in words
+    assert ("Look" in words) == ("Look" in found)
 
 
 def test_training_with_speed_makes_metric_weights(drive, script):
