@@ -12,6 +12,7 @@ from runtime.files import MAX_PIXELS, readlines
 __all__ = ["generate_depth_map", "load_velodyne_points", "read_calib_file", "sub2ind"]
 
 DEPTH_PNG_SCALE = 256.0  # KITTI's depth PNGs store metres x 256; 0 marks pixels without depth
+ROTATION_TOLERANCE = 1e-2  # of R R^T - 1: files have few digits
 POINT_BYTES = 16         # one velodyne point: x, y, z in metres and reflectance, each float32
 # metres: a lidar's largest coordinate is between these; other types read as float32 are not
 SMALLEST_SCAN, LARGEST_SCAN = 0.01, 1000.0
@@ -139,6 +140,11 @@ def _read_projection(calib_dir: Path, cam: int) -> tuple[np.ndarray, tuple[int, 
     size, R_rect, P_rect = _read_calibration_entries(
         path, **{"S_rect_02": 2, "R_rect_00": 9, f"P_rect_0{cam}": 12})
     R, t = _read_calibration_entries(calib_dir / "calib_velo_to_cam.txt", R=9, T=3)
+    for rotation, file in (R, "calib_velo_to_cam.txt"), (R_rect, path.name):
+        product = rotation.reshape(3, 3) @ rotation.reshape(3, 3).T
+        if abs(product - np.eye(3)).max() > ROTATION_TOLERANCE:
+            raise DataError(f"{calib_dir / file} has a rotation that is none; extract the date's "
+                            "calibration again (<date>_calib.zip)")
     velo_to_cam, rectify = np.eye(4), np.eye(4)
     velo_to_cam[:3, :3], velo_to_cam[:3, 3] = R.reshape(3, 3), t
     rectify[:3, :3] = R_rect.reshape(3, 3)

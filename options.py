@@ -122,7 +122,7 @@ class MonodepthOptions:
             help="target frame 0, then the source frames (0 -1 1)")
         add("--use_stereo", action="store_true",
             help="add the other view of the stereo pair to the source frames")
-        add("--disparity_smoothness", type=float, default=1e-3,
+        add("--disparity_smoothness", type=weight, default=1e-3,
             help="weight of the smoothness loss (%(default)s)")
         add("--velocity_weight", type=weight, default=0.0,
             help="weight of a loss that makes depth metric by the recorded speeds (%(default)s)")
@@ -296,6 +296,8 @@ class MonodepthOptions:
                   "--use_stereo, whose baseline gives them too")
         if opts.predictive_mask and not opts.disable_automasking:
             error("--predictive_mask replaces automasking; add --disable_automasking")
+        if not opts.model_name.strip():
+            error("--model_name is empty; give the run a name")
         if opts.profile < 0:
             error(f"--profile is {opts.profile}; give the number of steps to record")
         if opts.resume and opts.overwrite:

@@ -211,7 +211,7 @@ def _print_left_out(folder: Path, outputs: set[Path], others: list[Path]) -> Non
     if others:
         parts.append(f"{counted(len(others), 'image')} with other endings, {_advise(others)}")
     if parts:
-        print(f"{folder}: left out {' and '.join(parts)}", file=sys.stderr)
+        print(f"note: {folder}: left out {' and '.join(parts)}", file=sys.stderr)
 
 
 def read_still(path: Path) -> Tensor:

@@ -98,14 +98,14 @@ def natural_order(path: Path) -> list[str | int]:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """List a folder in natural order, without hidden files such as macOS's ._ files.
+    """List a folder in natural order, without folders, pipes, and hidden files such as ._ files.
 
     Raises:
         DataError: the folder cannot be read.
     """
     try:
-        return sorted((file for file in folder.iterdir() if not file.name.startswith(".")),
-                      key=natural_order)
+        return sorted((file for file in folder.iterdir() if not file.name.startswith(".")
+                       and (file.is_file() or file.is_symlink())), key=natural_order)
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}") from None
 
@@ -186,8 +186,9 @@ def _decode(content: bytes, opened: Image.Image) -> np.ndarray:
         # OpenCV: the same bits in less than half the time, but no error for truncated files
         image = cv2.imdecode(np.frombuffer(content, np.uint8),
                              cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if image is not None:
-            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        if image is None:
+            raise OSError("its pixels cannot be decoded; copy it again")
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     opened.load()  # TIFF and PNG may have their orientation behind the pixels
     image = _in_8_bits(opened)
     if image.mode == "P":  # Pillow warns of transparent palettes unless they become RGBA first

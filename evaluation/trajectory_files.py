@@ -174,13 +174,14 @@ def read_times(path: str | Path) -> np.ndarray:
     for number, line in enumerate(readlines(path), 1):
         if not line.strip():
             continue
+        last = times[-1] if times else -MAX_LENGTH
         try:
             times.append(float(line))
         except ValueError:
             times.append(np.nan)
-        if not abs(times[-1]) < MAX_LENGTH:
-            raise DataError(f"{path}, line {number}: found {line[:40]!r}; expected seconds; "
-                            "extract it again (data_odometry_calib.zip), or delete it")
+        if not last < times[-1] < MAX_LENGTH:
+            raise DataError(f"{path}, line {number}: found {line[:40]!r}; expected seconds that "
+                            "rise; extract it again (data_odometry_calib.zip), or delete it")
     return np.array(times)
 
 

@@ -40,7 +40,8 @@ def slowed(data: bytes) -> bytes:
         start = data.rindex(box, 0, at + 4) - 4
         size, = struct.unpack(">I", data[start:start + 4])
         data[start:start + 4] = struct.pack(">I", size + 8)
-    for box, offset in ((b"mdhd", 20), (b"mvhd", 20), (b"tkhd", 24)):  # durations, 2.5 times
+    for box, offset in ((b"mdhd", 20), (b"mvhd", 20), (b"tkhd", 24),
+                        (b"elst", 12)):  # durations, 2.5 times
         start = data.rindex(box) + offset - 4 + 4
         length, = struct.unpack(">I", data[start:start + 4])
         data[start:start + 4] = struct.pack(">I", length * 5 // 2)
@@ -107,7 +108,7 @@ SITUATIONS = [
     Situation("video: .flv that is none", PREDICT + "odd.flv", content("odd.flv", b"FLV\1"),
               r"odd\.flv.*video"),
     Situation("video: .h264 that is none", PREDICT + "odd.h264",
-              content("odd.h264", b"\0\0\0\1\x67"), r"odd\.h264.*video"),
+              content("odd.h264", b"\0\0\0\1\x67"), r"odd\.h264.*(video|frame)"),
     Situation("video: variable rate, by time stamps", PREPARE + "odd.mp4 --fps 5",
               video("odd.mp4", 40, slowed), None, lambda _, __: follows_time(_, __)),
     Situation("video: with a space and a quote", PREDICT + "'o d'\"'\"'d.mp4'",
