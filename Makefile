@@ -31,13 +31,13 @@ oldest: .venv-oldest/installed
 gpu:  # in .venv if it is there, else with the machine's own PyTorch
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.py
 
-.venv-oldest/installed: requirements.txt requirements-export.txt requirements-dev.txt \
-		.ci/constraints-oldest.txt
+.venv-oldest/installed: requirements.txt requirements-export.txt requirements-timm.txt \
+		requirements-dev.txt .ci/constraints-oldest.txt
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/pip install -r requirements-dev.txt -c .ci/constraints-oldest.txt
 	touch $@
 
-.venv/installed: requirements.txt requirements-export.txt requirements-dev.txt
+.venv/installed: requirements.txt requirements-export.txt requirements-timm.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
 	$(BIN)/pip install -r requirements-dev.txt

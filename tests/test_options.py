@@ -28,6 +28,7 @@ DEFAULTS = {
     "overwrite": False, "save_every": None, "keep": 2, "max_bad_samples": 0, "save_figures": False,
     "sequences": None, "ext_poses_to_eval": None, "alignment": "7dof",
     "edges": False, "gt_disparity": None, "eval_all": None, "compare": None,
+    "encoder": None, "pose_encoder": None, "encoder_weights": None,
 }
 
 
