@@ -64,7 +64,7 @@ class TimmEncoder(nn.Module):
         timm = import_timm(name)
         if len(name) > MAX_NAME or not timm.is_model(name):
             similar = get_close_matches(name[:MAX_NAME], timm.list_models()) or ["resnet18"]
-            raise UsageError(f"the encoder {name[:60]} is not a network of timm {timm.__version__}; "
+            raise UsageError(f"the encoder {name[:60]} is no network of timm {timm.__version__}; "
                              f"choose one such as {', '.join(similar)}")
         self.name, channels = name, 3 * num_input_images
         self._arguments, strides = _find_arguments(name, channels, image_size)
