@@ -2,6 +2,7 @@
 # make test    run ruff and pytest
 # make faults  run the long tests: kill a run 25 times, try 20,000 hostile inputs on each parser
 # make oldest  run pytest with the oldest supported packages, in .venv-oldest
+# make encoders  train 18 encoders for 5 steps each, export and time them: a table
 # make gpu     compare a GPU with the CPU, and measure its speed
 # make clean   delete both environments and the demo
 #
@@ -12,7 +13,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: demo test faults oldest gpu clean
+.PHONY: demo test faults oldest encoders gpu clean
 
 demo: .venv/installed
 	$(BIN)/python -m synthetic.demo demo
@@ -27,6 +28,9 @@ faults: .venv/installed
 
 oldest: .venv-oldest/installed
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal
+
+encoders: .venv/installed
+	$(BIN)/python -m benchmarks.encoders
 
 gpu:  # in .venv if it is there, else with the machine's own PyTorch
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.py

@@ -58,7 +58,7 @@ def make_encoder(name: str | int, pretrained: bool = False, num_input_images: in
 def describe_encoder(name: str | int, encoder: nn.Module) -> str:
     """Describe an encoder in a few words: its name, its size, and what was added to it."""
     name = f"resnet{name}" if isinstance(name, int) else name
-    size = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
+    size = sum(x.numel() for x in encoder.parameters() if x.requires_grad) / 1e6
     words = f"{name} ({size:.1f} M parameters)"
     if not isinstance(encoder, WithHalfSize):
         return words

@@ -42,7 +42,11 @@ COMBINATIONS = [
     f"{FIVE} --pose_model_type shared --pose_model_input all --precision fp16",
     "--v1_multiscale --avg_reprojection --no_ssim --scales 0 1",
     "--frame_ids 0 --use_stereo --v1_multiscale --precision fp16",
-    f"--num_layers 34 --precision bf16 {MASK}", "--frame_ids 0 -1 --no_ssim --avg_reprojection"]
+    f"--num_layers 34 --precision bf16 {MASK}", "--frame_ids 0 -1 --no_ssim --avg_reprojection",
+    "--encoder resnet18 --pose_encoder resnet34", "--encoder swin_tiny_patch4_window7_224",
+    "--encoder tf_efficientnet_lite0 --pose_encoder mobilenetv4_conv_small --precision bf16",
+    "--encoder vit_tiny_patch16_224 --pose_encoder vit_tiny_patch16_224 --precision fp16",
+    "--encoder convnext_atto --pose_model_type shared"]
 
 
 class Watch(TorchDispatchMode):
@@ -210,7 +214,8 @@ def test_odometry_predicts_without_a_wait(gpu, flags):
 
 @pytest.mark.parametrize("flags", [
     "--frame_ids 0 1 --use_stereo --scales 0 1", "--frame_ids 0 1 --pose_model_type posecnn "
-    f"--precision bf16 --v1_multiscale --avg_reprojection --no_ssim --scales 0 {MASK}"])
+    f"--precision bf16 --v1_multiscale --avg_reprojection --no_ssim --scales 0 {MASK}",
+    "--encoder convnext_atto --frame_ids 0 --use_stereo --scales 0"])
 def test_each_part_compiles_once_to_one_graph(flags):
     torch._dynamo.reset()
     counters.clear()
