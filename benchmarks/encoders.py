@@ -1,4 +1,4 @@
-"""Train, export and time depth networks with encoders of many kinds: `python -m benchmarks.encoders`.
+"""Train, export and time networks with encoders of many kinds: `python -m benchmarks.encoders`.
 
 Each encoder is trained for a few steps on a rendered drive by train.py, loaded from its weights
 folder, exported to ONNX, and timed with PyTorch and with ONNX Runtime, one image at a time.
