@@ -125,7 +125,10 @@ def make_model(opts: Namespace, frames: Sequence[int | str], is_resumed: bool,
     model.precision = PRECISIONS[opts.precision]
     if world.device.type == "cpu":
         prepare_for_cpu(model)
-    if trains_channels_last(world.device, model.precision):
+    # on a CPU, PyTorch's backward pass of some networks (fastvit_t8) in channels_last writes to
+    # memory of others, so only ResNets are trained in it
+    if trains_channels_last(world.device, model.precision) and (
+            world.device.type != "cpu" or all(isinstance(name, int) for name in names.values())):
         model.to(memory_format=torch.channels_last)
     if opts.sync_batchnorm and world.size > 1:
         convert_sync_batchnorm(model)
