@@ -5,6 +5,7 @@ folder, exported to ONNX, and timed with PyTorch and with ONNX Runtime, one imag
 """
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -78,7 +79,7 @@ def train(name: str, drive: Path, opts: Namespace) -> Path:
     done = subprocess.run([sys.executable, "train.py", *words, "--no_cuda", "--overwrite"],
                           cwd=PROJECT, capture_output=True, text=True)
     if done.returncode:
-        raise DataError(f"{name} cannot be trained: {done.stderr.strip().splitlines()[-1]}")
+        raise DataError(f"training fails: {done.stderr.strip().splitlines()[-1]}")
     return drive / "log" / name / "models" / "weights_0"
 
 
@@ -151,18 +152,25 @@ def parse(argv: list[str] | None = None) -> Namespace:
 
 def main() -> None:
     """Measure the encoders and print a Markdown table, from the smallest encoder to the largest."""
-    opts, rows = parse(), []
+    opts, rows, failed = parse(), [], []
     with tempfile.TemporaryDirectory() as folder:
         drive = Path(folder) / "drive"
         render(drive, opts.height, opts.width, opts.steps)
         for name in tqdm(opts.only, unit="encoder"):
-            rows.append(measure(name, drive, opts))
-            tqdm.write(markdown_line(rows[-1]))
+            try:
+                rows.append(measure(name, drive, opts))
+                tqdm.write(markdown_line(rows[-1]))
+            except DataError as error:  # the others are measured all the same
+                failed.append(name)
+                tqdm.write(f"{name}: {error}")
+            shutil.rmtree(drive / "log", ignore_errors=True)  # up to a GB
     rows.sort(key=lambda row: row.parameters)
     print(f"\n{opts.width}x{opts.height}, {torch.get_num_threads()} threads, torch "
           f"{torch.__version__}\n")
     print(f"| {' | '.join(HEAD)} |\n{'| --- ' * len(HEAD)}|")
     print("\n".join(map(markdown_line, rows)))
+    if failed:
+        raise DataError(f"{len(failed)} of {len(opts.only)} encoders failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
