@@ -125,8 +125,8 @@ def make_model(opts: Namespace, frames: Sequence[int | str], is_resumed: bool,
     model.precision = PRECISIONS[opts.precision]
     if world.device.type == "cpu":
         prepare_for_cpu(model)
-    # on a CPU, PyTorch's backward pass of some networks (fastvit_t8) in channels_last writes to
-    # memory of others, so only ResNets are trained in it
+    # on a CPU, PyTorch 2.14's backward pass of a 1x1 convolution of an image with stride 2, as in
+    # fastvit_t8, corrupts memory in channels_last, so only ResNets are trained in it
     if trains_channels_last(world.device, model.precision) and (
             world.device.type != "cpu" or all(isinstance(name, int) for name in names.values())):
         model.to(memory_format=torch.channels_last)
@@ -167,7 +167,11 @@ def load_imagenet_weights(encoder: nn.Module, path: str) -> None:
     cure = "give the ImageNet weights of --encoder to --encoder_weights"
     if isinstance(net, TimmEncoder):
         check_finite(weights.tensors, weights.path)
-        if missing := net.load_imagenet(weights.tensors):
+        try:
+            missing = net.load_imagenet(weights.tensors)
+        except DataError as error:
+            raise DataError(f"{path}: {error}; {cure}") from None
+        if missing:
             raise DataError(f"{path} misses {counted(len(missing), 'weight')} of {net.name} "
                             f"({', '.join(missing[:3])}, ...); {cure}")
         return
