@@ -2,6 +2,7 @@
 # make test    run ruff and pytest
 # make faults  run the long tests: kill a run 25 times, try 20,000 hostile inputs on each parser
 # make oldest  run pytest with the oldest supported packages, in .venv-oldest
+# make encoders  train 18 encoders for 5 steps each, export and time them: a table
 # make gpu     compare a GPU with the CPU, and measure its speed
 # make clean   delete both environments and the demo
 #
@@ -12,7 +13,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: demo test faults oldest gpu clean
+.PHONY: demo test faults oldest encoders gpu clean
 
 demo: .venv/installed
 	$(BIN)/python -m synthetic.demo demo
@@ -28,16 +29,19 @@ faults: .venv/installed
 oldest: .venv-oldest/installed
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal
 
+encoders: .venv/installed
+	$(BIN)/python -m benchmarks.encoders
+
 gpu:  # in .venv if it is there, else with the machine's own PyTorch
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.py
 
-.venv-oldest/installed: requirements.txt requirements-export.txt requirements-dev.txt \
-		.ci/constraints-oldest.txt
+.venv-oldest/installed: requirements.txt requirements-export.txt requirements-timm.txt \
+		requirements-dev.txt .ci/constraints-oldest.txt
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/pip install -r requirements-dev.txt -c .ci/constraints-oldest.txt
 	touch $@
 
-.venv/installed: requirements.txt requirements-export.txt requirements-dev.txt
+.venv/installed: requirements.txt requirements-export.txt requirements-timm.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
 	$(BIN)/pip install -r requirements-dev.txt

@@ -114,6 +114,12 @@ class MonodepthOptions:
                  "(%(default)s)")
         add("--num_layers", type=int, default=18,
             help="layers of the ResNet encoders: 18, 34, 50, 101 or 152 (%(default)s)")
+        add("--encoder", type=path, metavar="NAME|FILE.py:FACTORY",
+            help="depth encoder: resnet18 to resnet152, a network of timm, or your own class "
+                 "(default: the ResNet of --num_layers)")
+        add("--pose_encoder", metavar="NAME", help="pose encoder (the ResNet of --num_layers)")
+        add("--encoder_weights", type=path, metavar="FILE",
+            help="ImageNet weights of --encoder, .pth or .safetensors (default: downloaded)")
         add("--height", type=int, default=192, help="height of the input images (%(default)s)")
         add("--width", type=int, default=640, help="width of the input images (%(default)s)")
         add("--scales", nargs="+", type=int, default=[0, 1, 2, 3],

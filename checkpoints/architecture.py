@@ -32,7 +32,8 @@ def load_model(folder: str | Path, *, with_pose: bool = False,
                device: torch.device | str = "cpu") -> tuple[Monodepth2, InputFormat]:
     """Build the model of a weights folder, for prediction.
 
-    The architecture is inferred from the weights, so published folders load without other files.
+    The architecture is inferred from the weights, so published folders load without other files;
+    the files of encoders that are no ResNets hold their names.
 
     Args:
         folder: folder with encoder.pth and depth.pth; for `with_pose` also pose.pth and, if the
@@ -50,11 +51,11 @@ def load_model(folder: str | Path, *, with_pose: bool = False,
     weights = {name: read_weights(folder / f"{name}.pth") for name in ("encoder", "depth")}
     if with_pose:
         weights |= _read_pose(folder)
-    states = {name: network.tensors for name, network in weights.items()}
-    model = Monodepth2(**_architecture(states, folder))
+    architecture = _architecture(weights, folder)
+    input_format = _input_format(weights["encoder"])
+    model = Monodepth2(**architecture, image_size=input_format[:2])
     for name, network in model.named_children():
         print_note(weights[name].path, load_network(network, weights[name]))
-    input_format = _input_format(weights["encoder"])
     if torch.device(device).type == "cpu":
         prepare_for_cpu(model)
     # channels_last makes prediction a quarter faster, on CPUs too
@@ -116,11 +117,12 @@ def _whole_number(value: object) -> int:
     return int(number) if number.is_integer() else -1
 
 
-def _architecture(states: dict[str, dict[str, Tensor]], folder: Path) -> dict:
-    """Return the arguments of `Monodepth2` for networks with the shapes of these state dicts."""
+def _architecture(weights: dict[str, NetworkWeights], folder: Path) -> dict:
+    """Return the arguments of `Monodepth2` for networks with the shapes of these weights."""
+    states = {name: network.tensors for name, network in weights.items()}
     heads = [value.shape[1] for key, value in states["depth"].items()
              if re.fullmatch(r"decoder\.\d+\.conv\.weight", key) and value.ndim == 4]
-    architecture = {"num_layers": _num_layers(states["encoder"], folder),
+    architecture = {"encoder": _encoder_name(weights["encoder"], folder),
                     "scales": [NUM_CH_DEC.index(channels) for channels in heads
                                if channels in NUM_CH_DEC] or list(range(4)),
                     "frame_ids": [0]}
@@ -128,6 +130,8 @@ def _architecture(states: dict[str, dict[str, Tensor]], folder: Path) -> dict:
         kind, frames = _pose_network(states, folder)
         architecture |= {"pose_model_type": kind, "frame_ids": list(range(frames)),
                          "pose_model_input": "pairs" if frames == 2 else "all"}
+    if "pose_encoder" in weights:
+        architecture["pose_encoder"] = _encoder_name(weights["pose_encoder"], folder)
     return architecture
 
 
@@ -145,8 +149,11 @@ def _pose_network(states: dict[str, dict[str, Tensor]], folder: Path) -> tuple[s
     return "shared", max(2, convs["pose"][1].shape[1] // convs["pose"][0].shape[0])
 
 
-def _num_layers(encoder: dict, folder: Path) -> int:
-    """Return the encoder's key in `ENCODERS`: from a ResNet's blocks, or else from opt.json."""
+def _encoder_name(weights: NetworkWeights, folder: Path) -> str | int:
+    """Return an encoder's name: stored, or from a ResNet's blocks, or else from opt.json."""
+    if weights.encoder_name is not None:
+        return weights.encoder_name
+    encoder = weights.tensors
     bottleneck = "encoder.layer1.0.conv3.weight" in encoder
     blocks = {found[1] for key in encoder
               if (found := re.match(r"encoder\.layer3\.(\d+)\.", key))}
@@ -158,7 +165,7 @@ def _num_layers(encoder: dict, folder: Path) -> int:
         num_layers = None
     own = [name for name in ENCODERS if name not in RESNETS.values()]
     if not isinstance(num_layers, int) or num_layers not in own:
-        raise DataError(f"{folder / 'encoder.pth'} is no ResNet of 18, 34, 50, 101 or 152 layers: "
+        raise DataError(f"{weights.path} is no ResNet of 18, 34, 50, 101 or 152 layers: "
                         f"its third stage has {len(blocks)} blocks; {OTHER_NETWORK}")
     return num_layers
 

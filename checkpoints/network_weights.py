@@ -14,6 +14,7 @@ from checkpoints.state_file import check_finite, is_complete_tensor, read_state
 from runtime.errors import DataError, counted
 
 NESTED = ("model", "state_dict", "model_state_dict")  # keys under which trainers keep weights
+ENCODER_NAME = "encoder_name"  # key of an encoder's file: the name of an encoder that is no ResNet
 PREFIX = re.compile(r"(module\.|_orig_mod\.)+")  # of nn.DataParallel and of torch.compile
 UNUSED = re.compile(r"encoder\.fc\.(weight|bias)|(.*\.)?num_batches_tracked")
 OTHER_NETWORK = ("it is not a network of Monodepth2, as train.py writes it or as it was published; "
@@ -35,6 +36,8 @@ class NetworkWeights(NamedTuple):
         path: of the file.
         tensors: by the names that the network gives them.
         input_format: fields of `InputFormat` that the file has, of any type.
+        encoder_name: name of an encoder that its weights do not tell; None: a ResNet, or another
+            network.
         others: keys of the file that hold no tensors of the network.
         notes: how the tensors were found in the file.
     """
@@ -44,15 +47,23 @@ class NetworkWeights(NamedTuple):
     input_format: dict[str, object]
     others: list[str]
     notes: list[str]
+    encoder_name: str | None = None
 
 
 def read_weights(path: str | Path) -> NetworkWeights:
     """Read a network's state dict; nested dicts and prefixes of names are unwrapped.
 
+    Args:
+        path: of a .pth file, or a .safetensors file.
+
     Raises:
         DataError: the file is missing or broken, or holds no weights.
     """
-    state, others, notes = _without_nesting(read_state(path))
+    read = _read_safetensors if Path(path).suffix == ".safetensors" else read_state
+    state, others, notes = _without_nesting(read(path))
+    name = state.get(ENCODER_NAME)
+    if isinstance(name, str):
+        state = {key: value for key, value in state.items() if key != ENCODER_NAME}
     input_format = {key: state[key] for key in InputFormat._fields if key in state}
     tensors = {key: value for key, value in state.items() if key not in input_format
                and isinstance(key, str) and is_complete_tensor(value)}
@@ -66,7 +77,27 @@ def read_weights(path: str | Path) -> NetworkWeights:
         tensors = stripped
         notes.append(f"removed {' and '.join(sorted(prefixes))} (nn.DataParallel or torch.compile) "
                      "from the names")
-    return NetworkWeights(Path(path), tensors, input_format, others, notes)
+    return NetworkWeights(Path(path), tensors, input_format, others, notes,
+                          name if isinstance(name, str) else None)
+
+
+def _read_safetensors(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a .safetensors file.
+
+    Raises:
+        DataError: the file is missing or broken, or safetensors is not installed.
+    """
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:
+        raise DataError(f"{path} needs safetensors, which is not installed; type: "
+                        "pip install -r requirements-timm.txt") from None
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path} cannot be read as safetensors ({error}); copy or download it "
+                        "again") from None
 
 
 def _without_nesting(state: dict) -> tuple[dict, list[str], list[str]]:
@@ -75,8 +106,9 @@ def _without_nesting(state: dict) -> tuple[dict, list[str], list[str]]:
     for name in NESTED:  # each at most once: a dict may contain itself
         if _holds_weights(state.get(name)):
             outer, state = state, state[name]
-            state = {key: outer[key] for key in InputFormat._fields if key in outer} | state
-            others += [str(key) for key in outer if key != name and key not in InputFormat._fields]
+            beside = (*InputFormat._fields, ENCODER_NAME)
+            state = {key: outer[key] for key in beside if key in outer} | state
+            others += [str(key) for key in outer if key != name and key not in beside]
             notes.append(f"took the weights in its {name!r}")
     return state, others, notes
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from checkpoints.network_weights import InputFormat, load_network, read_weights
+from checkpoints.network_weights import ENCODER_NAME, InputFormat, load_network, read_weights
 from checkpoints.state_file import LOAD_ERRORS, check_finite, read_state
 from networks import Monodepth2
 from runtime.errors import DataError
@@ -31,6 +31,8 @@ def save_weights(folder: str | Path, model: Monodepth2, optimizer: torch.optim.O
     # Faithful: one state dict per network, published keys; encoder.pth also has the input's size
     for name, network in model.named_children():
         extra = input_format._asdict() if name == "encoder" else {}
+        if isinstance(encoder := model.encoder_names.get(name), str):  # its weights do not tell it
+            extra |= {ENCODER_NAME: encoder}
         save_state_dict(Path(folder, f"{name}.pth"), _portable({**network.state_dict(), **extra}))
     save_state_dict(Path(folder, "adam.pth"), _portable(optimizer.state_dict()))
 

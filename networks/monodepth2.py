@@ -1,21 +1,16 @@
 """Assemble the networks: disparity of the target frame, poses to the source frames."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from layers import transformation_from_parameters
 from networks.depth_decoder import DepthDecoder
+from networks.encoders import IMAGE_SIZE, encoder_key, make_encoder
 from networks.pose_cnn import PoseCNN
 from networks.pose_decoder import PoseDecoder
-from networks.resnet_encoder import ResnetEncoder
-
-# A backbone is called with (pretrained, num_input_images); it has the attribute num_ch_enc, and its
-# forward pass returns five feature maps.
-ENCODERS = {n: partial(ResnetEncoder, n) for n in (18, 34, 50, 101, 152)}
 
 
 class Monodepth2(nn.Module):
@@ -25,40 +20,52 @@ class Monodepth2(nn.Module):
     the stereo view alone has no pose network.
 
     Args:
-        num_layers: key of `ENCODERS`.
-        pretrained: initialise the encoders with ImageNet weights.
+        num_layers: key of `ENCODERS`, for the encoders that the next two arguments do not name.
+        pretrained: initialise the encoders with ImageNet weights: all of them, or those of the
+            children named.
         frame_ids: 0, then the source frames: offsets in time, and "s" for the other stereo view.
         scales: scales at which disparity is predicted.
         pose_model_type: "separate_resnet", "shared" (the depth encoder's features) or "posecnn".
         pose_model_input: "pairs" of target and source frame, or "all" frames at once.
         predictive_mask: predict the mask of SfMLearner, one channel for each source frame.
+        encoder: name of the depth encoder, as `make_encoder` takes it.
+        pose_encoder: name of the pose encoder.
+        image_size: (height, width) of the images.
 
     Attributes:
+        encoder_names: keys of `ENCODERS` or names of the children that are encoders.
         precision: data type in which the networks compute. Weights, outputs and geometry are
             float32 in any case.
     """
 
-    def __init__(self, num_layers: int = 18, pretrained: bool = False,
+    def __init__(self, num_layers: int = 18, pretrained: bool | Collection[str] = False,
                  frame_ids: Sequence[int | str] = (0, -1, 1), scales: Sequence[int] = range(4),
                  pose_model_type: str = "separate_resnet", pose_model_input: str = "pairs",
-                 predictive_mask: bool = False):
+                 predictive_mask: bool = False, encoder: str | int | None = None,
+                 pose_encoder: str | int | None = None,
+                 image_size: tuple[int, int] = IMAGE_SIZE):
         super().__init__()
         self.frame_ids = list(frame_ids)
         self.times = [f for f in frame_ids if f != "s"]
         self.pose_model_type, self.pose_model_input = pose_model_type, pose_model_input
         self.precision = torch.float32
-        make_encoder = ENCODERS[num_layers]
+        self.encoder_names = {}
 
-        self.encoder = make_encoder(pretrained)
+        def make(child: str, name: str | int | None, frames: int = 1) -> nn.Module:
+            name = self.encoder_names[child] = num_layers if name is None else encoder_key(name)
+            is_pretrained = pretrained if isinstance(pretrained, bool) else child in pretrained
+            return make_encoder(name, is_pretrained, frames, image_size)
+
+        self.encoder = make("encoder", encoder)
         channels = self.encoder.num_ch_enc
         self.depth = DepthDecoder(channels, scales)
         self.pose_encoder = self.pose = self.predictive_mask = None
         if len(self.times) > 1:
             frames = 2 if pose_model_input == "pairs" else len(self.times)
             if pose_model_type == "separate_resnet":
-                self.pose_encoder = make_encoder(pretrained, frames)
+                self.pose_encoder = make("pose_encoder", pose_encoder, frames)
                 # Faithful: two poses are predicted for a pair, of which the first is used
-                self.pose = PoseDecoder(channels, 1, max(2, frames - 1))
+                self.pose = PoseDecoder(self.pose_encoder.num_ch_enc, 1, max(2, frames - 1))
             elif pose_model_type == "shared":
                 self.pose = PoseDecoder(channels, frames)
             else:

@@ -33,10 +33,17 @@ class ResnetEncoder(nn.Module):
         self.num_ch_enc = np.array([64, *stages])
         self.encoder = models.get_model(f"resnet{num_layers}",
                                         weights="IMAGENET1K_V1" if pretrained else None)
+        self.num_input_images = num_input_images
         if num_input_images > 1:
             self.encoder.conv1 = _widened(self.encoder.conv1, num_input_images, pretrained)
         # the classifier is unused and frozen; it keeps the published keys and Adam's numbering
         self.encoder.fc.requires_grad_(False)
+
+    def imagenet_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return this encoder's state dict for the weights of torchvision's ResNet."""
+        images = self.num_input_images
+        return {f"encoder.{key}": torch.cat([value] * images, 1) / images
+                if key == "conv1.weight" else value for key, value in state.items()}
 
     def forward(self, input_image: Tensor) -> list[Tensor]:
         """Return five feature maps (B, num_ch_enc[i], H / 2^(i+1), W / 2^(i+1)).

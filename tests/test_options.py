@@ -33,6 +33,7 @@ DEFAULTS = {
     "sequences": None, "ext_poses_to_eval": None, "alignment": "7dof",
     "mask_dir": None, "velocity_weight": 0.0, "edges": False, "gt_disparity": None,
     "eval_all": None, "compare": None, "check_leak": None,
+    "encoder": None, "pose_encoder": None, "encoder_weights": None,
 }
 
 

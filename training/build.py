@@ -14,14 +14,17 @@ from torch import nn
 from torchvision.models import get_model_weights, list_models
 
 from checkpoints.frames_seen import FramesSeen, frames_of_training
+from checkpoints.network_weights import load_network, read_weights
 from checkpoints.state_file import LOAD_ERRORS, check_finite
 from checkpoints.training_camera import TrainingCamera
 from datasets import Augment, FrameCache, Masks, MonoDataset, dataset_class
 from datasets.images import IMAGE_ERRORS, read_image
 from datasets.splits import parse_line, read_split, split_path
 from losses import ReprojectionObjective
-from networks import ENCODERS, Monodepth2
+from networks import ENCODERS, Monodepth2, ResnetEncoder
 from networks.cpu import prepare_for_cpu
+from networks.encoders import WithHalfSize, describe_encoder, encoder_key
+from networks.timm_encoder import TimmEncoder, convert_sync_batchnorm
 from runtime.distributed import World
 from runtime.errors import DataError, UsageError, counted
 from runtime.files import check_data_path, lock_folder
@@ -108,19 +111,33 @@ def make_model(opts: Namespace, frames: Sequence[int | str], is_resumed: bool,
                          f"{', '.join(map(str, ENCODERS))}")
     if opts.sync_batchnorm and world.device.type != "cuda":
         raise UsageError("--sync_batchnorm needs GPUs; leave it out")
-    pretrained = not is_resumed and opts.weights_init == "pretrained" and (
-        not _encoders_are_loaded(opts))
-    if pretrained:
-        download_imagenet_weights(opts.num_layers)
+    names = _encoder_names(opts)
+    is_start = not is_resumed and not _encoders_are_loaded(opts)
+    # an encoder of the same name starts from the same file
+    from_file = [child for child, name in names.items()
+                 if is_start and opts.encoder_weights and name == names["encoder"]]
+    pretrained = [child for child in names
+                  if is_start and opts.weights_init == "pretrained" and child not in from_file]
+    for child in pretrained:
+        download_imagenet_weights(names[child])
     model = Monodepth2(opts.num_layers, pretrained, frames, opts.scales, opts.pose_model_type,
-                       opts.pose_model_input, opts.predictive_mask)
+                       opts.pose_model_input, opts.predictive_mask, opts.encoder,
+                       opts.pose_encoder, (opts.height, opts.width))
+    for child in from_file:
+        load_imagenet_weights(getattr(model, child), opts.encoder_weights)
+    if opts.encoder or opts.pose_encoder:
+        world.print(*(f"{child}: {describe_encoder(name, getattr(model, child))}"
+                      for child, name in names.items()), sep="\n")
     model.precision = PRECISIONS[opts.precision]
     if world.device.type == "cpu":
         prepare_for_cpu(model)
-    if trains_channels_last(world.device, model.precision):
+    # on a CPU, PyTorch 2.14's backward pass of a 1x1 convolution of an image with stride 2, as in
+    # fastvit_t8, corrupts memory in channels_last, so only ResNets are trained in it
+    if trains_channels_last(world.device, model.precision) and (
+            world.device.type != "cpu" or all(isinstance(name, int) for name in names.values())):
         model.to(memory_format=torch.channels_last)
     if opts.sync_batchnorm and world.size > 1:
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        convert_sync_batchnorm(model)
     return model.to(world.device)
 
 
@@ -141,7 +158,35 @@ def slowdown_warning(precision: str, ratio: float) -> str | None:
             "as in fp32; leave --precision out")
 
 
-def download_imagenet_weights(num_layers: int) -> None:
+def load_imagenet_weights(encoder: nn.Module, path: str) -> None:
+    """Load the ImageNet weights of a file into an encoder, for one image or several.
+
+    Raises:
+        DataError: the file is missing or broken, or has the weights of another network.
+    """
+    path = os.path.expanduser(path)
+    if not os.path.isfile(path):
+        raise DataError(f"--encoder_weights {path} does not exist; give a .pth or .safetensors "
+                        "file with the weights of --encoder")
+    weights = read_weights(path)
+    net = encoder.encoder if isinstance(encoder, WithHalfSize) else encoder
+    cure = "give the ImageNet weights of --encoder to --encoder_weights"
+    if isinstance(net, TimmEncoder):
+        check_finite(weights.tensors, weights.path)
+        try:
+            missing = net.load_imagenet(weights.tensors)
+        except DataError as error:
+            raise DataError(f"{path}: {error}; {cure}") from None
+        if missing:
+            raise DataError(f"{path} misses {counted(len(missing), 'weight')} of {net.name} "
+                            f"({', '.join(missing[:3])}, ...); {cure}")
+        return
+    if isinstance(net, ResnetEncoder):
+        weights = weights._replace(tensors=net.imagenet_state(weights.tensors))
+    load_network(net, weights, cure)
+
+
+def download_imagenet_weights(num_layers: int | str) -> None:
     """Let torchvision download a ResNet's ImageNet weights, once on this machine, and read them.
 
     Backbones that torchvision does not know are skipped.
@@ -170,15 +215,21 @@ def download_imagenet_weights(num_layers: int) -> None:
                         f"{path}, or pass --weights_init scratch") from None
 
 
+def _encoder_names(opts: Namespace) -> dict[str, str | int]:
+    """Return the names of the encoders that the run trains, by the model's child."""
+    given = {"encoder": opts.encoder}
+    if opts.pose_model_type == "separate_resnet" and len(opts.frame_ids) > 1:
+        given["pose_encoder"] = opts.pose_encoder
+    return {child: opts.num_layers if name is None else encoder_key(name)
+            for child, name in given.items()}
+
+
 def _encoders_are_loaded(opts: Namespace) -> bool:
     """Return whether --load_weights_folder has every encoder, which replaces ImageNet's weights."""
-    encoders = ["encoder"]
-    if opts.pose_model_type == "separate_resnet" and len(opts.frame_ids) > 1:
-        encoders.append("pose_encoder")
     return opts.load_weights_folder is not None and all(
         name in opts.models_to_load
         and os.path.isfile(Path(opts.load_weights_folder, f"{name}.pth"))
-        for name in encoders)
+        for name in _encoder_names(opts))
 
 
 def make_objective(opts: Namespace, frames: Sequence[int | str]) -> ReprojectionObjective:

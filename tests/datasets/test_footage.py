@@ -52,8 +52,8 @@ def test_outputs_are_known_by_what_lies_beside_them(tmp_path, frames, capsys):
         Image.fromarray(frames[0]).save(tmp_path / name)
     (tmp_path / "b_disp.npy").touch()
     assert [still.name.name for still in Footage(tmp_path)] == ["a", "c_disp", "left_depth"]
-    assert capsys.readouterr().err == (f"note: {tmp_path}: left out 3 outputs of an earlier run, such as "
-                                       "a_depth.png\n")
+    assert capsys.readouterr().err == (f"note: {tmp_path}: left out 3 outputs of an earlier run, "
+                                       "such as a_depth.png\n")
 
 
 def test_images_with_other_endings_are_left_out_and_said(tmp_path, frames, capsys):

@@ -104,6 +104,7 @@ def _run(folder: Path, words: list[str], before: Callable[[], None]) -> Outcome:
             sys.stdout, sys.stderr = (
                 io.TextIOWrapper(io.FileIO(number, "w"), "utf-8", errors, line_buffering=True)
                 for number, errors in ((1, "strict"), (2, "backslashreplace")))
+            sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
             before()
             signal.alarm(SECONDS)
             status = _call(folder, words)
