@@ -139,6 +139,9 @@ class MonodepthOptions:
             help="target frame 0, then the source frames (0 -1 1)")
         add("--use_stereo", action="store_true",
             help="add the other view of the stereo pair to the source frames")
+        add("--learn_intrinsics", action="store_true",
+            help="learn the focal length and the centre of each folder's camera, starting from "
+                 "those of the dataset")
         add("--disparity_smoothness", type=float, default=1e-3,
             help="weight of the smoothness loss (%(default)s)")
 
@@ -300,6 +303,9 @@ class MonodepthOptions:
                 set(opts.scales)) < len(opts.scales):
             error(f"--scales is {_words(opts.scales)}; it must have 0, which evaluation reads, "
                   "and each of 1 2 3 at most once")
+        if opts.learn_intrinsics and opts.frame_ids == [0]:
+            error("--learn_intrinsics learns from turns of the camera, and --frame_ids 0 has no "
+                  "motion; add frames in time, as in --frame_ids 0 -1 1")
         if opts.predictive_mask and not opts.disable_automasking:
             error("--predictive_mask replaces automasking; add --disable_automasking")
         if opts.profile < 0:

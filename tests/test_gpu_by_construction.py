@@ -43,7 +43,9 @@ COMBINATIONS = [
     "--v1_multiscale --avg_reprojection --no_ssim --scales 0 1",
     "--frame_ids 0 --use_stereo --v1_multiscale --precision fp16",
     f"--num_layers 34 --precision bf16 {MASK}", "--frame_ids 0 -1 --no_ssim --avg_reprojection",
-    "--mask_dir masks", f"--mask_dir masks --v1_multiscale --use_stereo {MASK}"]
+    "--mask_dir masks", f"--mask_dir masks --v1_multiscale --use_stereo {MASK}",
+    "--learn_intrinsics",
+    "--learn_intrinsics --use_stereo --v1_multiscale --pose_model_type posecnn --precision fp16"]
 
 
 class Watch(TorchDispatchMode):
@@ -112,7 +114,8 @@ class Parts:
             f"--height 64 --width 96 --weights_init scratch --num_layers 2 {flags}".split())
         self.frames = opts.frame_ids + ["s"] * opts.use_stereo
         with device:
-            self.model = make_model(opts, self.frames, False, World(0, 1, device))
+            self.model = make_model(opts, self.frames, False, World(0, 1, device),
+                                    ["a", "b"] if opts.learn_intrinsics else [])
         self.objective = make_objective(opts, self.frames)
         self.augment = self.make_augment(device)
         item = {("color", f, 0): torch.randint(256, (3, opts.height, opts.width)).byte()
@@ -120,6 +123,8 @@ class Parts:
         matrices = training_batch(["s"] * opts.use_stereo, 2, opts.height, opts.width)
         if opts.mask_dir:
             item["mask"] = torch.ones(1, opts.height, opts.width, dtype=torch.bool)
+        if opts.learn_intrinsics:
+            item["camera"] = 1
         item |= {key: value[0] for key, value in matrices.items() if key[0] != "color"
                  and key[0] != "color_aug"}
         self.batch = pack_matrices(collate([item, item]))
@@ -162,13 +167,14 @@ def test_a_step_never_waits_and_keeps_geometry_in_float32(gpu, flags):
             inputs, outputs, losses, views = run.step()
             divergence.note(losses["loss"], 0)
     assert watch.waits == []
-    assert_float32_on_gpu({key: x for key, x in inputs.items() if key != "mask"}, outputs, losses,
-                          views)
+    assert_float32_on_gpu({key: x for key, x in inputs.items()
+                           if key not in ("mask", "camera", "flipped")}, outputs, losses, views)
     for name in ("bmm", "grid_sampler_2d", "upsample_bilinear2d", "avg_pool2d"):
         assert watch.types.get(name, {torch.float32}) == {torch.float32}, name
     assert PRECISIONS[run.opts.precision] in watch.types["convolution"]
-    # the images, all matrices at once, and the mask
-    assert len(watch.to_device) == len(run.frames) + 1 + ("mask" in inputs)
+    # the images, all matrices at once, the mask, and the number of the camera
+    assert len(watch.to_device) == (
+        len(run.frames) + 1 + ("mask" in inputs) + ("camera" in inputs))
     if run.opts.precision != "bf16":  # PyTorch takes cuDNN without a GPU to have no bfloat16
         assert watch.relayouts == []                    # padding keeps channels_last
     assert watch.operations["sinc"] == 0                # the pyramid's matrices are there
@@ -214,7 +220,7 @@ def test_odometry_predicts_without_a_wait(gpu, flags):
 
 
 @pytest.mark.parametrize("flags", [
-    "--frame_ids 0 1 --use_stereo --scales 0 1 --mask_dir masks",
+    "--frame_ids 0 1 --use_stereo --scales 0 1 --mask_dir masks --learn_intrinsics",
     "--frame_ids 0 1 --pose_model_type posecnn "
     f"--precision bf16 --v1_multiscale --avg_reprojection --no_ssim --scales 0 {MASK}"])
 def test_each_part_compiles_once_to_one_graph(flags):

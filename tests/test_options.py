@@ -28,6 +28,7 @@ DEFAULTS = {
     "overwrite": False, "save_every": None, "keep": 2, "max_bad_samples": 0, "save_figures": False,
     "sequences": None, "ext_poses_to_eval": None, "alignment": "7dof",
     "mask_dir": None, "edges": False, "gt_disparity": None, "eval_all": None, "compare": None,
+    "learn_intrinsics": False,
 }
 
 
