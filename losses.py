@@ -80,7 +80,7 @@ class ReprojectionObjective(nn.Module):
                 pixels of scale s. Optional "mask" (B, 1, H, W) bool: pixels where it is False are
                 left out of the photometric loss. With a velocity weight, "distances" (B, F),
                 metres from frame 0 to the source frames in time.
-            outputs: as `Monodepth2` returns them.
+            outputs: as `Monodepth2` returns them; ("K", s) and ("inv_K", s) count if there.
 
         Returns:
             losses: scalars "loss", and for each scale "loss/s" and its terms "photometric/s",
@@ -119,7 +119,9 @@ class ReprojectionObjective(nn.Module):
         # source frames warped into the target view
         sources = torch.stack([inputs["color", f, size] for f in self.sources])  # (F, B, 3, H, W)
         T = self._poses(outputs, depth)                                     # (F, B, S, 4, 4)
-        warped = self._warp(sources, depth, T, size, inputs)                # (F, B, S, 3, H+2, W+2)
+        # learned intrinsics replace those of the inputs
+        K, inv_K = (outputs.get((name, size), inputs[name, size]) for name in ("K", "inv_K"))
+        warped = self._warp(sources, depth, T, K, inv_K)                    # (F, B, S, 3, H+2, W+2)
         if mask is not None:  # hidden also from the windows of SSIM that reach under the mask
             sources = torch.where(mask, sources, image)
             warped = torch.where(self._reflect(mask.float())[:, None] > 0, warped,
@@ -174,21 +176,21 @@ class ReprojectionObjective(nn.Module):
             poses.append(T)
         return torch.stack(poses)
 
-    def _warp(self, sources: Tensor, depth: Tensor, T: Tensor, size: int, inputs: dict) -> Tensor:
+    def _warp(self, sources: Tensor, depth: Tensor, T: Tensor, K: Tensor, inv_K: Tensor) -> Tensor:
         """Warp the source frames into the target view, padded by reflection.
 
         Args:
             sources: (F, B, 3, H, W).
             depth: (B, S, H, W) of the target frame.
             T: (F, B, S, 4, 4), from the target camera to each source camera.
-            size: scale of the intrinsics.
-            inputs: ("K", size) and ("inv_K", size), (B, 4, 4).
+            K: (B, 4, 4) intrinsics in pixels of the images.
+            inv_K: (B, 4, 4) its inverse.
 
         Returns:
             (F, B, S, 3, H + 2, W + 2).
         """
         (n_sources, B), (S, H, W) = sources.shape[:2], depth.shape[1:]
-        K, inv_K = (inputs[name, size].repeat_interleave(S, 0) for name in ("K", "inv_K"))
+        K, inv_K = (matrix.repeat_interleave(S, 0) for matrix in (K, inv_K))
         # lift the pixels of the target frame to 3-D points
         points = backproject(depth.view(B * S, 1, H, W), inv_K)             # (B*S, 4, H*W)
         # project the points into every source camera

@@ -128,6 +128,9 @@ class MonodepthOptions:
             help="target frame 0, then the source frames (0 -1 1)")
         add("--use_stereo", action="store_true",
             help="add the other view of the stereo pair to the source frames")
+        add("--learn_intrinsics", action="store_true",
+            help="learn the focal length and the centre of each folder's camera, starting from "
+                 "those of the dataset")
         add("--disparity_smoothness", type=weight, default=1e-3,
             help="weight of the smoothness loss (%(default)s)")
         add("--velocity_weight", type=weight, default=0.0,
@@ -300,6 +303,9 @@ class MonodepthOptions:
         if opts.velocity_weight and (opts.use_stereo or opts.frame_ids == [0]):
             error("--velocity_weight gives the frames of a video their metres; leave out "
                   "--use_stereo, whose baseline gives them too")
+        if opts.learn_intrinsics and opts.frame_ids == [0]:
+            error("--learn_intrinsics learns from turns of the camera, and --frame_ids 0 has no "
+                  "motion; add frames in time, as in --frame_ids 0 -1 1")
         if opts.predictive_mask and not opts.disable_automasking:
             error("--predictive_mask replaces automasking; add --disable_automasking")
         if not opts.model_name.strip():

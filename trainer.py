@@ -13,14 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from checkpoints.frames_seen import write_frames_seen
 from checkpoints.state_file import LOAD_ERRORS
-from checkpoints.training_camera import write_training_camera
-from checkpoints.weights import (
-    InputFormat,
-    load_adam,
-    load_weights,
-    restore_adam,
-    save_weights,
-)
+from checkpoints.weights import InputFormat, load_adam, load_weights, restore_adam, save_weights
 from datasets import Augment
 from layers import disp_to_depth
 from metrics.depth import logged_depth_errors
@@ -41,6 +34,7 @@ from training.build import (
     make_training_camera,
     precision_warning,
 )
+from training.cameras import RunCameras
 from training.divergence import Divergence, divergence_error, write_report
 from training.loader import hash_of_lists
 from training.logs import Logs
@@ -98,9 +92,12 @@ class Trainer:
                                                           self.world)
         self._start_loaders()
         self.steps_per_epoch = len(self.train_loader) // options.accumulate
-        self.training_camera = make_training_camera(options, self.train_loader.dataset)
         self.frames_seen = make_frames_seen(options, self.train_loader.dataset)
-        self.model = make_model(options, self.frames, state is not None, self.world)
+        self.model = make_model(options, self.frames, state is not None, self.world,
+                                self.train_loader.cameras)
+        self.cameras = RunCameras(
+            self.world, make_training_camera(options, self.train_loader.dataset),
+            self.train_loader.dataset, self.model.intrinsics)
         self.objective = make_objective(options, self.frames)
         self.augment = Augment(self.device, self.model.frames_read, max(options.scales) + 1,
                                options.v1_multiscale)
@@ -191,6 +188,8 @@ class Trainer:
                 self.train_loader.seek(epoch, self.batch)
                 self.run_epoch()
                 self.save_epoch()
+            self.cameras.compare_focal_lengths(self.train_loader, self.augment, self.model,
+                                               self.objective, self.weights_folder())
         self.logs.close()
         outcome = f"weights: {self.weights_folder()}"
         if steps := self.step - first_step:
@@ -323,6 +322,7 @@ class Trainer:
     def save_epoch(self) -> None:
         """Save the weights after every --save_frequency epochs and the last, and the state."""
         done = self.epoch + 1
+        self.cameras.end_epoch()
         if done % self.opts.save_frequency == 0 or done == self.opts.num_epochs:
             self.save_model()
         self.save_state(done)
@@ -333,7 +333,7 @@ class Trainer:
             return
         write_atomically(self.log_path / "models" / "opt.json", self._flags().encode())
         form = InputFormat(self.opts.height, self.opts.width, self.opts.use_stereo)
-        write_training_camera(self.weights_folder(), self.training_camera)
+        self.cameras.write(self.weights_folder())
         write_frames_seen(self.weights_folder(), self.frames_seen)
         save_weights(self.weights_folder(), self.model, self.optimizer, form)
 

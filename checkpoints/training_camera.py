@@ -108,9 +108,10 @@ class TrainingCamera(NamedTuple):
         return None if self.K is None else from_normalised(self.K, width, height)
 
 
-def write_training_camera(folder: str | Path, training_camera: TrainingCamera) -> None:
-    """Write camera.json into a weights folder."""
-    fields = training_camera._asdict() | {"unit": training_camera.unit().words}
+def write_training_camera(folder: str | Path, training_camera: TrainingCamera,
+                          learned: dict | None = None) -> None:
+    """Write camera.json into a weights folder; `learned` are further fields, for people."""
+    fields = training_camera._asdict() | {"unit": training_camera.unit().words} | (learned or {})
     write_atomically(Path(folder, FILE_NAME), (json.dumps(fields, indent=2) + "\n").encode())
 
 

@@ -43,7 +43,8 @@ class Augment(nn.Module):
 
         Args:
             batch: ("color", f, 0) (B, 3, H, W) uint8; ("K", s), ("inv_K", s) (B, 4, 4); optional
-                "stereo_T" (B, 4, 4), "mask" (B, 1, H, W) and "depth_gt" (B, 1, H', W').
+                "stereo_T" (B, 4, 4), "mask" (B, 1, H, W), "depth_gt" (B, 1, H', W') and "camera"
+                (B,), which adds "flipped" (B,) bool in training.
                 `pack_matrices` may have packed the matrices. Or a batch of items, which is only
                 moved to the device.
 
@@ -164,6 +165,8 @@ def flip(inputs: dict, chosen: Tensor) -> dict:
             K[:, 0, 2] = torch.where(chosen, width - K[:, 0, 2], K[:, 0, 2])
             inv_K[:, 0, 2] = torch.where(chosen, -K[:, 0, 2] * inv_K[:, 0, 0], inv_K[:, 0, 2])
             flipped[key], flipped["inv_K", key[1]] = K, inv_K
+        elif name == "camera":  # who learns its centre must know which samples mirror it
+            flipped["flipped"] = chosen
         elif name == "stereo_T":
             # Faithful: the sign of the baseline changes with a flip
             T = value.clone()

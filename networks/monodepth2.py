@@ -34,6 +34,7 @@ class Monodepth2(nn.Module):
 
     Attributes:
         encoder_names: keys of `ENCODERS` or names of the children that are encoders.
+        intrinsics: a `LearnedIntrinsics` if the cameras are learned too, otherwise None.
         precision: data type in which the networks compute. Weights, outputs and geometry are
             float32 in any case.
     """
@@ -59,7 +60,7 @@ class Monodepth2(nn.Module):
         self.encoder = make("encoder", encoder)
         channels = self.encoder.num_ch_enc
         self.depth = DepthDecoder(channels, scales)
-        self.pose_encoder = self.pose = self.predictive_mask = None
+        self.pose_encoder = self.pose = self.predictive_mask = self.intrinsics = None
         if len(self.times) > 1:
             frames = 2 if pose_model_input == "pairs" else len(self.times)
             if pose_model_type == "separate_resnet":
@@ -85,13 +86,13 @@ class Monodepth2(nn.Module):
 
         Args:
             inputs: ("color_aug", f, 0) (B, 3, H, W) in [0, 1] for the frames in `frames_read`;
-                "stereo_T" (B, 4, 4) if "s" is a source frame.
+                "stereo_T" (B, 4, 4) if "s" is a source frame; what `intrinsics` reads.
 
         Returns:
             ("disp", s) (B, 1, H/2^s, W/2^s) in (0, 1); ("predictive_mask", s) (B, F, H/2^s, W/2^s);
             ("cam_T_cam", 0, f) (B, 4, 4), from the target camera to the source camera, for each
             source frame; ("axisangle", 0, f) and ("translation", 0, f) (B, 1, 3) for each source
-            frame but "s".
+            frame but "s". Learned ("K", s) and ("inv_K", s) (B, 4, 4), if the cameras are learned.
         """
         device, is_mixed = inputs["color_aug", 0, 0].device.type, self.precision != torch.float32
         with torch.autocast(device, self.precision if is_mixed else None, enabled=is_mixed):
@@ -101,12 +102,16 @@ class Monodepth2(nn.Module):
                 for (_, scale), mask in self.predictive_mask(features[0]).items():
                     outputs["predictive_mask", scale] = mask
             poses = self._poses(inputs, features)
+        stereo_T = inputs.get("stereo_T")
+        if self.intrinsics is not None:
+            learned, poses, stereo_T = self.intrinsics(inputs, poses)
+            outputs.update(learned)
         for f, (axisangle, translation, backward) in poses.items():
             outputs["axisangle", 0, f], outputs["translation", 0, f] = axisangle, translation
             outputs["cam_T_cam", 0, f] = transformation_from_parameters(
                 axisangle, translation, invert=backward)
         if "s" in self.frame_ids:
-            outputs["cam_T_cam", 0, "s"] = inputs["stereo_T"]
+            outputs["cam_T_cam", 0, "s"] = stereo_T
         return outputs
 
     def disparity(self, images: Tensor) -> Tensor:

@@ -169,7 +169,7 @@ def write_splits(out: Path, train: int, held_out: int) -> None:
 
 
 def write_drives(out: Path, frames: int, height: int, width: int, seed: int,
-                 workers: int) -> None:
+                 workers: int, turns: bool = False) -> None:
     """Render both drives and write all their files into a new folder.
 
     Args:
@@ -179,9 +179,11 @@ def write_drives(out: Path, frames: int, height: int, width: int, seed: int,
         width: width of the images, pixels.
         seed: seed of both streets.
         workers: number of processes that render.
+        turns: let the road turn left and right.
     """
     train = round(TRAIN_SHARE * frames)
-    drives = {TRAIN: Drive(2 * seed, train), HELD_OUT: Drive(2 * seed + 1, frames - train)}
+    drives = {TRAIN: Drive(2 * seed, train, turns),
+              HELD_OUT: Drive(2 * seed + 1, frames - train, turns)}
     for name in drives:
         for kind in ("image_02", "image_03", "velodyne_points"):
             (out / name / kind / "data").mkdir(parents=True)
@@ -213,6 +215,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--height", type=int, default=96, help="image height, pixels (96)")
     parser.add_argument("--width", type=int, default=320, help="image width, pixels (320)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the street (0)")
+    parser.add_argument("--turns", action="store_true",
+                        help="turn left and right all the time (default: slight bends)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(),
                         help="processes that render (default: one for each core)")
     args = parser.parse_args(argv)
@@ -231,7 +235,8 @@ def main() -> None:
     """Render a drive; the folder appears as a whole or not at all."""
     args = parse_args()
     with new_folder(args.out) as folder:
-        write_drives(folder, args.frames, args.height, args.width, args.seed, args.workers)
+        write_drives(folder, args.frames, args.height, args.width, args.seed, args.workers,
+                     args.turns)
     data, split = (shlex.quote(str(path)) for path in (args.out, args.out / "splits" / "drive"))
     print(f"{args.frames} stereo frames of {args.width} x {args.height} are in {args.out}. Next:\n"
           f"python train.py --data_path {data} --split {split} --height {args.height} "

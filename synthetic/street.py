@@ -5,7 +5,7 @@ is y = 0. Every ray has a z of 1 in its camera's axes, so the distance along a r
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -21,6 +21,8 @@ SUPERSAMPLING = 3     # rays per pixel in each direction; odd, so that one ray m
 STATIC_SHARE = 0.08   # share of a drive's frames; at its start the camera stands still
 SPEED = (0.8, 0.2)    # m a frame: mean and amplitude
 WAVES = ((5.0, 45.0), (1.2, 17.0))  # m, bends of the road: amplitude, wavelength / 2 pi
+# m, bends so narrow that the camera turns by up to 4.5 degrees a frame, as a car at a crossing does
+TURNS = ((4.8, 8.0), (1.2, 17.0))
 VIEW = 140.0          # m of street built beyond the last frame
 LANE, PARKED, POSTS, TREES, HOUSES = 1.75, 4.7, 6.2, 7.3, 9.2  # m from the centre line
 TRAFFIC_GAP, TRAFFIC_SPEED = 75.0, 0.7  # m, m a frame
@@ -114,15 +116,20 @@ def rotate_yaw(vectors: np.ndarray, yaw: float) -> np.ndarray:
 
 
 class Road:
-    """A road with a winding centre line x = centre(z)."""
+    """A road with a winding centre line x = centre(z).
 
-    def __init__(self, rng: np.random.Generator):
-        self.phases = rng.uniform(0, 2 * np.pi, len(WAVES)).tolist()
+    Args:
+        rng: draws the phases of the bends.
+        waves: amplitude and wavelength / 2 pi of each bend, metres.
+    """
+
+    def __init__(self, rng: np.random.Generator, waves: Sequence[tuple[float, float]] = WAVES):
+        self.waves, self.phases = waves, rng.uniform(0, 2 * np.pi, len(waves)).tolist()
 
     def centre(self, z: np.ndarray | float) -> np.ndarray | float:
         """Return the x of the centre line at z."""
         return sum(amplitude * np.sin(z / length + phase)
-                   for (amplitude, length), phase in zip(WAVES, self.phases, strict=True))
+                   for (amplitude, length), phase in zip(self.waves, self.phases, strict=True))
 
     def yaw(self, z: float) -> float:
         """Return the direction of the road at z, in radians from z towards x."""
@@ -292,13 +299,15 @@ class Drive:
     Args:
         seed: seed of the street.
         frames: number of frames.
+        turns: whether the road turns left and right all the time, instead of bending slightly.
     """
 
-    def __init__(self, seed: int, frames: int):
+    def __init__(self, seed: int, frames: int, turns: bool = False):
         rng = np.random.default_rng(seed)
         moving = np.arange(frames) - round(STATIC_SHARE * frames)
         speed = (SPEED[0] + SPEED[1] * np.sin(moving / 9)) * np.clip(moving / 5, 0, 1)
-        self.frames, self.z, self.road = frames, np.cumsum(speed), Road(rng)
+        self.frames, self.z, self.road = frames, np.cumsum(speed), Road(
+            rng, TURNS if turns else WAVES)
         self.ground = Box((0, 1, 0), (4000, 1, 4000), 0, partial(street, centre=self.road.centre))
         self.still = list(build_street(self.road, self.z[-1] + VIEW, rng))
 

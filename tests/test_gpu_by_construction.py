@@ -49,7 +49,9 @@ COMBINATIONS = [
     "--encoder resnet18 --pose_encoder resnet34", "--encoder swin_tiny_patch4_window7_224",
     "--encoder tf_efficientnet_lite0 --pose_encoder mobilenetv4_conv_small --precision bf16",
     "--encoder vit_tiny_patch16_224 --pose_encoder vit_tiny_patch16_224 --precision fp16",
-    "--encoder convnext_atto --pose_model_type shared"]
+    "--encoder convnext_atto --pose_model_type shared",
+    "--learn_intrinsics",
+    "--learn_intrinsics --use_stereo --v1_multiscale --pose_model_type posecnn --precision fp16"]
 
 
 class Watch(TorchDispatchMode):
@@ -118,7 +120,8 @@ class Parts:
             f"--height 64 --width 96 --weights_init scratch --num_layers 2 {flags}".split())
         self.frames = opts.frame_ids + ["s"] * opts.use_stereo
         with device:
-            self.model = make_model(opts, self.frames, False, World(0, 1, device))
+            self.model = make_model(opts, self.frames, False, World(0, 1, device),
+                                    ["a", "b"] if opts.learn_intrinsics else [])
         self.objective = make_objective(opts, self.frames)
         self.augment = self.make_augment(device)
         item = {("color", f, 0): torch.randint(256, (3, opts.height, opts.width)).byte()
@@ -128,6 +131,8 @@ class Parts:
             item["mask"] = torch.ones(1, opts.height, opts.width, dtype=torch.bool)
         if opts.velocity_weight:
             item["distances"] = np.ones(len(opts.frame_ids) - 1, np.float32)
+        if opts.learn_intrinsics:
+            item["camera"] = 1
         item |= {key: value[0] for key, value in matrices.items() if key[0] != "color"
                  and key[0] != "color_aug"}
         self.batch = pack_matrices(collate([item, item]))
@@ -170,13 +175,14 @@ def test_a_step_never_waits_and_keeps_geometry_in_float32(gpu, flags):
             inputs, outputs, losses, views = run.step()
             divergence.note(losses["loss"], 0)
     assert watch.waits == []
-    assert_float32_on_gpu({key: x for key, x in inputs.items() if key != "mask"}, outputs, losses,
-                          views)
+    assert_float32_on_gpu({key: x for key, x in inputs.items()
+                           if key not in ("mask", "camera", "flipped")}, outputs, losses, views)
     for name in ("bmm", "grid_sampler_2d", "upsample_bilinear2d", "avg_pool2d"):
         assert watch.types.get(name, {torch.float32}) == {torch.float32}, name
     assert PRECISIONS[run.opts.precision] in watch.types["convolution"]
     # the images, all matrices at once, and what flags add
-    assert len(watch.to_device) == len(run.frames) + 1 + len({"mask", "distances"} & inputs.keys())
+    added = {"mask", "distances", "camera"} & inputs.keys()
+    assert len(watch.to_device) == len(run.frames) + 1 + len(added)
     if run.opts.precision != "bf16":  # PyTorch takes cuDNN without a GPU to have no bfloat16
         assert watch.relayouts == []                    # padding keeps channels_last
     assert watch.operations["sinc"] == 0                # the pyramid's matrices are there
@@ -222,7 +228,7 @@ def test_odometry_predicts_without_a_wait(gpu, flags):
 
 
 @pytest.mark.parametrize("flags", [
-    "--frame_ids 0 1 --use_stereo --scales 0 1 --mask_dir masks",
+    "--frame_ids 0 1 --use_stereo --scales 0 1 --mask_dir masks --learn_intrinsics",
     "--frame_ids 0 1 --pose_model_type posecnn "
     f"--precision bf16 --v1_multiscale --avg_reprojection --no_ssim --velocity_weight 1 --scales 0 "
     f"{MASK}",

@@ -34,6 +34,7 @@ DEFAULTS = {
     "mask_dir": None, "velocity_weight": 0.0, "edges": False, "gt_disparity": None,
     "eval_all": None, "compare": None, "check_leak": None,
     "encoder": None, "pose_encoder": None, "encoder_weights": None,
+    "learn_intrinsics": False,
 }
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext, suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -24,11 +24,13 @@ from losses import ReprojectionObjective
 from networks import ENCODERS, Monodepth2, ResnetEncoder
 from networks.cpu import prepare_for_cpu
 from networks.encoders import WithHalfSize, describe_encoder, encoder_key
+from networks.learned_intrinsics import LearnedIntrinsics
 from networks.timm_encoder import TimmEncoder, convert_sync_batchnorm
 from runtime.distributed import World
 from runtime.errors import DataError, UsageError, counted
 from runtime.files import check_data_path, lock_folder
 from runtime.machine import compiler_fault, slowdown, trains_channels_last
+from training.cameras import number_cameras
 from training.loader import BadSamples, TrainingLoader
 from utils import sec_to_hm_str
 
@@ -64,10 +66,12 @@ def make_loaders(opts: Namespace, frames: Sequence[int | str], seed: int,
                         f"{opts.batch_size * batches} of a step; choose --batch_size "
                         f"{max(1, len(train) // batches)} or less")
     on_gpu = world.device.type == "cuda"
+    cameras = number_cameras(train) if opts.learn_intrinsics else {}
     return (TrainingLoader(train, opts.batch_size, opts.num_workers, seed, bad_samples, world.rank,
-                           world.size, drop_last=True, pin_memory=on_gpu),
+                           world.size, drop_last=True, pin_memory=on_gpu, cameras=cameras),
             # not pinned: the thread that pins would start CUDA before the training workers fork
-            TrainingLoader(val, opts.batch_size, opts.num_workers, seed, bad_samples))
+            TrainingLoader(val, opts.batch_size, opts.num_workers, seed, bad_samples,
+                           cameras=cameras))
 
 
 def make_dataset(opts: Namespace, name: str, frames: Sequence[int | str]) -> MonoDataset:
@@ -93,7 +97,7 @@ def make_dataset(opts: Namespace, name: str, frames: Sequence[int | str]) -> Mon
 
 
 def make_model(opts: Namespace, frames: Sequence[int | str], is_resumed: bool,
-               world: World) -> Monodepth2:
+               world: World, cameras: Collection[str] = ()) -> Monodepth2:
     """Return the networks on their device, with ImageNet's weights if nothing replaces them.
 
     Args:
@@ -101,6 +105,7 @@ def make_model(opts: Namespace, frames: Sequence[int | str], is_resumed: bool,
         frames: frames of a sample: 0, then the source frames.
         is_resumed: whether a training state will be loaded into the model.
         world: processes of the run.
+        cameras: cameras whose intrinsics are learned.
 
     Raises:
         UsageError: a flag asks for an architecture or a device that does not exist.
@@ -128,6 +133,8 @@ def make_model(opts: Namespace, frames: Sequence[int | str], is_resumed: bool,
     if opts.encoder or opts.pose_encoder:
         world.print(*(f"{child}: {describe_encoder(name, getattr(model, child))}"
                       for child, name in names.items()), sep="\n")
+    if cameras:
+        model.intrinsics = LearnedIntrinsics(cameras)
     model.precision = PRECISIONS[opts.precision]
     if world.device.type == "cpu":
         prepare_for_cpu(model)

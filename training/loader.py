@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count, islice
+from types import MappingProxyType
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from datasets.augment import pack_matrices
 from datasets.batches import collate
 from datasets.mono_dataset import MonoDataset
+from datasets.splits import parse_line
 from runtime.errors import DataError
 from runtime.seeds import mix, seeded
 from runtime.shared_memory import checked_workers
@@ -71,20 +73,23 @@ class TrainingLoader:
         size: number of processes; each loads a different part of an epoch.
         drop_last: leave out a last batch that is smaller than the others.
         pin_memory: put batches into pinned memory, for fast copies to a GPU.
+        cameras: number of each folder's camera, which samples then have as "camera"; folders that
+            are missing get the number after the last.
     """
 
     def __init__(self, dataset: MonoDataset, batch_size: int, num_workers: int, seed: int,
                  bad_samples: BadSamples, rank: int = 0, size: int = 1, drop_last: bool = False,
-                 pin_memory: bool = False):
+                 pin_memory: bool = False, cameras: Mapping[str, int] = MappingProxyType({})):
         self.dataset, self.batch_size, self._bad_samples = dataset, batch_size, bad_samples
+        self.cameras = cameras
         self._order = _EpochOrder(len(dataset), seed, rank, size)
         parent_is_done = torch.zeros(1, dtype=torch.bool)
         if checked_workers(num_workers):
             parent_is_done.share_memory_()
         self._batches = DataLoader(
-            _SeededSamples(dataset, seed, bad_samples.limit), batch_size, sampler=self._order,
-            num_workers=num_workers, collate_fn=_collate, pin_memory=pin_memory,
-            drop_last=drop_last, persistent_workers=num_workers > 0,
+            _SeededSamples(dataset, seed, bad_samples.limit, cameras), batch_size,
+            sampler=self._order, num_workers=num_workers, collate_fn=_collate,
+            pin_memory=pin_memory, drop_last=drop_last, persistent_workers=num_workers > 0,
             worker_init_fn=partial(_leave_signals_to_parent, parent_is_done),
             generator=torch.Generator())  # so that loading draws nothing from the global generator
         # called when the loader is deleted, and when the program ends
@@ -186,10 +191,12 @@ class _SeededSamples(Dataset):
         dataset: source of the samples.
         seed: seed of the run.
         max_bad: number of neighbours to try instead of a sample that cannot be read.
+        cameras: as in `TrainingLoader`.
     """
 
-    def __init__(self, dataset: MonoDataset, seed: int, max_bad: int):
-        self.dataset, self.seed, self.max_bad = dataset, seed, max_bad
+    def __init__(self, dataset: MonoDataset, seed: int, max_bad: int,
+                 cameras: Mapping[str, int]):
+        self.dataset, self.seed, self.max_bad, self.cameras = dataset, seed, max_bad, cameras
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -211,6 +218,9 @@ class _SeededSamples(Dataset):
             except DataError as error:
                 faults.append(str(error))
             else:
+                if self.cameras:
+                    folder = parse_line(self.dataset.filenames[candidate])[0]
+                    sample = sample | {"camera": self.cameras.get(folder, len(self.cameras))}
                 return sample | {FAULTS: faults} if faults else sample
         message = faults[0]
         if self.max_bad:

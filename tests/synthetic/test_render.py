@@ -125,6 +125,25 @@ def test_while_the_camera_stands_only_traffic_changes(drive):
     assert not np.array_equal(drive.pose(3), drive.pose(4))
 
 
+def test_the_flag_turns_yaws_the_camera_along_the_road():
+    yaws = {}
+    for flags in ([], ["--turns"]):
+        turns = render.parse_args(["out", *flags]).turns
+        poses = [Drive(1, 60, turns).pose(i) for i in range(60)]
+        yaws[turns] = np.degrees(np.diff([np.arctan2(T[0, 2], T[2, 2]) for T in poses]))
+    assert np.abs(yaws[False]).max() < 0.5
+    assert -5 < yaws[True].min() < -2 < 2 < yaws[True].max() < 5
+
+
+def test_turns_keep_depth_and_motion_true():
+    drive = Drive(1, 60, turns=True)
+    image, depth = drive.render(FRAME, "l", HEIGHT, WIDTH)
+    for source, motion in sources(drive):
+        error = warp_error(image, source, depth, motion)
+        assert error < 3
+        assert error < 0.2 * warp_error(image, source, depth, np.eye(4))
+
+
 def test_equal_seeds_give_equal_images_and_different_seeds_do_not(target):
     image, depth = Drive(seed=1, frames=40).render(FRAME, "l", HEIGHT, WIDTH)
     np.testing.assert_array_equal(image, target[0])
