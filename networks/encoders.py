@@ -4,6 +4,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -94,6 +95,7 @@ def _own_factory(path: str, factory: str) -> Callable[[bool, int], nn.Module]:
                          f"exist; put it at {os.path.abspath(path)[:300]}")
     spec = importlib.util.spec_from_file_location(f"encoder_{factory}", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look up the module that they are in
     spec.loader.exec_module(module)
     if not callable(getattr(module, factory, None)):
         raise UsageError(f"{path} has no class or function {factory}; expected one that is called "

@@ -116,12 +116,17 @@ class TimmEncoder(nn.Module):
                 "--weights_init scratch") from None
 
     def load_imagenet(self, state: dict[str, Tensor]) -> list[str]:
-        """Load the weights of a classifier of one image; return the parameters that it lacks."""
-        # what differs between two networks that load the same weights is their random start
-        self.encoder, other = self._create(False, state), self._create(False, state)
-        return [name for (name, one), two in
-                zip(self.encoder.named_parameters(), other.parameters(), strict=True)
-                if not torch.equal(one, two)]
+        """Load the weights of a classifier of one image; return the names of those that it lacks.
+
+        Of a network whose weights differ from the file's, because they are sums over several
+        images or were interpolated, only NaNs tell which come from the file.
+        """
+        unset = {key: torch.full_like(value, torch.nan) if value.is_floating_point() else value
+                 for key, value in state.items()}
+        missing = [key for key, value in self._create(False, unset).state_dict().items()
+                   if value.is_floating_point() and not value.isnan().all()]
+        self.encoder = self._create(False, state)
+        return missing
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the feature maps, from fine to coarse.
