@@ -71,7 +71,6 @@ class KITTIRAWDataset(KITTIDataset):
         depth = generate_depth_map(calib_dir, scan, self.camera_number(side))
         return self.to_full_res(depth, do_flip)
 
-
     def get_odometer(self, folder: str) -> Odometer:
         """Return the metres travelled at each frame of a drive, from oxts/."""
         return read_oxts(Path(self.data_path, folder))
@@ -85,17 +84,25 @@ class KITTIOdomDataset(KITTIDataset):
 
     def get_image_path(self, folder: str, frame_index: int, side: str | None) -> str:
         """Return the path of a frame's image; `folder` is the sequence number."""
-        if not folder.isdigit():
-            raise DataError(f"the split line names the folder {folder!r}, expected the number of a "
-                            "sequence, as in `9 0 l`")
-        images = f"sequences/{int(folder):02d}/image_{self.camera_number(side)}"
+        images = f"sequences/{_sequence(folder)}/image_{self.camera_number(side)}"
         return str(Path(self.data_path, images, f"{frame_index:06d}{self.img_ext}"))
-
 
     def get_odometer(self, folder: str) -> Odometer:
         """Return the metres travelled at each frame of a sequence, from poses/<2 digits>.txt."""
-        path = Path(self.data_path, "poses", f"{int(folder):02d}.txt")
+        path = Path(self.data_path, "poses", f"{_sequence(folder)}.txt")
         return odometer_of_positions(read_poses(path)[:, :3, 3], path)
+
+
+def _sequence(folder: str) -> str:
+    """Return the two digits of the odometry sequence that a split line names.
+
+    Raises:
+        DataError: the line names another folder.
+    """
+    if not folder.isdecimal():
+        raise DataError(f"the split line names the folder {folder!r}, expected the number of a "
+                        "sequence, as in `9 0 l`")
+    return f"{int(folder):02d}"
 
 
 class KITTIDepthDataset(KITTIDataset):

@@ -73,6 +73,11 @@ def _check_speeds(times: np.ndarray, speeds: np.ndarray, source: str | Path) -> 
         worst = speeds[np.argmax(abs(speeds))]
         raise DataError(f"{source} has a speed of {worst:g} m/s; expected 0 to {MAX_SPEED:g}, in "
                         "metres per second (1 km/h is 0.278 m/s)")
+    _check_times(times, source)
+
+
+def _check_times(times: np.ndarray, source: str | Path) -> None:
+    """Raise a DataError if times do not rise: distances would be negative."""
     if not (np.diff(times) > 0).all():
         raise DataError(f"the times of {source} do not rise from line to line; expected seconds")
 
@@ -117,6 +122,7 @@ def read_speeds(folder: str | Path) -> Odometer:
         raise DataError(f"{folder} has no speeds, which --velocity_weight needs; {EXPECTED}")
     times = np.array([_numbers([line], 1, times_path)[0] for line in readlines(times_path)
                       if line.strip()])
+    _check_times(times, times_path)
     if not path.is_file():
         return _at_frames(times, *read_track(track), track)
     lines = [line for line in readlines(path) if line.strip()]

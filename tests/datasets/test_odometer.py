@@ -50,6 +50,12 @@ def test_broken_oxts_are_named(tmp_path, change, found):
         read_oxts(tmp_path)
 
 
+def test_poses_of_a_folder_that_is_no_sequence_are_one_line(tmp_path):
+    dataset = KITTIOdomDataset(str(tmp_path), ["2011_09_26/drive 5 l"], 64, 96, [0, 1], 1)
+    with pytest.raises(DataError, match="expected the number of a sequence"):
+        dataset.use_odometers()
+
+
 def test_frames_without_a_speed_are_named():
     speeds = np.array([5.0, 5.0, np.nan, 5.0, 5.0])
     odometer = odometer_of_speeds(np.arange(5) / 10, speeds, "drive")
@@ -78,6 +84,13 @@ def test_wrong_speeds_of_a_folder_are_named(tmp_path, lines, found):
     (tmp_path / "times.txt").write_text("0.0\n0.1\n0.2\n")
     (tmp_path / "speeds.txt").write_text(lines)
     with pytest.raises(DataError, match=found):
+        read_speeds(tmp_path)
+
+
+def test_times_of_frames_that_fall_are_named(tmp_path):
+    (tmp_path / "times.txt").write_text("0.0\n0.2\n0.1\n")
+    (tmp_path / "speeds.txt").write_text("0 1\n1 1\n")
+    with pytest.raises(DataError, match=r"times of .*times\.txt do not rise"):
         read_speeds(tmp_path)
 
 
