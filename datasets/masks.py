@@ -48,7 +48,7 @@ class Masks:
             raise UsageError(f"--mask_dir {folder} is the folder of the images; put the masks into "
                              "one of their own")
         self._of_folder: dict[Path, Path | None] = {}
-        if not any(map(self.find, images)):
+        if images and not any(map(self.find, images)):
             own = self.folder / Path(os.path.relpath(min(images), data_path)).with_suffix(".png")
             raise DataError(f"{folder} has no mask for any image of the list; expected {own}, or "
                             f"{FILE_NAME} in that folder or in one above it")

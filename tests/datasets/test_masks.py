@@ -79,6 +79,14 @@ def test_a_wrong_mask_is_named(drive, tmp_path, make, found):
         with_masks(drive, tmp_path).load(0)
 
 
+def test_lines_without_sides_are_the_error_not_their_masks(drive, tmp_path):
+    write_mask(tmp_path / "mask.png")
+    dataset = KITTIRAWDataset(str(drive), [f"{TRAIN} 10"], HEIGHT, WIDTH, [0], 1)
+    dataset.masks = Masks(tmp_path, drive, dataset.paths(), HEIGHT, WIDTH)
+    with pytest.raises(DataError, match="the side is missing"):
+        dataset.load(0)
+
+
 @pytest.mark.parametrize(("folder", "found"), [
     ("missing", "is no folder; expected one with the layout of"),
     ("empty", "has no mask for any image of the list; expected"),
