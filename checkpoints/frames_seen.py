@@ -36,7 +36,8 @@ class Leak(NamedTuple):
     """Count the test images that were seen in training.
 
     Attributes:
-        seen: number of these images; None if the training list is unknown.
+        seen: number of these images; None if the training list or the drives of the test images
+            are unknown.
         images: number of test images.
         drives: drives of the images that were seen.
     """
@@ -49,7 +50,7 @@ class Leak(NamedTuple):
         """Return the count in one line; a leak makes a result incomparable."""
         if self.seen is None:
             return (f"unknown whether any of the {counted(self.images, 'test image')} was seen in "
-                    "training: the training list is not recorded")
+                    "training: the training list, or the drive of an image, is unknown")
         line = f"{self.seen} of {counted(self.images, 'test image')} were seen in training"
         if not self.seen:
             return line

@@ -29,7 +29,7 @@ def instant(dataset: str, folder: str, frame: int) -> Instant:
         folder: folder of the split line.
         frame: frame of the split line.
     """
-    if dataset == "kitti_odom" and int(folder) in ODOMETRY_DRIVES:
+    if dataset == "kitti_odom" and folder.isdecimal() and int(folder) in ODOMETRY_DRIVES:
         drive, first = ODOMETRY_DRIVES[int(folder)]
         return drive, first + frame
     match = DRIVE.fullmatch(folder.rpartition("/")[2])

@@ -7,6 +7,7 @@ from pathlib import Path
 from checkpoints.frames_seen import TRAIN_LIST, find_leak, frames_of_training
 from datasets.ground_truth import LIST_NAME
 from datasets.splits import read_split, split_path
+from evaluation.test_set import is_benchmark
 
 
 def check_leak(opts: Namespace) -> str:
@@ -22,4 +23,5 @@ def check_leak(opts: Namespace) -> str:
     lines = read_split(path if path.is_file() else split_path(opts.check_leak, TRAIN_LIST))
     seen = frames_of_training(opts.dataset, opts.check_leak, lines, opts.frame_ids)
     tested = read_split(split_path(opts.eval_split, LIST_NAME))
-    return find_leak(seen, "kitti", tested).describe()
+    layout = "kitti_test" if is_benchmark(opts) else "kitti"
+    return find_leak(seen, layout, tested).describe()

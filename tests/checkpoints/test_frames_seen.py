@@ -82,6 +82,7 @@ def test_padding_cameras_and_neighbours_are_seen_through(train, test, count):
 def test_a_sequence_is_its_raw_drive():
     assert instant("kitti_odom", "08", 0) == ("2011_09_30_drive_0028", 1100)
     assert instant("kitti_odom", "11", 7) == ("11", 7)  # of a test sequence: KITTI keeps the drive
+    assert instant("kitti_odom", "d/x_sync", 7) == ("d/x_sync", 7)  # a list of another layout
     assert instants("kitti_odom", ["9 3 l"], (0, 1, "s")) == {
         ("2011_09_30_drive_0033", 3), ("2011_09_30_drive_0033", 4)}
 
@@ -109,7 +110,8 @@ def test_weights_of_monodepth2_are_known_by_their_split(tmp_path):
         (tmp_path / "opt.json").write_text(content)
         leak = find_leak(read_frames_seen(tmp_path / "weights_19"), "kitti", eigen())
         assert leak.describe() == ("unknown whether any of the 697 test images was seen in "
-                                   "training: the training list is not recorded")
+                                   "training: the training list, or the drive of an image, is "
+                                   "unknown")
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"frames": ["a"], "lists": [], "is_complete": 1}',
@@ -153,6 +155,8 @@ def test_a_list_is_checked_without_weights(tmp_path, script):
     out = script("evaluate_depth", "--check_leak", path, "--eval_split", "eigen").out
     assert out.startswith("warning: 1 of 697 test images were seen in training, in 1 drive (2011_")
     assert "is missing" in one_line(script("evaluate_depth", "--check_leak", "eigen"), 1)
+    out = script("evaluate_depth", "--check_leak", "eigen_zhou", "--eval_split", "benchmark").out
+    assert out.startswith("unknown whether any of the 500 test images")
 
 
 def test_a_fine_tuned_run_carries_its_parents_list(drive, weights, script):
