@@ -117,7 +117,8 @@ class MonodepthOptions:
         add("--encoder", type=path, metavar="NAME|FILE.py:FACTORY",
             help="depth encoder: resnet18 to resnet152, a network of timm, or your own class "
                  "(default: the ResNet of --num_layers)")
-        add("--pose_encoder", metavar="NAME", help="pose encoder (the ResNet of --num_layers)")
+        add("--pose_encoder", type=path, metavar="NAME|FILE.py:FACTORY",
+            help="pose encoder (default: the ResNet of --num_layers)")
         add("--encoder_weights", type=path, metavar="FILE",
             help="ImageNet weights of --encoder, .pth or .safetensors (default: downloaded)")
         add("--height", type=int, default=192, help="height of the input images (%(default)s)")

@@ -23,7 +23,7 @@ from networks import Monodepth2
 from options import PROJECT, OneLineParser, nearest_input_size, positive
 from prediction.onnx import INPUT, OUTPUTS, differences_from_pytorch, onnx_bytes
 from prediction.predictor import Predictor
-from runtime.errors import DataError, run
+from runtime.errors import DataError, counted, run
 from synthetic.render import HELD_OUT, TRAIN
 
 ENCODERS = (  # from 3 to 90 million parameters
@@ -84,7 +84,7 @@ def train(name: str, drive: Path, opts: Namespace) -> Path:
 
 
 def count_gflops(name: str, height: int, width: int) -> float:
-    """Count the operations of a depth network for one image, without computing it."""
+    """Count the operations of convolutions and matrix products for one image."""
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         model = Monodepth2(frame_ids=[0], encoder=name, image_size=(height, width)).eval()
         before = counter.get_total_flops()  # building an encoder may try an image
@@ -165,8 +165,8 @@ def main() -> None:
                 tqdm.write(f"{name}: {error}")
             shutil.rmtree(drive / "log", ignore_errors=True)  # up to a GB
     rows.sort(key=lambda row: row.parameters)
-    print(f"\n{opts.width}x{opts.height}, {torch.get_num_threads()} threads, torch "
-          f"{torch.__version__}\n")
+    print(f"\n{opts.width}x{opts.height}, one image at a time, the fastest of many, "
+          f"{counted(torch.get_num_threads(), 'thread')}, torch {torch.__version__}\n")
     print(f"| {' | '.join(HEAD)} |\n{'| --- ' * len(HEAD)}|")
     print("\n".join(map(markdown_line, rows)))
     if failed:
