@@ -150,7 +150,7 @@ def test_a_resumed_run_counts_the_steps_left(drive, tmp_path, capsys):
     state = run.states.load()
     state["options"]["compile"] = False  # as older versions stored it
     run.states.save(state)
-    Trainer(MonodepthOptions().parse([*flags, "--resume", "--num_epochs", "3"])).train()
+    Trainer(MonodepthOptions().parse([*flags, "--resume", "--num_epochs", "3"]))
     assert ": 6 steps left are too few" in capsys.readouterr().out
 
 

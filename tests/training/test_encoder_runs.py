@@ -20,7 +20,8 @@ from training.build import load_imagenet_weights
 timm = pytest.importorskip("timm", reason="needs timm")
 import_module("tiny")  # registers --num_layers 2, a tiny encoder for poses
 LITE0 = "tf_efficientnet_lite0"
-SMALL = ["mobilenetv4_conv_small", "convnext_atto", "vit_tiny_patch16_224"]
+# of timm's own tests: five maps, four maps, token maps
+SMALL = ["test_efficientnet", "test_convnext", "test_vit"]
 
 
 def flags(drive, tmp_path, *more):
@@ -58,15 +59,15 @@ def test_weights_folders_of_any_encoder_are_evaluated_and_exported(trained, driv
 
 
 def test_a_run_with_an_encoder_resumes_and_is_tuned(trained, drive, tmp_path, script):
-    folder = trained("convnext_atto")
-    outcome = script("train", *flags(drive, tmp_path, "--encoder", "convnext_atto", "--resume",
+    folder = trained("test_convnext")
+    outcome = script("train", *flags(drive, tmp_path, "--encoder", "test_convnext", "--resume",
                                      "--num_epochs", 2))
     assert outcome.status == 0, outcome.err
     assert "with a feature map at 1/2 made by a convolution" in outcome.out
     changed = script("train", *flags(drive, tmp_path, "--resume"))
-    assert "--encoder was convnext_atto, is None" in one_line(changed, 2)
+    assert "--encoder was test_convnext, is None" in one_line(changed, 2)
     tuned = script("train", *flags(drive, tmp_path, "--model_name", "tuned", "--encoder",
-                                   "convnext_atto", "--load_weights_folder", folder))
+                                   "test_convnext", "--load_weights_folder", folder))
     assert "loaded encoder\nloaded depth\n" in tuned.out
 
 
@@ -138,6 +139,6 @@ def test_weights_that_cannot_be_downloaded_are_one_line(drive, tmp_path, script,
     from huggingface_hub import constants
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    outcome = script("train", *flags(drive, tmp_path, "--encoder", "convnext_atto",
+    outcome = script("train", *flags(drive, tmp_path, "--encoder", "test_convnext",
                                      "--weights_init", "pretrained"))
     assert "give local ones with --encoder_weights FILE" in one_line(outcome, 1)
