@@ -40,7 +40,7 @@ def trained(drive, tmp_path):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_weights_folders_of_any_encoder_are_evaluated_and_exported(trained, drive, script, name):
+def test_weights_folders_of_any_encoder_are_read_and_evaluated(trained, drive, script, name):
     folder = trained(name)
     stored = torch.load(folder / "encoder.pth", weights_only=True)
     assert stored["encoder_name"] == name
@@ -52,9 +52,12 @@ def test_weights_folders_of_any_encoder_are_evaluated_and_exported(trained, driv
     assert outcome.status == 0, outcome.err
     prediction = hubconf.monodepth2(folder).predict(torch.rand(3, 50, 70))
     assert prediction.depth.shape == (1, 1, 50, 70)
+
+
+def test_token_maps_are_exported(trained):  # `make encoders` exports the other kinds
     for package in PACKAGES:
         pytest.importorskip(package)
-    predictor = Predictor(folder)
+    predictor = Predictor(trained("test_vit"))
     assert differences_from_pytorch(onnx_bytes(predictor, 18), predictor).disp < 1e-4
 
 
