@@ -47,9 +47,9 @@ COMBINATIONS = [
     "--velocity_weight 0.1 --precision bf16", "--velocity_weight 1 --pose_model_type posecnn",
     "--mask_dir masks", f"--mask_dir masks --v1_multiscale --use_stereo {MASK}",
     "--encoder resnet18 --pose_encoder resnet34", "--encoder swin_tiny_patch4_window7_224",
-    "--encoder tf_efficientnet_lite0 --pose_encoder mobilenetv4_conv_small --precision bf16",
+    "--encoder test_efficientnet --pose_encoder test_convnext --precision bf16",
     "--encoder vit_tiny_patch16_224 --pose_encoder vit_tiny_patch16_224 --precision fp16",
-    "--encoder convnext_atto --pose_model_type shared",
+    "--encoder test_convnext --pose_model_type shared",
     "--learn_intrinsics",
     "--learn_intrinsics --use_stereo --v1_multiscale --pose_model_type posecnn --precision fp16"]
 
@@ -232,7 +232,7 @@ def test_odometry_predicts_without_a_wait(gpu, flags):
     "--frame_ids 0 1 --pose_model_type posecnn "
     f"--precision bf16 --v1_multiscale --avg_reprojection --no_ssim --velocity_weight 1 --scales 0 "
     f"{MASK}",
-    "--encoder convnext_atto --frame_ids 0 --use_stereo --scales 0"])
+    "--encoder test_convnext --frame_ids 0 --use_stereo --scales 0"])
 def test_each_part_compiles_once_to_one_graph(flags):
     torch._dynamo.reset()
     counters.clear()
