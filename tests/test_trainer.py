@@ -266,7 +266,7 @@ def test_fine_tuning_with_all_encoders_needs_no_imagenet_weights(drive, weights,
 def test_a_log_folder_that_cannot_be_made_is_named(drive, tmp_path, script):
     (tmp_path / "file").write_text("")
     outcome = script("train", *tiny_flags(drive, "--log_dir", tmp_path / "file"))
-    assert "training_state_00000000.pth cannot be written" in one_line(outcome, status=1)
+    assert f"{tmp_path / 'file'} is a file, not a folder; choose" in one_line(outcome, status=1)
 
 
 def test_only_the_models_to_load_are_loaded(drive, weights, capsys):
