@@ -20,10 +20,12 @@ from checkpoints.network_weights import (
 from networks import ENCODERS, Monodepth2
 from networks.cpu import prepare_for_cpu
 from networks.depth_decoder import NUM_CH_DEC
+from networks.encoders import OWN_FILE
 from options import MIN_SIZE, SIZE_STEP
 from runtime.errors import DataError
 from runtime.files import MAX_PIXELS
 
+TRUSTED_FILE = "MONODEPTH_ENCODER_FILE"  # environment variable
 # (has bottleneck blocks, blocks in the third stage): number of layers
 RESNETS = {(False, 2): 18, (False, 6): 34, (True, 6): 50, (True, 23): 101, (True, 36): 152}
 
@@ -152,7 +154,7 @@ def _pose_network(states: dict[str, dict[str, Tensor]], folder: Path) -> tuple[s
 def _encoder_name(weights: NetworkWeights, folder: Path) -> str | int:
     """Return an encoder's name: stored, or from a ResNet's blocks, or else from opt.json."""
     if weights.encoder_name is not None:
-        return weights.encoder_name
+        return _trusted(weights.encoder_name, weights.path)
     encoder = weights.tensors
     bottleneck = "encoder.layer1.0.conv3.weight" in encoder
     blocks = {found[1] for key in encoder
@@ -168,6 +170,20 @@ def _encoder_name(weights: NetworkWeights, folder: Path) -> str | int:
         raise DataError(f"{weights.path} is no ResNet of 18, 34, 50, 101 or 152 layers: "
                         f"its third stage has {len(blocks)} blocks; {OTHER_NETWORK}")
     return num_layers
+
+
+def _trusted(name: str, path: Path) -> str:
+    """Return an encoder's name; one in a Python file needs the user's consent, which says where.
+
+    Weights come from other people, and loading them must not run their code.
+    """
+    own = OWN_FILE.fullmatch(name)
+    if own is None:
+        return name
+    if TRUSTED_FILE not in os.environ:
+        raise DataError(f"{path} was trained with the encoder {name[:200]}; to run such a file, "
+                        f"set the variable {TRUSTED_FILE} to its path")
+    return f"{os.environ[TRUSTED_FILE]}:{own[2]}"
 
 
 def pose_frames(folder: str | Path, frames: int) -> list[int] | None:

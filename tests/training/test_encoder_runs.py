@@ -8,7 +8,7 @@ from conftest import HEIGHT, WIDTH, one_line, train_flags
 from torchvision.models import get_model
 
 import hubconf
-from checkpoints.architecture import load_model
+from checkpoints.architecture import TRUSTED_FILE, load_model
 from networks import Monodepth2
 from options import MonodepthOptions
 from prediction.onnx import PACKAGES, differences_from_pytorch, onnx_bytes
@@ -78,9 +78,14 @@ def test_an_encoder_without_its_file_or_timm_gets_a_line(trained, tmp_path, monk
     own = tmp_path / "own.py"
     own.write_text("from tiny import TinyEncoder")
     folder = trained(f"{own}:TinyEncoder")
+    monkeypatch.delenv(TRUSTED_FILE, raising=False)
+    with pytest.raises(DataError, match=rf"to run such a file, set the variable {TRUSTED_FILE}"):
+        load_model(folder)
+    moved = own.rename(tmp_path / "moved.py")
+    monkeypatch.setenv(TRUSTED_FILE, str(moved))
     load_model(folder)
-    own.unlink()
-    with pytest.raises(DataError, match=r"own.py:TinyEncoder is in a file that does not exist"):
+    moved.unlink()
+    with pytest.raises(DataError, match=r"moved.py:TinyEncoder is in a file that does not exist"):
         load_model(folder)
     state = torch.load(folder / "encoder.pth", weights_only=True)
     torch.save(state | {"encoder_name": LITE0}, folder / "encoder.pth")
