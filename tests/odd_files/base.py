@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -53,6 +54,11 @@ def save_npy(path: str, values: object) -> None:
     """Write an array with np.save, under a name of any extension."""
     with open(path, "wb") as file:
         np.save(file, values)
+
+
+def content(name: str, data: bytes) -> Callable[[], object]:
+    """Return a builder that writes bytes."""
+    return lambda: Path(name).write_bytes(data)
 
 
 def picture(width: int = 100, height: int = 70) -> Image.Image:
