@@ -235,12 +235,13 @@ def _ends_early(content: bytes, opened: Image.Image, image: np.ndarray) -> bool:
     """Return whether the data of a JPEG end before its image, despite an end marker.
 
     Data inserted before the end marker change the image only if data are missing there. This is
-    tried where a corner is grey, for progressive JPEGs, whose missing data only blur, and for CMYK,
-    where grey becomes another colour.
+    tried where the last pixel is grey, for progressive JPEGs, whose missing data only blur, and
+    for CMYK, where grey becomes another colour.
     """
-    corners = image[[[0], [-1]], [0, -1]]  # EXIF may have turned the last pixel to each of them
-    grey_if_cut = opened.mode != "CMYK" and "progressive" not in opened.info
-    if grey_if_cut and not (corners == GREY).all(-1).any():
+    ends = [-1] if _orientation(content, opened) == 1 else [0, -1]  # EXIF may have turned it
+    last_pixels = image[np.ix_(ends, ends)]
+    is_grey_if_cut = opened.mode != "CMYK" and "progressive" not in opened.info
+    if is_grey_if_cut and not (last_pixels == GREY).all(-1).any():
         return False
     data, end, rest = content.rpartition(ENDS["JPEG"])
     longer = data + MORE_DATA + end + rest
