@@ -137,6 +137,13 @@ def generate_depth_map(calib_dir: str | Path, velo_filename: str | Path, cam: in
     return nearest_returns(pixels, depth, shape)
 
 
+@np.errstate(all="ignore")  # of numbers that are too large
+def are_rotations(R: np.ndarray) -> np.ndarray:
+    """Return whether each matrix of (..., 3, 3) is a rotation, as exactly as files state it."""
+    difference = abs(R @ np.swapaxes(R, -1, -2) - np.eye(3)).max((-2, -1))
+    return (difference < ROTATION_TOLERANCE) & (np.linalg.det(R) > 0)
+
+
 def _read_projection(calib_dir: Path, cam: int) -> tuple[np.ndarray, tuple[int, int]]:
     """Return the (3, 4) projection from velodyne to camera `cam`, and its image size (H, W)."""
     path = calib_dir / "calib_cam_to_cam.txt"
@@ -144,8 +151,7 @@ def _read_projection(calib_dir: Path, cam: int) -> tuple[np.ndarray, tuple[int, 
         path, **{"S_rect_02": 2, "R_rect_00": 9, f"P_rect_0{cam}": 12})
     R, t = _read_calibration_entries(calib_dir / "calib_velo_to_cam.txt", R=9, T=3)
     for rotation, file in (R, "calib_velo_to_cam.txt"), (R_rect, path.name):
-        product = rotation.reshape(3, 3) @ rotation.reshape(3, 3).T
-        if abs(product - np.eye(3)).max() > ROTATION_TOLERANCE:
+        if not are_rotations(rotation.reshape(3, 3)):
             raise DataError(f"{calib_dir / file} has a matrix R that is no rotation; extract the "
                             "date's calibration again (<date>_calib.zip)")
     velo_to_cam, rectify = np.eye(4), np.eye(4)

@@ -1,8 +1,6 @@
 """Make what all situations share: weights, a rendered drive, its test split."""
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -10,18 +8,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.odd_files.situation import ROOT
-
-HELD_OUT = "2011_01_01/2011_01_01_drive_0002_sync"
+from synthetic.render import HELD_OUT
 
 
 def make_base(folder: Path) -> None:
     """Write w (weights), wp (with a pose network), drive (48 rendered frames), split and few."""
-    from conftest import filled_weights
+    from conftest import filled_weights, render_drive
     filled_weights(folder / "w", use_stereo=False)
     write_pose_weights(folder / "wp")
-    subprocess.run([sys.executable, "-m", "synthetic.render", folder / "drive", "--frames", "48",
-                    "--height", "64", "--width", "96"], cwd=ROOT, check=True, capture_output=True)
+    render_drive(folder / "drive")  # unless it is there
     split = folder / "split"
     split.mkdir()
     (split / "test_files.txt").write_text(f"{HELD_OUT} l: 4-7\n")
