@@ -16,6 +16,7 @@ ROTATION_TOLERANCE = 1e-2  # of R R^T - 1: files have few digits
 POINT_BYTES = 16         # one velodyne point: x, y, z in metres and reflectance, each float32
 # metres: a lidar's largest coordinate is between these; other types read as float32 are not
 SMALLEST_SCAN, LARGEST_SCAN = 0.01, 1000.0
+LOWEST_REFLECTANCE = -1.0  # the lowest number is far below if points have 3 or 5 numbers
 
 
 def read_calib_file(path: str | Path) -> dict[str, np.ndarray]:
@@ -79,7 +80,9 @@ def _find_scan_fault(content: np.ndarray) -> str | None:
     points = content.view(np.float32).reshape(-1, 4)
     # of all values at once, which takes a twentieth of the time that columns take
     if SMALLEST_SCAN < max(points.max(), -points.min()) < LARGEST_SCAN:
-        return None
+        lowest = points[:, 3].min()
+        return None if lowest >= LOWEST_REFLECTANCE else (
+            f"has {lowest:g} as a reflectance, as if its points had 3 or 5 numbers each")
     if _is_text(content):
         return "is text"
     doubles = abs(content.view(np.float64))
@@ -134,6 +137,13 @@ def generate_depth_map(calib_dir: str | Path, velo_filename: str | Path, cam: in
     return nearest_returns(pixels, depth, shape)
 
 
+@np.errstate(all="ignore")  # of numbers that are too large
+def are_rotations(R: np.ndarray) -> np.ndarray:
+    """Return whether each matrix of (..., 3, 3) is a rotation, as exactly as files state it."""
+    difference = abs(R @ np.swapaxes(R, -1, -2) - np.eye(3)).max((-2, -1))
+    return (difference < ROTATION_TOLERANCE) & (np.linalg.det(R) > 0)
+
+
 def _read_projection(calib_dir: Path, cam: int) -> tuple[np.ndarray, tuple[int, int]]:
     """Return the (3, 4) projection from velodyne to camera `cam`, and its image size (H, W)."""
     path = calib_dir / "calib_cam_to_cam.txt"
@@ -141,10 +151,9 @@ def _read_projection(calib_dir: Path, cam: int) -> tuple[np.ndarray, tuple[int, 
         path, **{"S_rect_02": 2, "R_rect_00": 9, f"P_rect_0{cam}": 12})
     R, t = _read_calibration_entries(calib_dir / "calib_velo_to_cam.txt", R=9, T=3)
     for rotation, file in (R, "calib_velo_to_cam.txt"), (R_rect, path.name):
-        product = rotation.reshape(3, 3) @ rotation.reshape(3, 3).T
-        if abs(product - np.eye(3)).max() > ROTATION_TOLERANCE:
-            raise DataError(f"{calib_dir / file} has a rotation that is none; extract the date's "
-                            "calibration again (<date>_calib.zip)")
+        if not are_rotations(rotation.reshape(3, 3)):
+            raise DataError(f"{calib_dir / file} has a matrix R that is no rotation; extract the "
+                            "date's calibration again (<date>_calib.zip)")
     velo_to_cam, rectify = np.eye(4), np.eye(4)
     velo_to_cam[:3, :3], velo_to_cam[:3, 3] = R.reshape(3, 3), t
     rectify[:3, :3] = R_rect.reshape(3, 3)

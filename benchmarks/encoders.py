@@ -20,9 +20,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from networks import Monodepth2
-from options import PROJECT, OneLineParser, nearest_input_size, positive
+from options import PROJECT, nearest_input_size
 from prediction.onnx import INPUT, OUTPUTS, differences_from_pytorch, onnx_bytes
 from prediction.predictor import Predictor
+from runtime.arguments import OneLineParser, positive
 from runtime.errors import DataError, counted, run
 from synthetic.render import HELD_OUT, TRAIN
 

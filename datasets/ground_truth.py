@@ -15,7 +15,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datasets.images import natural_order
+from datasets.images import list_files
 from datasets.kitti_dataset import KITTIDataset, annotated_path, read_depth_png
 from datasets.splits import parse_line, read_split, split_path
 from datasets.stereo_ground_truth import read_depth_of_disparity
@@ -89,9 +89,7 @@ def _read_pngs(folder: Path, split: str, lines: list[str],
 
 def list_pngs(folder: Path) -> list[Path]:
     """Return the PNGs of a folder in the natural order of their names, without hidden files."""
-    return sorted((path for path in folder.glob("*")
-                   if path.suffix.lower() == ".png" and not path.name.startswith(".")),
-                  key=natural_order)
+    return [path for path in list_files(folder) if path.suffix.lower() == ".png"]
 
 
 def gt_path(split: str) -> Path:

@@ -34,7 +34,7 @@ def _can_lanczos() -> bool:
 
 
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
-GREY = b"\x80\x80\x80"  # the colour with which a decoder fills the area of missing data
+GREY = 128  # each value of the colour with which a decoder fills the area of missing data
 # Data for a JPEG's next blocks, with all restart markers; 0 first, so that it starts no marker
 MORE_DATA = b"".join((restart + bytes([0, *range(1, 255)]))
                      for restart in (b"", *(bytes([0xff, 0xd0 + n]) for n in range(8))))
@@ -45,6 +45,7 @@ ORIENTATION = 0x0112  # EXIF's tag
 TURNS = {number: Image.Transpose[name] for number, name in enumerate(  # make an image upright
     ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE",
      "ROTATE_90"), 2)}
+JPEGS = {"JPEG", "MPO"}  # MPO: with a second image behind the first, as phones write them
 FILMS = {"GIF", "WEBP", "PNG"}  # formats that also hold animations
 DARK = 16  # of 255, the brightest that 12 bits become in a file of 16
 OTHER_FILES = (  # where and how files begin that are not images, what they are and what to do
@@ -172,7 +173,7 @@ def _read_array(path: str | Path) -> np.ndarray:
         has_16_bits = opened.mode.startswith("I") or (opened.format == "PNG" and content[24] == 16)
         if has_16_bits and 0 < image.max() <= DARK:
             _warn_of_dark_images(Path(path).parent)
-        if opened.format == "JPEG" and _ends_early(content, opened, image):
+        if opened.format in JPEGS and _ends_early(content, opened, image):
             raise OSError("the image data end early, and the rest would be grey; copy or record "
                           "it again")
     return image
@@ -234,9 +235,13 @@ def _ends_early(content: bytes, opened: Image.Image, image: np.ndarray) -> bool:
     """Return whether the data of a JPEG end before its image, despite an end marker.
 
     Data inserted before the end marker change the image only if data are missing there. This is
-    tried where the last pixel is grey, and for progressive JPEGs, whose missing data only blur.
+    tried where the last pixel is grey, for progressive JPEGs, whose missing data only blur, and
+    for CMYK, where grey becomes another colour.
     """
-    if "progressive" not in opened.info and image[-1, -1].tobytes() != GREY:
+    ends = [-1] if _orientation(content, opened) == 1 else [0, -1]  # EXIF may have turned it
+    last_pixels = image[np.ix_(ends, ends)]
+    is_grey_if_cut = opened.mode != "CMYK" and "progressive" not in opened.info
+    if is_grey_if_cut and not (last_pixels == GREY).all(-1).any():
         return False
     data, end, rest = content.rpartition(ENDS["JPEG"])
     longer = data + MORE_DATA + end + rest

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import scipy  # loads `scipy.spatial` at its first use
 
+from kitti_utils import ROTATION_TOLERANCE, are_rotations
 from metrics.trajectory import Scores
 from runtime.errors import DataError, counted
 from runtime.files import readlines
@@ -15,7 +16,6 @@ from runtime.files import readlines
 SCORES_NAME = "trajectory_{}.json"  # takes the number of the sequence, two digits
 RATE = 10.0  # frames per second, of KITTI
 MAX_LENGTH = 1e8  # m; a larger number is no position, and its square may overflow
-ROTATION_TOLERANCE = 1e-2  # of R R^T - 1: files have few digits
 TIME_TOLERANCE = 0.01  # s, between the time of a pose and the time of its frame
 KITTI_ROW = "12 numbers (the rows of a 3 x 4 pose, camera to world), or a frame and 12 numbers"
 TUM_ROW = "8 numbers, as in TUM's format (time x y z qx qy qz qw)"
@@ -152,10 +152,7 @@ def _tum_poses(wheres: list[str], rows: np.ndarray) -> np.ndarray:
 
 def check_poses(poses: np.ndarray, path: str | Path) -> None:
     """Raise a DataError that names the file if a pose of (N, 4, 4) is not a rigid motion."""
-    R = poses[:, :3, :3]
-    with np.errstate(all="ignore"):
-        difference = abs(R @ R.transpose(0, 2, 1) - np.eye(3)).max((1, 2))
-        is_rotation = (difference < ROTATION_TOLERANCE) & (np.linalg.det(R) > 0)
+    is_rotation = are_rotations(poses[:, :3, :3])
     if not (abs(poses[:, :3, 3]) < MAX_LENGTH).all():
         raise DataError(f"{path} has a position of {MAX_LENGTH:g} m or more; expected positions in "
                         "metres")

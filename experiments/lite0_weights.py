@@ -54,7 +54,7 @@ def main() -> None:
     if len(sys.argv) != 2:
         raise UsageError("give one argument, the file to write; type: "
                          "python -m experiments.lite0_weights lite0.pth")
-    save_state_dict(Path(sys.argv[1]), convert())
+    save_state_dict(Path(sys.argv[1]).expanduser(), convert())
 
 
 if __name__ == "__main__":

@@ -15,9 +15,11 @@ from pathlib import Path
 from statistics import mean
 
 from checkpoints.weights import save_state_dict
+from datasets.images import list_files
 from experiments.lite0_weights import NAME, convert
 from experiments.table import mean_and_spread
-from options import PROJECT, OneLineParser, non_negative_int, positive
+from options import PROJECT
+from runtime.arguments import OneLineParser, non_negative_int, positive, whole_path
 from runtime.errors import DataError, run
 
 VAL_SHARE = 8  # the last eighth of the frames is for validation
@@ -34,7 +36,7 @@ def write_split(data: Path, folder: Path, samples: int) -> None:
     """
     lines = []
     for camera in sorted(data.glob("*/*/image_02/data")):
-        frames = sorted(int(path.stem) for path in camera.iterdir())[1:-1]  # those with neighbours
+        frames = [int(path.stem) for path in list_files(camera)][1:-1]  # those with neighbours
         lines += [f"{camera.parents[1].relative_to(data)} {frame} l" for frame in frames]
     held_out = len(lines) // VAL_SHARE
     if not held_out:
@@ -89,8 +91,8 @@ def parse(argv: list[str] | None = None) -> Namespace:
     parser = OneLineParser(prog="python -m experiments.pretrained",
                            description=__doc__.partition(":")[0] + ".")
     add = parser.add_argument
-    add("data", nargs="+", type=Path, help="folders in KITTI's raw layout")
-    add("--out", type=Path, required=True, help="folder for runs and lists")
+    add("data", nargs="+", type=whole_path, help="folders in KITTI's raw layout")
+    add("--out", type=whole_path, required=True, help="folder for runs and lists")
     add("--seeds", nargs="+", type=non_negative_int, default=[0, 1, 2], help="seeds (0 1 2)")
     add("--steps", type=positive(int), default=200, help="steps of a run (%(default)s)")
     add("--batch_size", type=positive(int), default=4, help="samples in a step (%(default)s)")

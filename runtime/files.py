@@ -279,9 +279,7 @@ def _read(content: bytes, objects: bool) -> np.ndarray:
     version = np.lib.format.read_magic(stream)
     read_header = (np.lib.format.read_array_header_1_0 if version == (1, 0)
                    else np.lib.format.read_array_header_2_0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a header of Python 2 is as good
-        shape, is_fortran, dtype = read_header(stream)
+    shape, is_fortran, dtype = read_header(stream)
     if dtype.hasobject and not objects:
         raise ValueError("it holds objects, not numbers")
     if dtype.hasobject:

@@ -11,10 +11,11 @@ FEW = ("JPEG in CMYK", "PNG of 100000 x 100000", "file name with a new line",
 
 
 @pytest.fixture(scope="module", autouse=True)
-def shared(tmp_path_factory):
+def shared(tmp_path_factory, drive):
     folder = tmp_path_factory.mktemp("base")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ODD_BASE", str(folder))
+        (folder / "drive").symlink_to(drive)
         make_base(folder)
         load_modules()
         yield

@@ -171,7 +171,6 @@ def load_imagenet_weights(encoder: nn.Module, path: str) -> None:
     Raises:
         DataError: the file is missing or broken, or has the weights of another network.
     """
-    path = os.path.expanduser(path)
     if not os.path.isfile(path):
         raise DataError(f"--encoder_weights {path} does not exist; give a .pth or .safetensors "
                         "file with the weights of --encoder")

@@ -224,8 +224,8 @@ def test_a_broken_scan_is_named_with_its_split_line(tmp_path):
     scans.mkdir(parents=True)
     (scans / "0000000001.bin").write_bytes(b"12")
     (tmp_path / "calib_cam_to_cam.txt").write_text(
-        f"S_rect_02: 8 4\nR_rect_00:{' 1' * 9}\nP_rect_02:{' 1' * 12}\n")
-    (tmp_path / "calib_velo_to_cam.txt").write_text(f"R:{' 1' * 9}\nT: 0 0 0\n")
+        f"S_rect_02: 8 4\nR_rect_00: {'1 0 0 0 ' * 2}1\nP_rect_02:{' 1' * 12}\n")
+    (tmp_path / "calib_velo_to_cam.txt").write_text("R: 0 -1 0 0 0 -1 1 0 0\nT: 0 0 0\n")
     dataset = KITTIRAWDataset(tmp_path, ["drive 1 l"], 64, 96, [0], 1)
     with pytest.raises(DataError, match=r"0000000001\.bin has 2 bytes.*'drive 1 l'"):
         dataset.load(0)
@@ -317,8 +317,10 @@ POINTS = np.random.default_rng(0).uniform([-80, -80, -5, 0], [80, 80, 5, 1], (10
     ("".join(f"{value:07.3f} " for value in abs(POINTS).ravel()).encode(), "is text"),
     (b"1.25 0.5 3.125\n", "has 15 bytes of text"),
     ((1000 * POINTS).astype(np.float32).tobytes(), "m as its largest coordinate, which no lidar"),
-    (abs(1000 * POINTS).astype(np.int32).tobytes(), "m as its largest coordinate, which no lidar")],
-    ids=["float64", "widened", "text", "short text", "millimetres", "int32"])
+    (abs(1000 * POINTS).astype(np.int32).tobytes(), "m as its largest coordinate, which no lidar"),
+    (POINTS[:, :3].astype(np.float32).tobytes(), "as if its points had 3 or 5 numbers each"),
+    (POINTS[:, [0, 1, 2, 3, 3]].astype(np.float32).tobytes(), "had 3 or 5 numbers each")],
+    ids=["float64", "widened", "text", "short text", "millimetres", "int32", "3", "5"])
 def test_a_scan_of_another_type_is_refused(tmp_path, content, found):
     (tmp_path / "scan.bin").write_bytes(content)
     with pytest.raises(DataError, match=rf"scan\.bin .*{found}.*; extract it again, or write"):
@@ -343,8 +345,8 @@ def test_calibration_and_poses_of_windows_are_read(tmp_path, encoding):
 @pytest.mark.parametrize("size", ["0 4", "-3 4", "1e9 1e9", "nan 4"])
 def test_a_calibration_of_an_impossible_image_size_is_named(tmp_path, size):
     (tmp_path / "calib_cam_to_cam.txt").write_text(
-        f"S_rect_02: {size}\nR_rect_00:{' 1' * 9}\nP_rect_02:{' 1' * 12}\n")
-    (tmp_path / "calib_velo_to_cam.txt").write_text(f"R:{' 1' * 9}\nT: 0 0 0\n")
+        f"S_rect_02: {size}\nR_rect_00: {'1 0 0 0 ' * 2}1\nP_rect_02:{' 1' * 12}\n")
+    (tmp_path / "calib_velo_to_cam.txt").write_text("R: 0 -1 0 0 0 -1 1 0 0\nT: 0 0 0\n")
     with pytest.raises(DataError, match=r"calib_cam_to_cam\.txt has .*S_rect_02"):
         generate_depth_map(tmp_path, tmp_path / "scan.bin")
 

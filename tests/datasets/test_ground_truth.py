@@ -127,6 +127,7 @@ def test_a_map_has_the_nearest_of_all_points_that_fall_on_a_pixel(tmp_path):
     (tmp_path / "calib_velo_to_cam.txt").write_text("R: 0 -1 0 0 0 -1 1 0 0\nT: 0 -0.08 -0.27\n")
     ahead = 10 ** np.random.uniform(-4, 2, (4000, 1))
     scan = np.random.uniform(-1.2, 1.2, (4000, 4)) * ahead
+    scan[:, 3] = abs(scan[:, 3])  # reflectance
     scan[:, 0] = 0.267 + ahead[:, 0] * np.random.choice([1, -1], 4000, p=[0.9, 0.1])
     scan.astype(np.float32).tofile(tmp_path / "scan.bin")
     P = np.array([[55, 0, 48, 4], [0, 60, 32, -1], [0, 0, 1, 0.003]])

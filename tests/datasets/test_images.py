@@ -188,6 +188,21 @@ def test_a_cut_jpeg_with_an_end_marker_is_an_error(tmp_path, how, share, mode):
         read_image(tmp_path / "image")
 
 
+@pytest.mark.parametrize(("form", "mode", "orientation"), [
+    ("JPEG", "RGB", 3), ("JPEG", "RGB", 6), ("JPEG", "CMYK", 1), ("MPO", "RGB", 1)])
+def test_a_cut_photo_of_a_phone_or_printer_is_an_error(tmp_path, form, mode, orientation):
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = orientation
+    second = {"save_all": True, "append_images": [photo(80, 48)]} if form == "MPO" else {}
+    buffer = io.BytesIO()
+    photo(160, 96).convert(mode).save(buffer, form, exif=exif, **second)
+    (tmp_path / "image").write_bytes(buffer.getvalue())
+    read_image(tmp_path / "image")
+    (tmp_path / "image").write_bytes(buffer.getvalue()[:3000] + images.ENDS["JPEG"])
+    with pytest.raises(OSError, match="end early"):
+        read_image(tmp_path / "image")
+
+
 @pytest.mark.parametrize("how", JPEG_KINDS, ids=str)
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("filled", [0, 40, 97])

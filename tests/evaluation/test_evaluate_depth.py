@@ -411,8 +411,8 @@ def test_a_missing_scan_stops_the_export_without_a_file(tmp_path, script):
     (tmp_path / "test_files.txt").write_text("day/drive 3 l\n")
     (tmp_path / "day").mkdir()
     (tmp_path / "day" / "calib_cam_to_cam.txt").write_text(
-        f"S_rect_02: 8 4\nR_rect_00:{' 1' * 9}\nP_rect_02:{' 1' * 12}\n")
-    (tmp_path / "day" / "calib_velo_to_cam.txt").write_text(f"R:{' 1' * 9}\nT: 0 0 0\n")
+        f"S_rect_02: 8 4\nR_rect_00: {'1 0 0 0 ' * 2}1\nP_rect_02:{' 1' * 12}\n")
+    (tmp_path / "day" / "calib_velo_to_cam.txt").write_text("R: 0 -1 0 0 0 -1 1 0 0\nT: 0 0 0\n")
     outcome = script("export_gt_depth", "--data_path", tmp_path, "--split", tmp_path)
     assert "0000000003.bin is missing" in one_line(outcome, status=1)
     assert "test_files.txt, line 1" in outcome.err

@@ -1,26 +1,22 @@
 """Make what all situations share: weights, a rendered drive, its test split."""
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from tests.odd_files.situation import ROOT
-
-HELD_OUT = "2011_01_01/2011_01_01_drive_0002_sync"
+from synthetic.render import HELD_OUT
 
 
 def make_base(folder: Path) -> None:
     """Write w (weights), wp (with a pose network), drive (48 rendered frames), split and few."""
-    from conftest import filled_weights
+    from conftest import filled_weights, render_drive
     filled_weights(folder / "w", use_stereo=False)
     write_pose_weights(folder / "wp")
-    subprocess.run([sys.executable, "-m", "synthetic.render", folder / "drive", "--frames", "48",
-                    "--height", "64", "--width", "96"], cwd=ROOT, check=True, capture_output=True)
+    render_drive(folder / "drive")  # unless it is there
     split = folder / "split"
     split.mkdir()
     (split / "test_files.txt").write_text(f"{HELD_OUT} l: 4-7\n")
@@ -53,6 +49,11 @@ def save_npy(path: str, values: object) -> None:
     """Write an array with np.save, under a name of any extension."""
     with open(path, "wb") as file:
         np.save(file, values)
+
+
+def content(name: str, data: bytes) -> Callable[[], object]:
+    """Return a builder that writes bytes."""
+    return lambda: Path(name).write_bytes(data)
 
 
 def picture(width: int = 100, height: int = 70) -> Image.Image:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.odd_files.base import save_npy, truth
+from tests.odd_files.base import content, save_npy, truth
 from tests.odd_files.situation import Situation, base
 
 COMMAND = ("evaluate_depth --eval_mono --disable_median_scaling --num_workers 0 --eval_out_dir out "
@@ -61,10 +61,6 @@ def png_folder() -> None:
         Image.fromarray((disp * 256).astype(np.uint16)).save(f"disps/{i}.png")
 
 
-def content(data: bytes, name: str = "disps.npy") -> Callable[[], None]:
-    return lambda: Path(name).write_bytes(data)
-
-
 NAMED = r"disps"
 SITUATIONS = [
     given("float64", lambda d: d.astype("f8"), None, is_exact),
@@ -94,10 +90,11 @@ SITUATIONS = [
     Situation("disparities: a folder of 16-bit PNGs", OF_SHARED + "disps", png_folder, "disps",
               lambda _, __: max(json.loads(Path("out/results.json").read_text())["images"][
                   "abs_rel"]) < 0.2),
-    Situation("disparities: an empty file", OF_SHARED + "disps.npy", content(b""), NAMED),
+    Situation("disparities: an empty file", OF_SHARED + "disps.npy", content("disps.npy", b""),
+              NAMED),
     Situation("disparities: cut off", OF_SHARED + "disps.npy",
               lambda: [saved(lambda d: d)(), os.truncate("disps.npy", 5000)], NAMED),
-    Situation("disparities: CSV", OF_SHARED + "disps.csv", content(b"1,2\n", "disps.csv"), NAMED),
+    Situation("disparities: CSV", OF_SHARED + "disps.csv", content("disps.csv", b"1,2\n"), NAMED),
     Situation("disparities: missing", OF_SHARED + "disps.npy", lambda: None, NAMED),
     Situation("disparities: named with spaces and quotes", OF_SHARED + "'di sps'\"'\"'.npy'",
               saved(lambda d: d, "di sps'.npy"), None, is_exact),

@@ -139,6 +139,14 @@ def has_weights(_: object, __: str) -> bool:
     return True
 
 
+def with_nan() -> None:
+    """Write weights of depth with a NaN."""
+    from tests.odd_files.weights import folder, with_number
+    folder(depth=with_number("decoder.0.conv.conv.bias", float("nan")))()
+    for name in ("pose_encoder", "pose"):
+        Path(f"m/{name}.pth").symlink_to(base() / f"wp/{name}.pth")
+
+
 SITUATIONS += [
     Situation("train: a batch larger than the data", TRAIN + "--batch_size 999",
               refused="--batch_size", right=has_weights),
@@ -154,13 +162,5 @@ SITUATIONS += [
               lambda: [Path("log/mdp/states").mkdir(parents=True),
                        Path("log/mdp/states/state_00000003.pth").write_text("junk")], "mdp|state"),
     Situation("train: --load_weights_folder of a network with NaN",
-              TRAIN + "--load_weights_folder m", lambda: _with_nan(), r"depth\.pth.*NaN"),
+              TRAIN + "--load_weights_folder m", with_nan, r"depth\.pth.*NaN"),
 ]
-
-
-def _with_nan() -> None:
-    """Write weights of depth with a NaN."""
-    from tests.odd_files.weights import folder, with_number
-    folder(depth=with_number("decoder.0.conv.conv.bias", float("nan")))()
-    for name in ("pose_encoder", "pose"):
-        Path(f"m/{name}.pth").symlink_to(base() / f"wp/{name}.pth")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.odd_files.base import picture
+from tests.odd_files.base import content, picture
 from tests.odd_files.situation import Situation, disparity_of
 
 TO_DISP = "test_simple --load_weights_folder {base}/w --output disp --output_dir out --image_path "
@@ -68,11 +68,6 @@ def edited(name: str, edit: Callable[[bytes], bytes], **flags: object) -> Callab
         Path(name).write_bytes(edit(Path(name).read_bytes()))
         return expected
     return build
-
-
-def content(name: str, data: bytes) -> Callable[[], object]:
-    """Return a builder that writes bytes."""
-    return lambda: Path(name).write_bytes(data)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

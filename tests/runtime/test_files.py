@@ -222,10 +222,3 @@ def test_what_stands_in_the_way_of_a_file_is_named(path, reason, tmp_path):
     with pytest.raises(DataError) as error:
         files.write_atomically(tmp_path / path, b"")
     assert str(error.value) == f"{tmp_path / path} cannot be written: {reason.format(tmp_path)}"
-
-
-def test_a_header_of_python_2_is_read_without_a_warning(recwarn):
-    content = bytearray(files.npy(np.arange(3)))
-    content[:] = content.replace(b"(3,), }  ", b"(3L,), } ")
-    assert files.read_array(bytes(content)).tolist() == [0, 1, 2]
-    assert not recwarn.list
