@@ -40,7 +40,7 @@ def weight(text: str) -> float:
 def path(text: str | Path) -> str:
     """Replace `~` at the start of a path by the home folder; an argparse type."""
     expanded = os.path.expanduser(text)
-    if Path(expanded).parts[:1] == ("~",):
+    if expanded.startswith("~") and not os.path.lexists(expanded):
         raise argparse.ArgumentTypeError(f"{text} needs the home folder, which is unknown; set "
                                          "HOME, or give another path")
     return expanded
