@@ -18,9 +18,14 @@ from evaluation.disparities import read_disparities, warn_of_depth
 from evaluation.results import (
     PIXELS,
     RATIO,
+    SHIFT,
+    chosen_alignment,
     compute_intervals,
+    describe_alignment,
     describe_evaluation,
+    describe_list,
     print_intervals,
+    results_path,
     write_results,
 )
 from evaluation.test_set import (
@@ -31,10 +36,14 @@ from evaluation.test_set import (
     read_test_set,
 )
 from kitti_utils import DEPTH_PNG_SCALE
+from metrics.alignment import Alignment
+from metrics.boundaries import boundary_f1
 from metrics.breakdown import breakdown, edge_errors, edge_mask
+from metrics.clouds import back_project, cloud_errors
 from metrics.depth import (
     DEPTH_METRICS,
     MAX_DEPTH,
+    MIN_DEPTH,
     STEREO_SCALE_FACTOR,
     compute_errors,
     depths_at,
@@ -86,6 +95,8 @@ def evaluate_depth(opts: Namespace) -> None:
         opts, with_truth=world.is_main and not opts.no_eval and not is_benchmark(opts))
     if opts.edges and test_set.truth is not None:
         check_edges(test_set.truth)
+    if opts.clouds:
+        test_set.cameras()  # raises if intrinsics are missing
     errors = {}
     for epoch, own in runs.items():
         if opts.eval_all:
@@ -180,7 +191,7 @@ def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
     if opts.no_eval:
         return None
     if test_set.truth is None:
-        if opts.eval_mono:
+        if not opts.eval_stereo:
             print("warning: KITTI's server wants metres, and monocular depth has no known scale")
         write_benchmark(folder / "benchmark_predictions", predicted.disps,
                         predicted.metres * opts.pred_depth_scale_factor)
@@ -188,18 +199,22 @@ def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
     factor = opts.pred_depth_scale_factor * (predicted.metres if opts.eval_stereo else 1)
     columns = measure_errors(
         predicted.disps, test_set.truth.depths, eigen=test_set.truth.eigen, scale_factor=factor,
-        median_scaling=opts.eval_mono and not opts.disable_median_scaling, edges=opts.edges)
+        alignment=chosen_alignment(opts), edges=opts.edges,
+        cameras=test_set.cameras() if opts.clouds else None)
     intervals = write_errors(opts, folder, test_set, columns, factor, leak)
     if opts.save_figures:
         from evaluation.depth_figures import save_figures  # matplotlib takes a second to import
-        unit = (factor * columns[RATIO]).astype(np.float32)[:, None, None]    # metres
-        save_figures(folder, test_set, predicted.disps / unit, columns["abs_rel"])
+        fits = [Alignment(chosen_alignment(opts), *fit) for fit in zip(
+            columns[RATIO].tolist(), columns[SHIFT].tolist(), strict=True)]
+        aligned = [1 / fit.apply(factor / disp).clip(MIN_DEPTH)  # affine depth can be below 0
+                   for fit, disp in zip(fits, predicted.disps, strict=True)]
+        save_figures(folder, test_set, np.stack(aligned), columns["abs_rel"])
     return intervals
 
 
 def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: bool = True,
-                   scale_factor: float = 1.0, median_scaling: bool = True,
-                   edges: bool = False) -> dict[str, np.ndarray]:
+                   scale_factor: float = 1.0, alignment: str = "median", edges: bool = False,
+                   cameras: list[np.ndarray] | None = None) -> dict[str, np.ndarray]:
     """Measure the paper's errors and the errors of `breakdown` for each image.
 
     Args:
@@ -207,12 +222,13 @@ def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: boo
         gt_depths: N maps (H, W), metres, 0 = no ground truth.
         eigen: evaluate only Eigen's crop and 1e-3 to 80 m, as on the eigen split.
         scale_factor: multiplies the predicted depth.
-        median_scaling: scale the predicted depth to the median of each image afterwards.
-        edges: also measure the errors at depth edges.
+        alignment: of each predicted depth with its ground truth afterwards, one of `ALIGNMENTS`.
+        edges: also measure the errors at depth edges, and the boundary F1.
+        cameras: N normalised K, with which point clouds are compared too.
 
     Returns:
-        (N,) values by name, NaN if an image has no value; the paper's seven errors, the ratio of
-        the medians and the number of pixels always have a value.
+        (N,) values by name, NaN if an image has no value; the paper's seven errors, the scale and
+        the shift of the alignment and the number of pixels always have a value.
 
     Raises:
         DataError: the numbers of maps differ, or an image has no evaluated pixel.
@@ -226,18 +242,23 @@ def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: boo
         mask = evaluated_mask(gt_map, eigen)
         if not mask.any():
             raise DataError(f"ground truth {i} has no depth where it is evaluated; export it again")
-        gt, pred, ratio = depths_at(gt_map, disp, mask, scale_factor, median_scaling)
+        gt, pred, fit = depths_at(gt_map, disp, mask, scale_factor, alignment)
         row = dict(zip(DEPTH_METRICS, compute_errors(gt, pred), strict=True)) | breakdown(gt, pred)
+        maps = np.zeros((2, *mask.shape))  # true and predicted depth, 0 where it is not evaluated
+        maps[:, mask] = gt, pred
         if edges:
             row |= edge_errors(edge_mask(gt_map)[mask], gt, pred)
-        rows.append(row | {RATIO: ratio, PIXELS: len(gt)})
+            row["boundary_f1"] = boundary_f1(*maps)
+        if cameras:
+            row |= cloud_errors(*(back_project(depth, cameras[i])[mask] for depth in maps))
+        rows.append(row | {RATIO: fit.scale, SHIFT: fit.shift, PIXELS: len(gt)})
     return {name: np.array([row[name] for row in rows], int if name == PIXELS else float)
             for name in rows[0]}
 
 
 def write_errors(opts: Namespace, folder: Path, test_set: TestSet, columns: dict[str, np.ndarray],
                  factor: float, leak: Leak) -> dict[str, Interval]:
-    """Write results.json and results.csv; print the intervals and, last, the paper's table.
+    """Write the results; print the alignment, the intervals and, last, the paper's table.
 
     Args:
         opts: flags of the evaluation.
@@ -252,15 +273,22 @@ def write_errors(opts: Namespace, folder: Path, test_set: TestSet, columns: dict
     """
     intervals, resampled = compute_intervals(test_set.lines, columns)
     truth = test_set.truth
-    ground_truth = {"source": str(truth.source.resolve()),
+    ground_truth = {"kind": truth.kind, "source": str(truth.source.resolve()),
                     "pixels": "Eigen's crop" if truth.eigen else "all that have depth"}
+    trained = opts.load_weights_folder and read_frames_seen(opts.load_weights_folder)
+    lists = {"test": describe_list(opts.eval_split, test_set.lines),
+             "training": trained.lists if trained else None}
     origin = describe_evaluation(opts) | {
-        "ground_truth": ground_truth, "scale_factor": factor, "seen_in_training": leak._asdict()}
+        "lists": lists, "ground_truth": ground_truth, "scale_factor": factor,
+        "seen_in_training": leak._asdict()}
+    alignment = chosen_alignment(opts)
     try:
-        write_results(folder, test_set.lines, columns, intervals, resampled, origin)
+        write_results(results_path(folder, opts.eval_split, alignment), test_set.lines, columns,
+                      intervals, resampled, origin)
     finally:  # a full disk must not hide the errors of an hour of prediction
-        print_intervals(intervals, resampled)
-        if opts.eval_mono and not opts.disable_median_scaling:
+        print_intervals(intervals, resampled, alignment)
+        print(f"alignment: {describe_alignment(alignment, factor)}")
+        if alignment == "median":
             ratios = columns[RATIO]
             med = np.median(ratios)
             print(f" Scaling ratios | med: {med:0.3f} | std: {np.std(ratios / med):0.3f}")

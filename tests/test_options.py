@@ -30,8 +30,8 @@ DEFAULTS = {
     "precision": "fp32", "compile": "auto", "cache_dir": None, "accumulate": 1,
     "sync_batchnorm": False, "profile": 0, "seed": None, "deterministic": False, "resume": None,
     "overwrite": False, "save_every": None, "keep": 2, "max_bad_samples": 0, "save_figures": False,
-    "sequences": None, "ext_poses_to_eval": None, "alignment": "7dof",
-    "mask_dir": None, "velocity_weight": 0.0, "edges": False, "gt_disparity": None,
+    "sequences": None, "ext_poses_to_eval": None, "alignment": None,
+    "mask_dir": None, "velocity_weight": 0.0, "edges": False, "clouds": False, "gt_disparity": None,
     "eval_all": None, "compare": None, "check_leak": None,
     "encoder": None, "pose_encoder": None, "encoder_weights": None,
 }

@@ -1,4 +1,4 @@
-"""results.json, results.csv, their intervals, and --compare."""
+"""The results files, their intervals, and --compare."""
 import csv
 import hashlib
 import json
@@ -7,7 +7,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from conftest import ROOT, one_line
+from conftest import ROOT, one_line, read_results
 
 from metrics.depth import DEPTH_METRICS
 from metrics.intervals import bootstrap
@@ -28,7 +28,7 @@ def evaluate(script, folder, disps, *flags):
 def test_results_hold_flags_weights_errors_and_intervals(tmp_path, script):
     outcome = evaluate(script, tmp_path, [1 / 10, 1 / 12])
     assert outcome.status == 0, outcome.err
-    found = json.loads((tmp_path / "results.json").read_text())
+    found = read_results(tmp_path)
     assert found["flags"]["eval_mono"] is True
     assert found["flags"]["eval_split"] == str(tmp_path)
     assert "num_layers" not in found["flags"]  # training's
@@ -47,7 +47,7 @@ def test_results_hold_flags_weights_errors_and_intervals(tmp_path, script):
 
 def test_results_name_the_commit_and_whether_files_differ(tmp_path, script):
     evaluate(script, tmp_path, [1 / 10, 1 / 12])
-    found = json.loads((tmp_path / "results.json").read_text())["commit"]
+    found = read_results(tmp_path)["commit"]
     if not (ROOT / ".git").exists():
         assert found is None
         return
@@ -58,8 +58,8 @@ def test_results_name_the_commit_and_whether_files_differ(tmp_path, script):
 
 def test_the_csv_has_the_values_of_the_json_one_row_per_image(tmp_path, script):
     evaluate(script, tmp_path, [1 / 10, 1 / 12, 1 / 15])
-    found = json.loads((tmp_path / "results.json").read_text())
-    with (tmp_path / "results.csv").open(newline="") as file:
+    found = read_results(tmp_path)
+    with (tmp_path / f"results_{tmp_path.name}_none.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["line"] for row in rows] == found["lines"]
     for name, values in found["images"].items():
@@ -76,7 +76,7 @@ def test_the_papers_table_is_printed_last(tmp_path, script):
 def test_the_table_is_printed_if_results_cannot_be_written(tmp_path, script):
     (tmp_path / "file").write_text("")
     outcome = evaluate(script, tmp_path / "split", [1 / 10], "--eval_out_dir", tmp_path / "file")
-    assert "results.json cannot be written" in one_line(outcome, status=1)
+    assert "results_split_none.json cannot be written" in one_line(outcome, status=1)
     assert "&   0.000  &" in outcome.out
 
 
@@ -96,7 +96,7 @@ def test_changed_flags_are_reported_on_replacing_and_comparing(tmp_path, script)
     out = script("evaluate_depth", "--compare", b, a).out  # folders are accepted too
     assert "--ext_disp_to_eval" not in out  # differs by intention
     assert "A / B differ in --pred_depth_scale_factor 1.0 / 2.0\n" in out
-    (a / "results.json").write_text("[]")
+    (a / "results_a_none.json").write_text("[]")
     assert "wrote" in evaluate(script, a, [1 / 10, 1 / 12]).out
 
 
@@ -130,8 +130,8 @@ def compared(script, tmp_path, a, b):
     """Evaluate and compare two lists of depths; return the rows by the name of the error."""
     for name, depths in (("a", a), ("b", b)):
         assert evaluate(script, tmp_path / name, [1 / depth for depth in depths]).status == 0
-    outcome = script("evaluate_depth", "--compare", tmp_path / "a/results.json",
-                     tmp_path / "b/results.json")
+    outcome = script("evaluate_depth", "--compare", tmp_path / "a/results_a_none.json",
+                     tmp_path / "b/results_b_none.json")
     assert outcome.status == 0, outcome.err
     return {line.split()[0]: line for line in outcome.out.splitlines()}
 
@@ -166,7 +166,7 @@ def test_a_paired_difference_is_seen_where_intervals_overlap(tmp_path, script):
     rows = compared(script, tmp_path, a, a - 0.2)
     lows = {}
     for name in "ab":
-        found = json.loads((tmp_path / name / "results.json").read_text())["metrics"]["abs_rel"]
+        found = read_results(tmp_path / name)["metrics"]["abs_rel"]
         lows[name] = found["low"], found["high"]
     assert lows["a"][0] < lows["b"][1]
     assert rows["abs_rel"].endswith("B is better")
@@ -175,7 +175,7 @@ def test_a_paired_difference_is_seen_where_intervals_overlap(tmp_path, script):
 def test_results_of_other_images_are_not_compared(tmp_path, script):
     for name, disps in (("a", [0.1, 0.1]), ("b", [0.1])):
         assert evaluate(script, tmp_path / name, disps).status == 0
-    pair = tmp_path / "a/results.json", tmp_path / "b/results.json"
+    pair = tmp_path / "a/results_a_none.json", tmp_path / "b/results_b_none.json"
     assert "has 2 images, " in one_line(script("evaluate_depth", "--compare", *pair), status=1)
     content = json.loads(pair[0].read_text())
     content["images"]["pixels"][1] += 1
@@ -192,7 +192,7 @@ def test_results_of_other_images_are_not_compared(tmp_path, script):
 def test_a_broken_results_json_is_refused(tmp_path, script, content):
     (tmp_path / "results.json").write_bytes(content)
     outcome = script("evaluate_depth", "--compare", *[tmp_path / "results.json"] * 2)
-    assert "is not a results.json of a depth evaluation" in one_line(outcome, status=1)
+    assert "is not a results file of a depth evaluation" in one_line(outcome, status=1)
 
 
 def test_a_missing_results_json_is_named(tmp_path, script):
@@ -221,7 +221,7 @@ def test_results_of_several_drives_are_resampled_by_drive(tmp_path, script):
     assert outcome.status == 0, outcome.err
     assert ("95% intervals by bootstrap over 3 drives (10,000 resamples, seed 0); of fewer than 20 "
             "drives they are too narrow\n") in outcome.out
-    found = json.loads((tmp_path / "results.json").read_text())
+    found = read_results(tmp_path)
     assert found["bootstrap"]["over"] == "drives"
     abs_rel = found["metrics"]["abs_rel"]
     assert abs_rel["images"] == 7

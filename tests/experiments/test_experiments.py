@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 
 import pytest
-from conftest import HEIGHT, ROOT, WIDTH
+from conftest import HEIGHT, ROOT, WIDTH, read_results
 
 from experiments.lists import read_experiments
 from experiments.table import markdown_table, mean_and_spread
@@ -121,7 +121,7 @@ def test_a_failed_row_is_named_and_the_others_are_in_the_table(drive, weights, t
                         r"\+ .*python.* evaluate_depth.py .*\n"
                         r"error: nowhere.*\n", log.read_text())
     assert "good_2: done\n" in printed
-    found = [json.loads((out / f"good_{seed}/results.json").read_text())["metrics"]
+    found = [read_results(out / f"good_{seed}")["metrics"]
              for seed in (1, 2)]
     abs_rel, a1 = ([each[name]["mean"] for each in found] for name in ("abs_rel", "a1"))
     assert abs_rel[0] != abs_rel[1]
