@@ -268,7 +268,7 @@ class MonodepthOptions:
         add("--edges", action="store_true",
             help="print errors at depth edges and the boundary F1 too (needs dense ground truth)")
         add("--clouds", action="store_true",
-            help="print errors of point clouds too: Chamfer distance, precision, recall, F-score")
+            help="print errors of point clouds and normals too, with the K of --dataset")
         add("--gt_disparity", type=path, metavar="FOLDER",
             help="read ground truth disparity from 16-bit PNGs, such as KITTI 2015's disp_occ_0")
         add("--eval_all", type=path, metavar="RUN_FOLDER",

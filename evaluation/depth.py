@@ -38,8 +38,8 @@ from evaluation.test_set import (
 from kitti_utils import DEPTH_PNG_SCALE
 from metrics.alignment import Alignment
 from metrics.boundaries import boundary_f1
-from metrics.breakdown import breakdown, edge_errors, edge_mask
-from metrics.clouds import back_project, cloud_errors
+from metrics.breakdown import breakdown, edge_errors, edge_mask, surface_mask
+from metrics.clouds import back_project, cloud_errors, normal_angle
 from metrics.depth import (
     DEPTH_METRICS,
     MAX_DEPTH,
@@ -110,7 +110,7 @@ def evaluate_depth(opts: Namespace) -> None:
         if world.is_main:
             errors[epoch] = measure_and_write(own, test_set, predicted, leak)
     if opts.eval_all and world.is_main:
-        write_epochs(Path(opts.eval_out_dir or opts.eval_all), errors)
+        write_epochs(Path(opts.eval_out_dir or opts.eval_all), chosen_alignment(opts), errors)
 
 
 def options_by_epoch(opts: Namespace) -> dict[int | None, Namespace]:
@@ -224,7 +224,7 @@ def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: boo
         scale_factor: multiplies the predicted depth.
         alignment: of each predicted depth with its ground truth afterwards, one of `ALIGNMENTS`.
         edges: also measure the errors at depth edges, and the boundary F1.
-        cameras: N normalised K, with which point clouds are compared too.
+        cameras: N normalised K, with which point clouds and normals are compared too.
 
     Returns:
         (N,) values by name, NaN if an image has no value; the paper's seven errors, the scale and
@@ -250,7 +250,9 @@ def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: boo
             row |= edge_errors(edge_mask(gt_map)[mask], gt, pred)
             row["boundary_f1"] = boundary_f1(*maps)
         if cameras:
-            row |= cloud_errors(*(back_project(depth, cameras[i])[mask] for depth in maps))
+            points = [back_project(depth, cameras[i]) for depth in maps]
+            row |= cloud_errors(*(each[mask] for each in points))
+            row["normal_angle"] = normal_angle(*points, surface_mask(maps[0]))
         rows.append(row | {RATIO: fit.scale, SHIFT: fit.shift, PIXELS: len(gt)})
     return {name: np.array([row[name] for row in rows], int if name == PIXELS else float)
             for name in rows[0]}
@@ -323,15 +325,16 @@ def write_benchmark(folder: Path, disps: np.ndarray, scale_factor: float) -> Non
           "prediction benchmark, which alone has the ground truth")
 
 
-def write_epochs(folder: Path, errors: dict[int, dict[str, Interval]]) -> None:
+def write_epochs(folder: Path, alignment: str, errors: dict[int, dict[str, Interval]]) -> None:
     """Print a table of the epochs of a run and draw their errors.
 
     Args:
         folder: where the figure goes.
+        alignment: of the predictions.
         errors: for each epoch, the mean of each error with its interval.
     """
     from evaluation.depth_figures import EPOCHS, draw_epochs, save_figure  # imports matplotlib
-    print(f"\n  {'epoch':>8} | " + ("{:>8} | " * 7).format(*DEPTH_METRICS))
+    print(f"\nalignment {alignment}\n  {'epoch':>8} | " + ("{:>8} | " * 7).format(*DEPTH_METRICS))
     for epoch, found in errors.items():
         print(f"  {epoch:>8}  " + _table_row([found[name].mean for name in DEPTH_METRICS]))
     print("the epoch with the least error here is not a result: it was chosen by the test images")

@@ -110,8 +110,8 @@ SITUATIONS = [
        before=at_home),
     at("~ in --image_path", SIMPLE.replace("odd.png", "'~/odd.png'") + "--output_dir out", WRITTEN,
        before=at_home),
-    at("~ in --eval_out_dir", EVALUATE + "'--eval_out_dir=~/e'", exist("e/results_split_median.json"),
-       before=at_home),
+    at("~ in --eval_out_dir", EVALUATE + "'--eval_out_dir=~/e'",
+       exist("e/results_split_median.json"), before=at_home),
     at("~ in --log_dir, --split and --data_path",
        "train '--log_dir=~/log' --data_path '~/drive' '--split=~/few' --height 64 "
        "--width 96 --weights_init scratch --num_workers 0 --num_epochs 1 --batch_size 2",
