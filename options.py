@@ -277,7 +277,7 @@ class MonodepthOptions:
             help="count the images of --eval_split that training on this list, or split, reads; "
                  "with the --dataset of that training")
         add("--compare", type=path, nargs=2, metavar=("A.json", "B.json"),
-            help="print the differences of two results.json files (or of their folders)")
+            help="print the differences of two results files (or of their folders)")
 
     def _odometry(self):
         add = self._group("odometry", "sequences and alignment", POSE)

@@ -99,6 +99,10 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("train", ["--no_such_flag"], "--no_such_flag"),
     ("evaluate_depth", WEIGHTS, "neither of --eval_mono and --eval_stereo"),
     ("evaluate_depth", [*WEIGHTS, "--eval_mono", "--eval_stereo"], "both of --eval_mono"),
+    ("evaluate_depth", [*WEIGHTS, "--eval_mono", "--alignment", "scale"],
+     "--alignment scale replaces --eval_mono (--alignment median) and --eval_stereo"),
+    ("evaluate_depth", [*WEIGHTS, "--alignment", "7dof"], "invalid choice: '7dof'"),
+    ("evaluate_pose", [*WEIGHTS, "--alignment", "median"], "invalid choice: 'median'"),
     ("evaluate_depth", ["--eval_mono"], "give one of --load_weights_folder"),
     ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--ext_disp_to_eval", "x.npy"], "give one of"),
     ("evaluate_depth", ["--eval_mono", "--ext_disp_to_eval", "x.npy", "--save_pred_disps"],
@@ -131,6 +135,21 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("export_gt_depth", ["--split", "eigen"], "--data_path")])
 def test_a_wrong_command_line_gets_one_line_and_status_2(script, name, words, found):
     assert found in one_line(script(name, *words), status=2)
+
+
+def test_the_two_scripts_have_an_alignment_of_their_own():
+    shown = {script: MonodepthOptions(script).parser.format_help() for script in (DEPTH, POSE)}
+    for script, word in ((DEPTH, "affine_disparity"), (POSE, "7dof")):
+        assert "--alignment {" in shown[script]
+        assert [word in words for words in shown.values()] == [script == DEPTH, script == POSE]
+
+
+def test_an_alignment_of_the_other_script_is_refused(script, capsys):
+    opts = MonodepthOptions().parser.parse_args(["--alignment", "7dof", *WEIGHTS])
+    with pytest.raises(SystemExit):
+        MonodepthOptions(DEPTH).complete(opts)
+    assert "--alignment is 7dof, of another script; choose from median none" in (
+        capsys.readouterr().err)
 
 
 PATHS = {

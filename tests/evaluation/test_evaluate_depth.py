@@ -1,6 +1,7 @@
 """evaluate_depth.py and export_gt_depth.py from the command line, on real and rendered frames."""
 import hashlib
 import inspect
+import json
 import re
 import shutil
 
@@ -357,8 +358,33 @@ def test_edges_are_evaluated_where_ground_truth_is_dense(tmp_path, script):
     assert "edge_a1" not in read_results(tmp_path)["images"]
     assert script("evaluate_depth", *flags, "--edges").status == 0
     found = read_results(tmp_path)["images"]
+    assert found["boundary_f1"] == [0, None]  # ten pixels off; no boundary in the other image
     assert found["edge_a1"] == [0.5, None]
     assert found["edge_abs_rel"] == [pytest.approx(0.25), None]
+
+
+def test_point_clouds_and_normals_are_evaluated(tmp_path, script):
+    gt = np.full((30, 60), 10, np.float32)
+    np.savez(tmp_path / "gt_depths.npz", depth_000000=gt, depth_000001=np.eye(30, 60, dtype="f4"))
+    np.save(tmp_path / "disps.npy", 1 / np.stack([gt + 0.2, gt]))
+    (tmp_path / "test_files.txt").write_text("mine: 0-1\n")
+    flags = ["--eval_split", tmp_path, "--ext_disp_to_eval", tmp_path / "disps.npy", "--clouds"]
+    assert script("evaluate_depth", *flags, "--alignment", "none").status == 0
+    found = json.loads((tmp_path / f"results_{tmp_path.name}_none.json").read_text())["images"]
+    # 0.2 m along the axis, and less than 0.2 m to the side at KITTI's narrowest angles
+    assert 0.2 <= found["cloud_chamfer"][0] < 0.25
+    assert [found[f"cloud_f_{cm}cm"][0] for cm in (10, 50)] == [0, 1]
+    assert found["normal_angle"] == [pytest.approx(0, abs=1e-4), None]  # a scan has no surface
+    assert script("evaluate_depth", *flags, "--alignment", "median").status == 0
+    found = json.loads((tmp_path / f"results_{tmp_path.name}_median.json").read_text())["images"]
+    assert found["cloud_f_10cm"][0] == 1
+
+
+def test_point_clouds_without_intrinsics_are_refused_first(drive, weights, tmp_path, script):
+    outcome = evaluate(script, tmp_path, weights, "--eval_mono", "--clouds", "--dataset", "folder",
+                       "--eval_split", drive / "splits/tiny")
+    assert "intrinsics.json" in one_line(outcome, status=1)
+    assert "predicting" not in outcome.err
 
 
 def test_edges_in_scans_are_refused_before_prediction(drive, weights, script):

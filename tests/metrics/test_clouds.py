@@ -31,7 +31,7 @@ def test_identical_clouds_have_no_error():
 
 
 def test_clouds_a_known_shift_apart_have_the_hand_values():
-    errors = cloud_errors(grid(), grid() + [0, 0.2, 0])
+    errors = cloud_errors(grid(), grid() + np.array([0, 0.2, 0]))
     assert errors["cloud_chamfer"] == pytest.approx(0.2)
     assert [errors[f"cloud_f_{cm}cm"] for cm in (10, 25, 50)] == [0, 1, 1]
 
