@@ -380,9 +380,12 @@ def test_point_clouds_and_normals_are_evaluated(tmp_path, script):
     assert found["cloud_f_10cm"][0] == 1
 
 
-def test_point_clouds_without_intrinsics_are_refused_first(drive, weights, tmp_path, script):
-    outcome = evaluate(script, tmp_path, weights, "--eval_mono", "--clouds", "--dataset", "folder",
-                       "--eval_split", drive / "splits/tiny")
+def test_point_clouds_without_intrinsics_are_refused_first(tmp_path, script):
+    np.savez(tmp_path / "gt_depths.npz", depth_000000=np.full((30, 60), 10, np.float32))
+    (tmp_path / "test_files.txt").write_text("mine 0\n")
+    outcome = script("evaluate_depth", "--eval_split", tmp_path, "--data_path", tmp_path,
+                     "--dataset", "folder", "--load_weights_folder", tmp_path / "absent",
+                     "--eval_mono", "--clouds")
     assert "intrinsics.json" in one_line(outcome, status=1)
     assert "predicting" not in outcome.err
 
