@@ -24,7 +24,7 @@ def run_python(*words):
 def test_help_and_a_wrong_flag_need_no_torch(script, flag, status):
     found, imported = run_python(f"{script}.py", flag)
     assert found == status
-    assert {"argparse", "options"} <= imported
+    assert {"argparse", "runtime"} <= imported
     assert imported & HEAVY == set()
 
 
