@@ -244,18 +244,34 @@ def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: boo
             raise DataError(f"ground truth {i} has no depth where it is evaluated; export it again")
         gt, pred, fit = depths_at(gt_map, disp, mask, scale_factor, alignment)
         row = dict(zip(DEPTH_METRICS, compute_errors(gt, pred), strict=True)) | breakdown(gt, pred)
-        maps = np.zeros((2, *mask.shape))  # true and predicted depth, 0 where it is not evaluated
-        maps[:, mask] = gt, pred
         if edges:
             row |= edge_errors(edge_mask(gt_map)[mask], gt, pred)
-            row["boundary_f1"] = boundary_f1(*maps)
+            row["boundary_f1"] = boundary_f1(*maps_of(mask, gt, pred))
         if cameras:
-            points = [back_project(depth, cameras[i]) for depth in maps]
-            row |= cloud_errors(*(each[mask] for each in points))
-            row["normal_angle"] = normal_angle(*points, surface_mask(maps[0]))
+            row |= measure_points(*maps_of(mask, gt, pred), cameras[i])
         rows.append(row | {RATIO: fit.scale, SHIFT: fit.shift, PIXELS: len(gt)})
     return {name: np.array([row[name] for row in rows], int if name == PIXELS else float)
             for name in rows[0]}
+
+
+def maps_of(mask: np.ndarray, gt: np.ndarray, pred: np.ndarray) -> np.ndarray:
+    """Return the true and the predicted depth (N,) as maps (2, H, W), 0 where `mask` is false."""
+    maps = np.zeros((2, *mask.shape))
+    maps[:, mask] = gt, pred
+    return maps
+
+
+def measure_points(gt: np.ndarray, pred: np.ndarray, K: np.ndarray) -> dict[str, float]:
+    """Measure the errors of point clouds and of surface normals of an image.
+
+    Args:
+        gt: (H, W) true depth, metres, 0 where it is not evaluated.
+        pred: (H, W) predicted depth, metres.
+        K: normalised intrinsics.
+    """
+    points = [back_project(depth, K) for depth in (gt, pred)]
+    clouds = cloud_errors(*(each[gt > 0] for each in points))
+    return clouds | {"normal_angle": normal_angle(*points, surface_mask(gt))}
 
 
 def write_errors(opts: Namespace, folder: Path, test_set: TestSet, columns: dict[str, np.ndarray],

@@ -225,7 +225,8 @@ def find_results(path: str | Path) -> Path:
     found = list_results(path) if path.is_dir() else [path]
     if len(found) != 1:
         names = " and ".join(each.name for each in found)
-        raise DataError(f"{path} has {f'{names}; name one of them' if found else NO_RESULTS}")
+        cure = f"{names}; name one of them, or move the others" if found else NO_RESULTS
+        raise DataError(f"{path} has {cure}")
     return found[0]
 
 

@@ -81,7 +81,7 @@ def test_the_alignments_of_an_evaluation_have_files_of_their_own(tmp_path, scrip
         for kind in ("csv", "json")]
     refused = one_line(script("evaluate_depth", "--compare", tmp_path / "out", tmp_path / "a"), 1)
     assert ("out has results_a_median.json and results_a_scale.json and results_b_none.json; name "
-            "one of them") in refused
+            "one of them, or move the others") in refused
     outcome = script("evaluate_depth", "--compare", tmp_path / "out/results_a_median.json",
                      tmp_path / "out/results_a_scale.json")
     assert "results_a_median.json, alignment median\n" in outcome.out

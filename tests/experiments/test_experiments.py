@@ -195,6 +195,18 @@ def test_the_spread_is_the_standard_deviation_of_a_sample():
     assert mean_and_spread([], 1) == "-"
 
 
+def test_the_table_reads_the_only_results_of_a_row(tmp_path):
+    (tmp_path / "a_1").mkdir()
+    content = json.dumps({"lines": ["x 0", "x 1"], "images": {
+        "abs_rel": [0.25, 0.75], "a1": [None, 0.5], "pixels": [9, 9]}})
+    (tmp_path / "a_1/results_eigen_scale.json").write_text(content)
+    table = markdown_table(["a"], [1], tmp_path, ["abs_rel", "a1"])
+    assert table.endswith("| a | 1 | 0.5000 | 0.5000 |")
+    (tmp_path / "a_1/results_eigen_median.json").write_text(content)
+    with pytest.raises(DataError, match=r"a_1 has results_eigen_median\.json and results_eigen_sc"):
+        markdown_table(["a"], [1], tmp_path, ["abs_rel"])
+
+
 def test_a_missing_error_is_a_dash_in_the_table(tmp_path):
     for name, error in (("a_1", 0.5), ("a_2", None), ("b_1", None)):
         (tmp_path / name).mkdir()
