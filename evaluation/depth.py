@@ -16,6 +16,7 @@ from checkpoints.weights import find_weights_folders
 from datasets.ground_truth import GroundTruth
 from evaluation.disparities import read_disparities, warn_of_depth
 from evaluation.results import (
+    FIXED,
     PIXELS,
     RATIO,
     SHIFT,
@@ -197,14 +198,15 @@ def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
                         predicted.metres * opts.pred_depth_scale_factor)
         return None
     factor = opts.pred_depth_scale_factor * (predicted.metres if opts.eval_stereo else 1)
+    alignment = chosen_alignment(opts)
     columns = measure_errors(
         predicted.disps, test_set.truth.depths, eigen=test_set.truth.eigen, scale_factor=factor,
-        alignment=chosen_alignment(opts), edges=opts.edges,
+        alignment="none" if alignment == FIXED else alignment, edges=opts.edges,
         cameras=test_set.cameras() if opts.clouds else None)
     intervals = write_errors(opts, folder, test_set, columns, factor, leak)
     if opts.save_figures:
         from evaluation.depth_figures import save_figures  # matplotlib takes a second to import
-        fits = [Alignment(chosen_alignment(opts), *fit) for fit in zip(
+        fits = [Alignment(alignment, *fit) for fit in zip(
             columns[RATIO].tolist(), columns[SHIFT].tolist(), strict=True)]
         aligned = [1 / fit.apply(factor / disp).clip(MIN_DEPTH)  # affine depth can be below 0
                    for fit, disp in zip(fits, predicted.disps, strict=True)]

@@ -47,6 +47,9 @@ def fit_alignment(name: str, gt: np.ndarray, pred: np.ndarray) -> Alignment:
         name: one of `ALIGNMENTS`.
         gt: (N,) true depth, metres, > 0; at least one pixel.
         pred: (N,) predicted depth in any unit, > 0.
+
+    Raises:
+        ValueError: the name is unknown.
     """
     if name == "median":
         return Alignment(name, float(np.median(gt) / np.median(pred)))
@@ -56,7 +59,9 @@ def fit_alignment(name: str, gt: np.ndarray, pred: np.ndarray) -> Alignment:
         return Alignment(name, *fit_affine(pred, gt))
     if name == "affine_disparity":
         return Alignment(name, *fit_affine(1 / pred, 1 / gt))
-    return Alignment(name)
+    if name == "none":
+        return Alignment(name)
+    raise ValueError(f"alignment {name!r} is not one of {', '.join(ALIGNMENTS)}")
 
 
 def fit_scale(values: np.ndarray, targets: np.ndarray) -> float:

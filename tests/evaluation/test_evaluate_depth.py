@@ -337,7 +337,11 @@ def test_a_run_without_weights_is_refused(drive, tmp_path, script):
 
 def test_results_name_the_weights_by_their_hashes(drive, weights, tmp_path, script):
     evaluate(script, drive, weights, "--eval_mono", "--eval_out_dir", tmp_path)
-    found = read_results(tmp_path)["weights"]
+    results = read_results(tmp_path)
+    (trained,) = json.loads((weights / "frames_seen.json").read_text())["lists"]
+    assert results["lists"]["training"] == [trained]
+    assert trained["sha256"] != results["lists"]["test"]["sha256"]
+    found = results["weights"]
     assert found["folder"] == str(weights.resolve())
     assert found["sha256"] == {name: hashlib.sha256((weights / name).read_bytes()).hexdigest()
                                for name in ("encoder.pth", "depth.pth", "camera.json")}

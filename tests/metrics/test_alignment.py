@@ -73,6 +73,11 @@ def test_median_keeps_the_bits_of_the_papers_formula():
     assert found.dtype == np.float32
 
 
+def test_an_unknown_alignment_is_refused():
+    with pytest.raises(ValueError, match="alignment 'fixed' is not one of median, none, scale"):
+        fit_alignment("fixed", GT, GT)
+
+
 def test_both_scripts_offer_the_alignments_that_are_defined():
     assert tuple(ALIGNMENTS[DEPTH]) == alignment.ALIGNMENTS
     assert tuple(ALIGNMENTS[POSE]) == trajectory.ALIGNMENTS
