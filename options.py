@@ -16,6 +16,8 @@ WORKERS = min(12, os.cpu_count() or 1)  # the original uses 12 on every machine
 LOG_DIR = Path("~/tmp")  # no str: argparse would expand it, even where no script needs it
 RESUME_ALWAYS, RESUME_AUTO = "always", "auto"
 TRAIN, DEPTH, POSE = "train", "evaluate_depth", "evaluate_pose"
+ALIGNMENTS = {DEPTH: ["median", "none", "scale", "affine_depth", "affine_disparity"],
+              POSE: ["none", "scale", "6dof", "7dof"]}  # two flags of one name
 
 
 def nearest_input_size(size: float) -> int:
@@ -250,6 +252,11 @@ class MonodepthOptions:
             help="scale all predictions by 5.4, or by the stereo baseline of the weights / 0.1")
         add("--disable_median_scaling", action="store_true",
             help="with --eval_mono: leave predictions unscaled")
+        if self.script == DEPTH:
+            add("--alignment", choices=ALIGNMENTS[DEPTH],
+                help="instead of --eval_mono (median) and --eval_stereo: fit each prediction to "
+                     "its ground truth; scale, affine_depth (scale and shift) and "
+                     "affine_disparity by least squares")
         add("--pred_depth_scale_factor", type=positive(float), default=1.0,
             help="factor for all predictions, before any other scaling (%(default)s)")
         add("--ext_disp_to_eval", type=path,
@@ -263,7 +270,9 @@ class MonodepthOptions:
         add("--save_figures", action="store_true",
             help="write figure_images.png and figure_error_by_distance.png")
         add("--edges", action="store_true",
-            help="print errors at depth edges too (needs dense ground truth)")
+            help="print errors at depth edges and the boundary F1 too (needs dense ground truth)")
+        add("--clouds", action="store_true",
+            help="print errors of point clouds and normals too, with the K of --dataset")
         add("--gt_disparity", type=path, metavar="FOLDER",
             help="read ground truth disparity from 16-bit PNGs, such as KITTI 2015's disp_occ_0")
         add("--eval_all", type=path, metavar="RUN_FOLDER",
@@ -272,7 +281,7 @@ class MonodepthOptions:
             help="count the images of --eval_split that training on this list, or split, reads; "
                  "with the --dataset of that training")
         add("--compare", type=path, nargs=2, metavar=("A.json", "B.json"),
-            help="print the differences of two results.json files (or of their folders)")
+            help="print the differences of two results files (or of their folders)")
 
     def _odometry(self):
         add = self._group("odometry", "sequences and alignment", POSE)
@@ -280,9 +289,10 @@ class MonodepthOptions:
             help="sequences to evaluate, as in --sequences 09 10 (instead of --eval_split)")
         add("--ext_poses_to_eval", type=path, metavar="FILE",
             help="evaluate this trajectory instead: 12 numbers a line, a frame and 12, or TUM's 8")
-        add("--alignment", choices=["none", "scale", "6dof", "7dof"], default="7dof",
-            help="fit to the true trajectory before comparing: none (first poses agree), scale, "
-                 "6dof (rotation, shift), 7dof (rotation, shift, scale) (%(default)s)")
+        if self.script != DEPTH:
+            add("--alignment", choices=ALIGNMENTS.get(self.script),
+                help="fit to the true trajectory before comparing: none (first poses agree), "
+                     "scale, 6dof (rotation, shift), 7dof (rotation, shift, scale) (7dof)")
 
     def _check_training(self, opts: argparse.Namespace):
         error = self.parser.error
@@ -324,9 +334,13 @@ class MonodepthOptions:
         error = self.parser.error
         if opts.compare or opts.check_leak:
             return
-        if opts.eval_mono == opts.eval_stereo:
+        if opts.eval_mono == opts.eval_stereo and (opts.eval_mono or not opts.alignment):
             error(f"{'both' if opts.eval_mono else 'neither'} of --eval_mono and --eval_stereo "
-                  "given; choose --eval_mono (median scaling) or --eval_stereo (metres, x 5.4)")
+                  "given; choose --eval_mono (median scaling) or --eval_stereo (metres, x 5.4), "
+                  "or an --alignment")
+        if opts.alignment and (opts.eval_mono or opts.eval_stereo):
+            error(f"--alignment {opts.alignment} replaces --eval_mono (--alignment median) and "
+                  "--eval_stereo (a fixed factor); leave one out")
         if [opts.load_weights_folder, opts.ext_disp_to_eval, opts.eval_all].count(None) != 2:
             error("give one of --load_weights_folder (predict), --ext_disp_to_eval (a .npy of "
                   "disparities) and --eval_all (each weights folder of a run)")
@@ -368,6 +382,9 @@ class MonodepthOptions:
         self._check_common(opts)
 
     def _check_common(self, opts: argparse.Namespace):
+        if opts.alignment not in (None, *ALIGNMENTS.get(self.script, [opts.alignment])):
+            self.parser.error(f"--alignment is {opts.alignment}, of another script; choose from "
+                              f"{_words(ALIGNMENTS[self.script])}")
         if None not in (opts.min_depth, opts.max_depth) and opts.min_depth >= opts.max_depth:
             self.parser.error(f"--min_depth {opts.min_depth} is not below "
                               f"--max_depth {opts.max_depth}")

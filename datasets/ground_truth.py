@@ -29,6 +29,7 @@ LIST_NAME = "test_files.txt"
 FILE_NAME = "gt_depths.npz"
 FOLDER = "gt_depths"  # of 16-bit PNGs, one per line in the order of their names; used if it exists
 LINES = "lines"  # array of split lines beside the maps; shows whether the file fits the list
+KINDS = {"eigen": "velodyne scans", "eigen_benchmark": "annotated depth maps"}  # of gt_depths.npz
 MAX_BYTES = 4 * 10**9  # of a split's maps, unpacked; eigen's maps have 1.3 GB
 
 
@@ -39,11 +40,13 @@ class GroundTruth(NamedTuple):
         depths: N maps (H, W), metres, 0 = no ground truth.
         eigen: whether only Eigen's crop and range are evaluated, or every pixel with ground truth.
         source: the file or the folder that the maps were read from.
+        kind: what was measured or annotated, in words.
     """
 
     depths: list[np.ndarray]
     eigen: bool
     source: Path
+    kind: str
 
 
 def load_ground_truth(data_path: str | Path, split: str, lines: list[str], num_workers: int = 0,
@@ -62,17 +65,19 @@ def load_ground_truth(data_path: str | Path, split: str, lines: list[str], num_w
     """
     path = gt_path(split)
     if disparities is not None:
-        return _read_pngs(Path(disparities), split, lines, read_depth_of_disparity)
+        return _read_pngs(Path(disparities), split, lines, read_depth_of_disparity, "disparities")
     if path.with_name(FOLDER).is_dir():
-        return _read_pngs(path.with_name(FOLDER), split, lines, read_depth_png)
+        return _read_pngs(path.with_name(FOLDER), split, lines, read_depth_png, "depth PNGs")
     if not path.is_file():
         print(f"{path} does not exist yet; making it from {data_path}")
         _export(data_path, split, lines, num_workers)
-    return GroundTruth(load_gt_depths(path, lines), Path(split).name != "eigen_benchmark", path)
+    name = Path(split).name
+    return GroundTruth(load_gt_depths(path, lines), name != "eigen_benchmark", path,
+                       KINDS.get(name, f"maps of {FILE_NAME}"))
 
 
 def _read_pngs(folder: Path, split: str, lines: list[str],
-               read: Callable[[Path], np.ndarray]) -> GroundTruth:
+               read: Callable[[Path], np.ndarray], kind: str) -> GroundTruth:
     """Read one PNG for each line, in the natural order of their names."""
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist; give the folder of the ground truth, as KITTI "
@@ -84,7 +89,7 @@ def _read_pngs(folder: Path, split: str, lines: list[str],
                         "give one PNG per line, in the order of their names")
     print(f"ground truth: {counted(len(paths), 'PNG')} of {folder}; every pixel that has depth "
           "counts")
-    return GroundTruth([read(path) for path in paths], False, folder)
+    return GroundTruth([read(path) for path in paths], False, folder, kind)
 
 
 def list_pngs(folder: Path) -> list[Path]:

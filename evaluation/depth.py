@@ -16,11 +16,17 @@ from checkpoints.weights import find_weights_folders
 from datasets.ground_truth import GroundTruth
 from evaluation.disparities import read_disparities, warn_of_depth
 from evaluation.results import (
+    FIXED,
     PIXELS,
     RATIO,
+    SHIFT,
+    chosen_alignment,
     compute_intervals,
+    describe_alignment,
     describe_evaluation,
+    describe_list,
     print_intervals,
+    results_path,
     write_results,
 )
 from evaluation.test_set import (
@@ -31,10 +37,14 @@ from evaluation.test_set import (
     read_test_set,
 )
 from kitti_utils import DEPTH_PNG_SCALE
-from metrics.breakdown import breakdown, edge_errors, edge_mask
+from metrics.alignment import Alignment
+from metrics.boundaries import boundary_f1
+from metrics.breakdown import breakdown, edge_errors, edge_mask, surface_mask
+from metrics.clouds import back_project, cloud_errors, normal_angle
 from metrics.depth import (
     DEPTH_METRICS,
     MAX_DEPTH,
+    MIN_DEPTH,
     STEREO_SCALE_FACTOR,
     compute_errors,
     depths_at,
@@ -86,6 +96,8 @@ def evaluate_depth(opts: Namespace) -> None:
         opts, with_truth=world.is_main and not opts.no_eval and not is_benchmark(opts))
     if opts.edges and test_set.truth is not None:
         check_edges(test_set.truth)
+    if opts.clouds:
+        test_set.cameras()  # raises if intrinsics are missing
     errors = {}
     for epoch, own in runs.items():
         if opts.eval_all:
@@ -99,7 +111,7 @@ def evaluate_depth(opts: Namespace) -> None:
         if world.is_main:
             errors[epoch] = measure_and_write(own, test_set, predicted, leak)
     if opts.eval_all and world.is_main:
-        write_epochs(Path(opts.eval_out_dir or opts.eval_all), errors)
+        write_epochs(Path(opts.eval_out_dir or opts.eval_all), chosen_alignment(opts), errors)
 
 
 def options_by_epoch(opts: Namespace) -> dict[int | None, Namespace]:
@@ -180,26 +192,31 @@ def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
     if opts.no_eval:
         return None
     if test_set.truth is None:
-        if opts.eval_mono:
+        if not opts.eval_stereo:
             print("warning: KITTI's server wants metres, and monocular depth has no known scale")
         write_benchmark(folder / "benchmark_predictions", predicted.disps,
                         predicted.metres * opts.pred_depth_scale_factor)
         return None
     factor = opts.pred_depth_scale_factor * (predicted.metres if opts.eval_stereo else 1)
+    alignment = chosen_alignment(opts)
     columns = measure_errors(
         predicted.disps, test_set.truth.depths, eigen=test_set.truth.eigen, scale_factor=factor,
-        median_scaling=opts.eval_mono and not opts.disable_median_scaling, edges=opts.edges)
+        alignment="none" if alignment == FIXED else alignment, edges=opts.edges,
+        cameras=test_set.cameras() if opts.clouds else None)
     intervals = write_errors(opts, folder, test_set, columns, factor, leak)
     if opts.save_figures:
         from evaluation.depth_figures import save_figures  # matplotlib takes a second to import
-        unit = (factor * columns[RATIO]).astype(np.float32)[:, None, None]    # metres
-        save_figures(folder, test_set, predicted.disps / unit, columns["abs_rel"])
+        fits = [Alignment(alignment, *fit) for fit in zip(
+            columns[RATIO].tolist(), columns[SHIFT].tolist(), strict=True)]
+        aligned = [1 / fit.apply(factor / disp).clip(MIN_DEPTH)  # affine depth can be below 0
+                   for fit, disp in zip(fits, predicted.disps, strict=True)]
+        save_figures(folder, test_set, np.stack(aligned), columns["abs_rel"])
     return intervals
 
 
 def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: bool = True,
-                   scale_factor: float = 1.0, median_scaling: bool = True,
-                   edges: bool = False) -> dict[str, np.ndarray]:
+                   scale_factor: float = 1.0, alignment: str = "median", edges: bool = False,
+                   cameras: list[np.ndarray] | None = None) -> dict[str, np.ndarray]:
     """Measure the paper's errors and the errors of `breakdown` for each image.
 
     Args:
@@ -207,12 +224,13 @@ def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: boo
         gt_depths: N maps (H, W), metres, 0 = no ground truth.
         eigen: evaluate only Eigen's crop and 1e-3 to 80 m, as on the eigen split.
         scale_factor: multiplies the predicted depth.
-        median_scaling: scale the predicted depth to the median of each image afterwards.
-        edges: also measure the errors at depth edges.
+        alignment: of each predicted depth with its ground truth afterwards, one of `ALIGNMENTS`.
+        edges: also measure the errors at depth edges, and the boundary F1.
+        cameras: N normalised K, with which point clouds and normals are compared too.
 
     Returns:
-        (N,) values by name, NaN if an image has no value; the paper's seven errors, the ratio of
-        the medians and the number of pixels always have a value.
+        (N,) values by name, NaN if an image has no value; the paper's seven errors, the scale and
+        the shift of the alignment and the number of pixels always have a value.
 
     Raises:
         DataError: the numbers of maps differ, or an image has no evaluated pixel.
@@ -226,18 +244,41 @@ def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: boo
         mask = evaluated_mask(gt_map, eigen)
         if not mask.any():
             raise DataError(f"ground truth {i} has no depth where it is evaluated; export it again")
-        gt, pred, ratio = depths_at(gt_map, disp, mask, scale_factor, median_scaling)
+        gt, pred, fit = depths_at(gt_map, disp, mask, scale_factor, alignment)
         row = dict(zip(DEPTH_METRICS, compute_errors(gt, pred), strict=True)) | breakdown(gt, pred)
         if edges:
             row |= edge_errors(edge_mask(gt_map)[mask], gt, pred)
-        rows.append(row | {RATIO: ratio, PIXELS: len(gt)})
+            row["boundary_f1"] = boundary_f1(*maps_of(mask, gt, pred))
+        if cameras:
+            row |= measure_points(*maps_of(mask, gt, pred), cameras[i])
+        rows.append(row | {RATIO: fit.scale, SHIFT: fit.shift, PIXELS: len(gt)})
     return {name: np.array([row[name] for row in rows], int if name == PIXELS else float)
             for name in rows[0]}
 
 
+def maps_of(mask: np.ndarray, gt: np.ndarray, pred: np.ndarray) -> np.ndarray:
+    """Return the true and the predicted depth (N,) as maps (2, H, W), 0 where `mask` is false."""
+    maps = np.zeros((2, *mask.shape))
+    maps[:, mask] = gt, pred
+    return maps
+
+
+def measure_points(gt: np.ndarray, pred: np.ndarray, K: np.ndarray) -> dict[str, float]:
+    """Measure the errors of point clouds and of surface normals of an image.
+
+    Args:
+        gt: (H, W) true depth, metres, 0 where it is not evaluated.
+        pred: (H, W) predicted depth, metres.
+        K: normalised intrinsics.
+    """
+    points = [back_project(depth, K) for depth in (gt, pred)]
+    clouds = cloud_errors(*(each[gt > 0] for each in points))
+    return clouds | {"normal_angle": normal_angle(*points, surface_mask(gt))}
+
+
 def write_errors(opts: Namespace, folder: Path, test_set: TestSet, columns: dict[str, np.ndarray],
                  factor: float, leak: Leak) -> dict[str, Interval]:
-    """Write results.json and results.csv; print the intervals and, last, the paper's table.
+    """Write the results; print the alignment, the intervals and, last, the paper's table.
 
     Args:
         opts: flags of the evaluation.
@@ -252,15 +293,22 @@ def write_errors(opts: Namespace, folder: Path, test_set: TestSet, columns: dict
     """
     intervals, resampled = compute_intervals(test_set.lines, columns)
     truth = test_set.truth
-    ground_truth = {"source": str(truth.source.resolve()),
+    ground_truth = {"kind": truth.kind, "source": str(truth.source.resolve()),
                     "pixels": "Eigen's crop" if truth.eigen else "all that have depth"}
+    trained = opts.load_weights_folder and read_frames_seen(opts.load_weights_folder)
+    lists = {"test": describe_list(opts.eval_split, test_set.lines),
+             "training": trained.lists if trained else None}
     origin = describe_evaluation(opts) | {
-        "ground_truth": ground_truth, "scale_factor": factor, "seen_in_training": leak._asdict()}
+        "lists": lists, "ground_truth": ground_truth, "scale_factor": factor,
+        "seen_in_training": leak._asdict()}
+    alignment = chosen_alignment(opts)
     try:
-        write_results(folder, test_set.lines, columns, intervals, resampled, origin)
+        write_results(results_path(folder, opts.eval_split, alignment), test_set.lines, columns,
+                      intervals, resampled, origin)
     finally:  # a full disk must not hide the errors of an hour of prediction
-        print_intervals(intervals, resampled)
-        if opts.eval_mono and not opts.disable_median_scaling:
+        print_intervals(intervals, resampled, alignment)
+        print(f"alignment: {describe_alignment(alignment, factor)}")
+        if alignment == "median":
             ratios = columns[RATIO]
             med = np.median(ratios)
             print(f" Scaling ratios | med: {med:0.3f} | std: {np.std(ratios / med):0.3f}")
@@ -295,15 +343,16 @@ def write_benchmark(folder: Path, disps: np.ndarray, scale_factor: float) -> Non
           "prediction benchmark, which alone has the ground truth")
 
 
-def write_epochs(folder: Path, errors: dict[int, dict[str, Interval]]) -> None:
+def write_epochs(folder: Path, alignment: str, errors: dict[int, dict[str, Interval]]) -> None:
     """Print a table of the epochs of a run and draw their errors.
 
     Args:
         folder: where the figure goes.
+        alignment: of the predictions.
         errors: for each epoch, the mean of each error with its interval.
     """
     from evaluation.depth_figures import EPOCHS, draw_epochs, save_figure  # imports matplotlib
-    print(f"\n  {'epoch':>8} | " + ("{:>8} | " * 7).format(*DEPTH_METRICS))
+    print(f"\nalignment {alignment}\n  {'epoch':>8} | " + ("{:>8} | " * 7).format(*DEPTH_METRICS))
     for epoch, found in errors.items():
         print(f"  {epoch:>8}  " + _table_row([found[name].mean for name in DEPTH_METRICS]))
     print("the epoch with the least error here is not a result: it was chosen by the test images")

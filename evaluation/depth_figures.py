@@ -72,8 +72,8 @@ def save_figures(folder: Path, test_set: TestSet, disps: np.ndarray, abs_rel: np
     Raises:
         DataError: a figure cannot be written.
     """
-    gt_depths, eigen, _ = test_set.truth
-    depths = (depths_at(gt, disp, evaluated_mask(gt, eigen), median_scaling=False)[:2]
+    gt_depths, eigen, *_ = test_set.truth
+    depths = (depths_at(gt, disp, evaluated_mask(gt, eigen), alignment="none")[:2]
               for gt, disp in zip(gt_depths, disps, strict=True))
     save_figure(draw_by_distance(*errors_by_distance(depths)), folder / BY_DISTANCE)
     examples, missing = [], []
@@ -125,7 +125,7 @@ def error_map(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray) -> np.ndarray:
     Returns:
         (H, W), NaN where the mask is false.
     """
-    true, predicted, _ = depths_at(gt, disp, mask, median_scaling=False)
+    true, predicted, _ = depths_at(gt, disp, mask, alignment="none")
     errors = np.full(gt.shape, np.nan)
     errors[mask] = abs(true - predicted) / true
     return errors

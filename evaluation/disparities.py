@@ -91,7 +91,7 @@ def warn_of_depth(path: str, disps: np.ndarray, truth: GroundTruth) -> None:
     for disp, gt in list(zip(disps, truth.depths, strict=False))[::-(-len(disps) // SAMPLED)]:
         mask = evaluated_mask(gt, truth.eigen)
         if mask.any():
-            found = depths_at(gt, disp, mask, median_scaling=False)[:2]
+            found = depths_at(gt, disp, mask, alignment="none")[:2]
             logs.append(np.log(found))                                         # (2, pixels)
     if not logs:
         return

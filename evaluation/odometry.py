@@ -30,7 +30,13 @@ from evaluation.trajectory_files import (
     tum_text,
 )
 from kitti_utils import read_poses
-from metrics.trajectory import Scores, chain_motions, five_frame_errors, score_trajectory
+from metrics.trajectory import (
+    USUAL_ALIGNMENT,
+    Scores,
+    chain_motions,
+    five_frame_errors,
+    score_trajectory,
+)
 from prediction.predictor import Predictor
 from runtime.distributed import init_distributed, shut_down_distributed
 from runtime.errors import DataError, counted
@@ -190,7 +196,8 @@ def evaluate_trajectory_file(opts: Namespace, sequence: OdometrySequence) -> Non
         raise DataError(f"{path} has frame {wrong + sequence.first}; of sequence "
                         f"{sequence.number:02d} the frames {sequence.first} to "
                         f"{sequence.first + last} are evaluated")
-    scores = score_trajectory(sequence.poses, frames, poses, opts.alignment)
+    scores = score_trajectory(sequence.poses, frames, poses,
+                              opts.alignment or USUAL_ALIGNMENT)
     five_frames = None
     if (np.diff(frames) == 1).all():
         motions = np.linalg.inv(poses[1:]) @ poses[:-1]
@@ -224,7 +231,8 @@ def measure_and_write(opts: Namespace, sequence: OdometrySequence, motions: np.n
     poses = chain_motions(motions, metres or 1.0)
     unit = "metres" if metres else "the network's unit of length"
     write_trajectories(folder, opts.data_path, sequence, poses, unit)
-    scores = score_trajectory(sequence.poses, np.arange(len(poses)), poses, opts.alignment)
+    scores = score_trajectory(sequence.poses, np.arange(len(poses)), poses,
+                              opts.alignment or USUAL_ALIGNMENT)
     print()
     print_scores(scores, sequence)
     write_scores(folder, sequence, five_frames, scores, str(opts.load_weights_folder))

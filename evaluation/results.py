@@ -6,9 +6,10 @@ import hashlib
 import io
 import json
 import math
+import os
 import subprocess
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,25 +25,54 @@ from metrics.intervals import (
     Resampled,
     bootstrap,
     choose_resampled,
+    correct_levels,
+    sign_levels,
 )
 from options import DEPTH, PROJECT, MonodepthOptions
 from runtime.errors import DataError
 from runtime.files import write_atomically
 
-JSON_NAME, CSV_NAME = "results.json", "results.csv"
-RATIO, PIXELS = "scaling_ratio", "pixels"  # columns that hold no errors
+SCHEMA = 1  # version of the fields of a results file
+JSON_NAME = "results_{}_{}.json"  # takes the name of the split and the alignment
+OLD_NAME = "results.json"  # of all splits, before there was a schema
+EXPECTED = "give a results_<split>_<alignment>.json that evaluate_depth.py wrote"
+NO_RESULTS = f"no results; {EXPECTED}"
+# columns that hold no errors: scale and shift of the alignment, number of evaluated pixels
+RATIO, SHIFT, PIXELS = "scaling_ratio", "scaling_shift", "pixels"
+FIXED = "fixed"  # alignment of --eval_stereo
+ALIGNMENT_WORDS = {"median": "each prediction is scaled to the median of its ground truth",
+                   "none": "predictions are not fitted to the ground truth",
+                   FIXED: "one known factor for all predictions",
+                   "scale": "each prediction is scaled by least squares",
+                   "affine_depth": "each prediction is scaled and shifted by least squares",
+                   "affine_disparity": "each 1 / prediction is scaled and shifted by least squares"}
 READ_FROM_WEIGHTS = ("encoder.pth", "depth.pth", "camera.json")
-HIGHER_IS_BETTER = ("a1", "a2", "a3", "edge_a1")
+HIGHER_IS_BETTER = ("a1", "a2", "a3", "edge_a1", "boundary_f1", "cloud_f", "cloud_precision",
+                    "cloud_recall")
 # flags that change the errors of one prediction
-METHOD_FLAGS = ("eval_split", "eval_mono", "eval_stereo", "disable_median_scaling", "post_process",
-                "pred_depth_scale_factor", "min_depth", "max_depth", "gt_disparity",
+METHOD_FLAGS = ("eval_split", "alignment", "eval_mono", "eval_stereo", "disable_median_scaling",
+                "post_process", "pred_depth_scale_factor", "min_depth", "max_depth", "gt_disparity",
                 "eval_eigen_to_benchmark", "mask_dir")
 SOURCE_FLAGS = ("load_weights_folder", "ext_disp_to_eval")  # flags that name the prediction
 
 
 def error_columns(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the columns that hold errors."""
-    return {name: values for name, values in columns.items() if name not in (RATIO, PIXELS)}
+    return {name: values for name, values in columns.items()
+            if name not in (RATIO, SHIFT, PIXELS)}
+
+
+def chosen_alignment(opts: Namespace) -> str:
+    """Return how the flags align predictions: a key of `ALIGNMENT_WORDS`."""
+    if opts.eval_stereo:
+        return FIXED
+    return opts.alignment or ("none" if opts.disable_median_scaling else "median")
+
+
+def describe_alignment(alignment: str, factor: float) -> str:
+    """Return an alignment in words, with the factor of all predictions if it is not 1."""
+    before = f"; before, all are multiplied by {factor:g}" if factor != 1 else ""
+    return f"{alignment} ({ALIGNMENT_WORDS[alignment]}{before})"
 
 
 def compute_intervals(lines: Sequence[str], columns: dict[str, np.ndarray]
@@ -57,11 +87,18 @@ def compute_intervals(lines: Sequence[str], columns: dict[str, np.ndarray]
     return bootstrap(error_columns(columns), resampled.units), resampled
 
 
-def print_intervals(intervals: dict[str, Interval], resampled: Resampled) -> None:
+def print_intervals(intervals: dict[str, Interval], resampled: Resampled, alignment: str) -> None:
     """Print each mean with its interval."""
-    print(f"means over images, {LEVEL:.0%} intervals by {resampled.describe()}")
+    print(f"means over images, alignment {alignment}, {LEVEL:.0%} intervals by "
+          f"{resampled.describe()}")
+    width = _name_width(intervals)
     for name, (mean, low, high, images) in intervals.items():
-        print(f"  {name:14} {mean:9.4f}   {low:9.4f} to {high:9.4f}   {images:6,} images")
+        print(f"  {name:{width}} {mean:9.4f}   {low:9.4f} to {high:9.4f}   {images:6,} images")
+
+
+def _name_width(names: Iterable[str]) -> int:
+    """Return the width of the first column of a table of errors."""
+    return max(14, *map(len, names))
 
 
 def describe_evaluation(opts: Namespace) -> dict:
@@ -74,7 +111,13 @@ def describe_evaluation(opts: Namespace) -> dict:
               for name in names if (folder / name).is_file()}
     return {"date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "commit": project_commit(), "flags": MonodepthOptions(DEPTH).used(opts),
+            "alignment": chosen_alignment(opts),
             "weights": {"folder": str(folder.resolve()), "sha256": hashes}}
+
+
+def describe_list(split: str, lines: Sequence[str]) -> dict[str, str]:
+    """Return the name of a split and the SHA-256 of its lines."""
+    return {"split": split, "sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
 
 
 def project_commit() -> str | None:
@@ -88,22 +131,33 @@ def project_commit() -> str | None:
     return None
 
 
-def write_results(folder: Path, lines: Sequence[str], columns: dict[str, np.ndarray],
-                  intervals: dict[str, Interval], resampled: Resampled, origin: dict) -> None:
-    """Write results.json and results.csv.
+def results_path(folder: Path, split: str, alignment: str) -> Path:
+    """Return the path of the results of a split with an alignment.
 
     Args:
-        folder: where the two files go.
+        folder: of the results.
+        split: value of --eval_split; the name of its folder becomes a part of the file's name.
+        alignment: a key of `ALIGNMENT_WORDS`.
+    """
+    return folder / JSON_NAME.format(Path(os.path.abspath(split)).name, alignment)
+
+
+def write_results(path: Path, lines: Sequence[str], columns: dict[str, np.ndarray],
+                  intervals: dict[str, Interval], resampled: Resampled, origin: dict) -> None:
+    """Write results as JSON, and the values of the images as CSV beside it.
+
+    Args:
+        path: of the JSON file.
         lines: split lines of the N images.
         columns: (N,) values by name.
         intervals: of the errors among the columns.
         resampled: what the intervals were resampled over.
-        origin: further fields of results.json, as `describe_evaluation` returns them.
+        origin: further fields of the JSON file, as `describe_evaluation` returns them.
 
     Raises:
         DataError: a file cannot be written.
     """
-    content = origin | {
+    content = {"schema": SCHEMA} | origin | {
         "bootstrap": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED,
                       "over": resampled.kind},
         "metrics": {name: {field: _finite(value) for field, value in interval._asdict().items()}
@@ -111,11 +165,12 @@ def write_results(folder: Path, lines: Sequence[str], columns: dict[str, np.ndar
         "lines": list(lines),
         "images": {name: [_finite(value) for value in values.tolist()]
                    for name, values in columns.items()}}
-    changes = _changed_flags(_read_flags(folder / JSON_NAME), origin.get("flags", {}),
+    changes = _changed_flags(_read_origin(path)["flags"], origin.get("flags", {}),
                              SOURCE_FLAGS + METHOD_FLAGS)
-    write_atomically(folder / JSON_NAME, (json.dumps(content, indent=1) + "\n").encode())
-    write_atomically(folder / CSV_NAME, _csv_text(lines, columns).encode())
-    print(f"wrote {folder / JSON_NAME} and {CSV_NAME}")
+    table = path.with_suffix(".csv")
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_atomically(table, _csv_text(lines, columns).encode())
+    print(f"wrote {path} and {table.name}")
     if changes:
         print(f"they replace the results of another evaluation (then / now: {', '.join(changes)}); "
               "--eval_out_dir keeps both")
@@ -136,13 +191,16 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _read_flags(path: str | Path) -> dict:
-    """Return the flags in a results.json; an empty dict if the file is missing or broken."""
+def _read_origin(path: str | Path) -> dict:
+    """Return the flags and the alignment in a results file; {} and "unknown" where it has none."""
     try:
-        flags = json.loads(Path(path).read_bytes())["flags"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
-    return flags if isinstance(flags, dict) else {}
+        fields = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        fields = {}
+    fields = fields if isinstance(fields, dict) else {}
+    flags = fields.get("flags")
+    return {"flags": flags if isinstance(flags, dict) else {},
+            "alignment": fields.get("alignment", "unknown")}
 
 
 def _changed_flags(a: dict, b: dict, names: Sequence[str]) -> list[str]:
@@ -151,26 +209,44 @@ def _changed_flags(a: dict, b: dict, names: Sequence[str]) -> list[str]:
             if name in a and name in b and a[name] != b[name]]
 
 
-def _results_path(path: str | Path) -> Path:
-    """Return the path of a results.json, given itself or its folder."""
-    return Path(path) / JSON_NAME if Path(path).is_dir() else Path(path)
+def list_results(folder: Path) -> list[Path]:
+    """Return the results files of a folder; that of an earlier version counts if it is alone."""
+    found = sorted(folder.glob(JSON_NAME.format("*", "*")))
+    return found or [path for path in (folder / OLD_NAME,) if path.is_file()]
+
+
+def find_results(path: str | Path) -> Path:
+    """Return the path of a results file, given itself or its folder.
+
+    Raises:
+        DataError: the folder has no results file, or more than one.
+    """
+    path = Path(path)
+    found = list_results(path) if path.is_dir() else [path]
+    if len(found) != 1:
+        names = " and ".join(each.name for each in found)
+        cure = f"{names}; name one of them, or move the others" if found else NO_RESULTS
+        raise DataError(f"{path} has {cure}")
+    return found[0]
 
 
 def read_results(path: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Read a results.json, as `parse_results` returns it.
+    """Read a results file, as `parse_results` returns it.
 
     Raises:
         DataError: the file is missing or broken.
     """
+    path = Path(path)
     try:
-        return parse_results(Path(path).read_bytes(), path)
+        return parse_results(path.read_bytes(), path)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; give a results.json that "
-                        "evaluate_depth.py wrote") from None
+        others = " and ".join(each.name for each in list_results(path.parent))
+        raise DataError(f"{path} cannot be read: {error.strerror}; "
+                        f"{f'its folder has {others}' if others else EXPECTED}") from None
 
 
 def parse_results(content: bytes, name: str | Path) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Parse and validate the content of a results.json.
+    """Parse and validate the content of a results file.
 
     Args:
         content: of the file.
@@ -180,10 +256,11 @@ def parse_results(content: bytes, name: str | Path) -> tuple[list[str], dict[str
         The split lines of the N images, and (N,) values by name, NaN for null.
 
     Raises:
-        DataError: the content is broken.
+        DataError: the content is broken, or of a newer version of this project.
     """
     try:
         fields = json.loads(content)
+        is_newer = fields.get("schema", 0) > SCHEMA
         lines = fields["lines"]
         columns = {column: np.array(values, float)  # null becomes NaN
                    for column, values in fields["images"].items()}
@@ -192,14 +269,17 @@ def parse_results(content: bytes, name: str | Path) -> tuple[list[str], dict[str
                     and all(values.shape == (len(lines),) and not np.isinf(values).any()
                             for values in columns.values()))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        is_valid = False
+        is_valid = is_newer = False
+    if is_newer:
+        raise DataError(f"{name} has schema {fields['schema']}, and this version reads up to "
+                        f"{SCHEMA}; update the project, or evaluate again")
     if not is_valid:
-        raise DataError(f"{name} is not a results.json of a depth evaluation; evaluate again")
+        raise DataError(f"{name} is not a results file of a depth evaluation; evaluate again")
     return lines, columns
 
 
 def read_means(path: str | Path) -> dict[str, float]:
-    """Return the mean over images of each error in a results.json.
+    """Return the mean over images of each error in a results file.
 
     Raises:
         DataError: the file is missing or broken.
@@ -213,13 +293,13 @@ def compare_results(path_a: str | Path, path_b: str | Path) -> str:
     """Return a table of the differences between two evaluations of the same images.
 
     Args:
-        path_a: a results.json, or its folder.
-        path_b: a results.json, or its folder.
+        path_a: a results file, or its folder.
+        path_b: a results file, or its folder.
 
     Raises:
         DataError: a file is broken, or the two differ in their images or their evaluated pixels.
     """
-    path_a, path_b = _results_path(path_a), _results_path(path_b)
+    path_a, path_b = find_results(path_a), find_results(path_b)
     (lines, a), (other_lines, b) = read_results(path_a), read_results(path_b)
     if lines != other_lines:
         raise DataError(f"{path_a} has {len(lines)} images, {path_b} has {len(other_lines)}, and "
@@ -229,30 +309,47 @@ def compare_results(path_a: str | Path, path_b: str | Path) -> str:
                         f"{int((a[PIXELS] != b[PIXELS]).argmax())} has other pixels; evaluate both "
                         "with the same ground truth")
     # the difference of each image; resampled by drive, as the errors of one result are
-    differences, resampled = compute_intervals(
-        lines, {name: b[name] - a[name] for name in error_columns(a) if name in b})
-    rows = [f"A {path_a}", f"B {path_b}",
-            *(f"A / B differ in {change}"
-              for change in _changed_flags(_read_flags(path_a), _read_flags(path_b), METHOD_FLAGS)),
+    columns = {name: b[name] - a[name] for name in error_columns(a) if name in b}
+    differences, resampled = compute_intervals(lines, columns)
+    levels = correct_levels({name: level for name, level in sign_levels(
+        columns, resampled.units).items() if not math.isnan(differences[name].low)})
+    origin_a, origin_b = _read_origin(path_a), _read_origin(path_b)
+    changes = _changed_flags(origin_a["flags"], origin_b["flags"], METHOD_FLAGS)
+    width = _name_width(differences)
+    rows = [f"A {path_a}, alignment {origin_a['alignment']}",
+            f"B {path_b}, alignment {origin_b['alignment']}",
+            *(f"A / B differ in {change}" for change in changes),
             f"B - A of {len(lines):,} images, paired, {LEVEL:.0%} intervals by "
-            f"{resampled.describe()}",
-            f"  {'':14} {'A':>9} {'B':>9} {'B - A':>9}   {'interval':^20}"]
+            f"{resampled.describe()}"]
+    if len(levels) > 1:
+        rows.append(f"who is better holds for all {len(levels)} errors together at "
+                    f"{1 - LEVEL:.0%} (Holm's correction); the intervals hold for one error each")
+    rows.append(f"  {'':{width}} {'A':>9} {'B':>9} {'B - A':>9}   {'interval':^20}")
     for name, found in differences.items():
-        both = ~np.isnan(b[name] - a[name])
+        both = ~np.isnan(columns[name])
         means = [values[name][both].mean() if both.any() else math.nan for values in (a, b)]
-        rows.append(f"  {name:14} {means[0]:9.4f} {means[1]:9.4f} {found.mean:+9.4f}   "
+        rows.append(f"  {name:{width}} {means[0]:9.4f} {means[1]:9.4f} {found.mean:+9.4f}   "
                     f"{found.low:+8.4f} to {found.high:+8.4f}   "
-                    f"{_verdict(name, found, resampled.kind)}")
+                    f"{_verdict(name, found, levels.get(name, 1), resampled.kind)}")
     return "\n".join(rows)
 
 
-def _verdict(name: str, difference: Interval, kind: str) -> str:
-    """Say which of A and B is better, or why this cannot be said; `kind` is what was resampled."""
+def _verdict(name: str, difference: Interval, level: float, kind: str) -> str:
+    """Say which of A and B is better, or why this cannot be said.
+
+    Args:
+        name: of the error.
+        difference: B - A.
+        level: of the difference, corrected for the number of errors.
+        kind: what was resampled.
+    """
     if math.isnan(difference.low):
         return f"too few {kind}"
     if difference.low == difference.high == 0:
         return "equal"
     if difference.is_noise:
         return "noise: the interval contains 0"
+    if level > 1 - LEVEL:
+        return "noise among so many errors (Holm)"
     is_higher_better = name.startswith(HIGHER_IS_BETTER)
     return f"{'B' if (difference.mean > 0) == is_higher_better else 'A'} is better"

@@ -41,6 +41,15 @@ class TestSet(NamedTuple):
         """
         return self.dataset(height, width).load(index)["color", 0, 0].permute(1, 2, 0).numpy()
 
+    def cameras(self) -> list[np.ndarray]:
+        """Return the normalised K of each image, (4, 4), as the dataset of --dataset knows it.
+
+        Raises:
+            DataError: the intrinsics of a folder are missing or broken.
+        """
+        dataset = self.dataset(1, 1)
+        return [dataset.get_intrinsics(parse_line(line)[0]) for line in self.lines]
+
 
 def is_benchmark(opts: Namespace) -> bool:
     """Whether --eval_split is the split whose ground truth is on KITTI's server only."""

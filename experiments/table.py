@@ -6,7 +6,7 @@ from math import isfinite
 from pathlib import Path
 from statistics import mean, stdev
 
-from evaluation.results import JSON_NAME, read_means
+from evaluation.results import find_results, list_results, read_means
 from evaluation.trajectory_files import SCORES_NAME, read_five_frame_error
 
 
@@ -33,9 +33,9 @@ def read_errors(folder: Path, metrics: list[str]) -> dict[str, float]:
     """Return the errors that evaluations have written to a folder, by column of the table.
 
     Raises:
-        DataError: a file is broken.
+        DataError: a file is broken, or the folder has the results of several evaluations.
     """
-    means = read_means(folder / JSON_NAME) if (folder / JSON_NAME).is_file() else {}
+    means = read_means(find_results(folder)) if list_results(folder) else {}
     errors = {metric: means[metric] for metric in metrics if metric in means}
     for path in sorted(folder.glob(SCORES_NAME.format("*"))):
         errors[f"5-frame {path.stem.rpartition('_')[2]}, m"] = read_five_frame_error(path)

@@ -107,9 +107,20 @@ def edge_mask(gt: np.ndarray) -> np.ndarray:
     Source: Bochkovskii et al. 2024 (arXiv:2410.02073), the section on boundaries, defines an edge
     by the ratio of neighbouring depths, up to 1.25; the window is this project's.
     """
-    gt = gt.astype(np.float32)
-    smallest, largest = cv2.erode(gt, EDGE_WINDOW), cv2.dilate(gt, EDGE_WINDOW)
+    smallest, largest = _range_in_window(gt)
     return (smallest > 0) & (largest > EDGE_RATIO * smallest)
+
+
+def surface_mask(gt: np.ndarray) -> np.ndarray:
+    """Return the (H, W) bool mask of pixels of dense ground truth (H, W) that are at no edge."""
+    smallest, largest = _range_in_window(gt)
+    return (smallest > 0) & (largest <= EDGE_RATIO * smallest)
+
+
+def _range_in_window(gt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the smallest and the largest depth in the window of each pixel."""
+    gt = gt.astype(np.float32)
+    return cv2.erode(gt, EDGE_WINDOW), cv2.dilate(gt, EDGE_WINDOW)
 
 
 def edge_errors(is_edge: np.ndarray, gt: np.ndarray, pred: np.ndarray) -> dict[str, float]:

@@ -6,6 +6,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from metrics.alignment import Alignment, fit_alignment
+
 Values = TypeVar("Values")  # np.ndarray or torch.Tensor
 
 MIN_DEPTH, MAX_DEPTH = 1e-3, 80.0  # metres between which KITTI's depth is evaluated
@@ -64,7 +66,7 @@ def evaluated_mask(gt: np.ndarray, eigen: bool) -> np.ndarray:
 
 
 def depths_at(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray, scale_factor: float = 1.0,
-              median_scaling: bool = True) -> tuple[np.ndarray, np.ndarray, float]:
+              alignment: str = "median") -> tuple[np.ndarray, np.ndarray, Alignment]:
     """Return the true and the predicted depth at the N evaluated pixels of an image.
 
     Args:
@@ -72,11 +74,11 @@ def depths_at(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray, scale_factor: 
         disp: (h, w) scaled disparity, 1 / depth.
         mask: (H, W) bool, the evaluated pixels; at least one.
         scale_factor: multiplies the predicted depth.
-        median_scaling: scale the predicted depth to the median of the true depth afterwards.
+        alignment: of the predicted depth with the true depth afterwards, one of `ALIGNMENTS`.
 
     Returns:
-        (N,) true depth, (N,) predicted depth limited to 1e-3 to 80 m, and the ratio of the medians
-        (1 without median scaling).
+        (N,) true depth, (N,) predicted depth limited to 1e-3 to 80 m, and the alignment; its scale
+        is the ratio of the medians for "median", 1 for "none".
     """
     # imported here: `from evaluate_depth import compute_errors` needs numpy only
     import cv2
@@ -85,25 +87,22 @@ def depths_at(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray, scale_factor: 
     pixels = np.flatnonzero(mask)  # few pixels of a scan's map: the others need no division
     pred = 1 / cv2.resize(disp, (width, height)).ravel()[pixels] * scale_factor
     gt = gt.ravel()[pixels]
-    ratio = 1.0
-    if median_scaling:
-        ratio = float(np.median(gt) / np.median(pred))
-        pred = pred * ratio
-    return gt, pred.clip(MIN_DEPTH, MAX_DEPTH), ratio
+    fit = fit_alignment(alignment, gt, pred)
+    return gt, fit.apply(pred).clip(MIN_DEPTH, MAX_DEPTH), fit
 
 
 def depth_errors(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray, scale_factor: float = 1.0,
-                 median_scaling: bool = True) -> tuple[np.ndarray, float]:
+                 alignment: str = "median") -> tuple[np.ndarray, float]:
     """Compute the seven errors of one predicted disparity map.
 
     Args:
-        gt, disp, mask, scale_factor, median_scaling: as for `depths_at`.
+        gt, disp, mask, scale_factor, alignment: as for `depths_at`.
 
     Returns:
-        (7,) errors and the ratio of the medians (1 without median scaling).
+        (7,) errors and the scale of the alignment.
     """
-    gt, pred, ratio = depths_at(gt, disp, mask, scale_factor, median_scaling)
-    return np.array(compute_errors(gt, pred)), ratio
+    gt, pred, fit = depths_at(gt, disp, mask, scale_factor, alignment)
+    return np.array(compute_errors(gt, pred)), fit.scale
 
 
 def errors_by_distance(

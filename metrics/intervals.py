@@ -78,6 +78,55 @@ def bootstrap(columns: dict[str, np.ndarray],
     Source: Efron 1979, "Bootstrap methods: another look at the jackknife"; of whole clusters:
         Davison and Hinkley 1997, "Bootstrap Methods and their Application", Sec. 3.8.
     """
+    means, counts = _resample_means(columns, units)
+    ends = np.full((2, len(columns)), np.nan)
+    enough = (counts > 0).sum(0) > 1
+    if enough.any():
+        tails = 50 * (1 - LEVEL), 50 * (1 + LEVEL)
+        ends[:, enough] = np.nanpercentile(means[1:, enough], tails, axis=0)
+    return {name: Interval(float(mean), float(low), float(high), int(count))
+            for name, mean, low, high, count in zip(columns, means[0], *ends, counts.sum(0),
+                                                    strict=True)}
+
+
+def sign_levels(columns: dict[str, np.ndarray],
+                units: np.ndarray | None = None) -> dict[str, float]:
+    """Compute the two-sided level at which the mean of each column differs from 0, by `bootstrap`.
+
+    Twice the smaller share of resampled means at or below 0, and at or above 0; a resample is added
+    to each side, so that the level is never 0.
+
+    Args:
+        columns: (N,) differences of N images; NaN if an image has no value.
+        units: (N,) index of each image's drive, from 0 on; None: images are independent.
+
+    Source: Davison and Hinkley 1997, "Bootstrap Methods and their Application", Sec. 4.4 and 5.
+    """
+    means = _resample_means(columns, units)[0][1:]
+    known = (~np.isnan(means)).sum(0)
+    sides = np.minimum((means <= 0).sum(0), (means >= 0).sum(0))
+    levels = np.minimum(2 * (1 + sides) / (1 + known), 1)
+    return dict(zip(columns, levels.tolist(), strict=True))
+
+
+def correct_levels(levels: dict[str, float]) -> dict[str, float]:
+    """Correct levels of m comparisons for their number, by Holm's method.
+
+    The k-th smallest level is multiplied by m - k + 1, and is at least as large as the one before
+    it, at most 1. At 5 %, the chance of one wrong claim or more among all m is at most 5 %.
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    corrected, largest = {}, 0.0
+    for k, name in enumerate(sorted(levels, key=levels.__getitem__)):
+        largest = max(largest, min(1.0, levels[name] * (len(levels) - k)))
+        corrected[name] = largest
+    return corrected
+
+
+def _resample_means(columns: dict[str, np.ndarray],
+                    units: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means (1 + RESAMPLES, columns), first of all images, and the counts by unit."""
     values = np.array(list(columns.values()), float).T                        # (N, columns)
     sums, counts = _sum_by_unit(values, np.arange(len(values)) if units is None else units)
     drives, rng = len(sums), np.random.default_rng(SEED)
@@ -88,15 +137,7 @@ def bootstrap(columns: dict[str, np.ndarray],
         all_sums.append(draws @ sums)
         all_counts.append(draws @ counts)
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN where a resample draws no known value
-        means = np.vstack(all_sums) / np.vstack(all_counts)          # (1 + RESAMPLES, columns)
-    ends = np.full((2, len(columns)), np.nan)
-    enough = (counts > 0).sum(0) > 1
-    if enough.any():
-        tails = 50 * (1 - LEVEL), 50 * (1 + LEVEL)
-        ends[:, enough] = np.nanpercentile(means[1:, enough], tails, axis=0)
-    return {name: Interval(float(mean), float(low), float(high), int(count))
-            for name, mean, low, high, count in zip(columns, means[0], *ends, all_counts[0],
-                                                    strict=True)}
+        return np.vstack(all_sums) / np.vstack(all_counts), counts
 
 
 def _sum_by_unit(values: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ import scipy  # loads `scipy.spatial` at its first use: -h stays quick
 from runtime.errors import DataError, counted
 
 ALIGNMENTS = ("none", "scale", "6dof", "7dof")
+USUAL_ALIGNMENT = "7dof"
 # KITTI's devkit: lengths of segments in metres, frames between the starts of two segments
 SEGMENT_LENGTHS, SEGMENT_STEP = range(100, 900, 100), 10
 TRACK_LENGTH = 5  # frames of a window of the 5-frame error

@@ -23,6 +23,7 @@ from hypothesis import settings
 from tensorboardX.proto.event_pb2 import Event
 
 from checkpoints.weights import InputFormat, save_weights
+from evaluation.results import find_results
 from networks import Monodepth2
 from options import MonodepthOptions
 from runtime import downloads, errors
@@ -115,6 +116,11 @@ def one_line(outcome: Outcome, status: int) -> str:
     last = [line for line in outcome.err.replace("\r", "\n").splitlines() if "error: " in line]
     assert len(last) == 1, outcome.err
     return last[0]
+
+
+def read_results(folder: Path) -> dict:
+    """Return the fields of the only results file of a folder."""
+    return json.loads(find_results(folder).read_text())
 
 
 @pytest.fixture(scope="session")

@@ -30,8 +30,8 @@ DEFAULTS = {
     "precision": "fp32", "compile": "auto", "cache_dir": None, "accumulate": 1,
     "sync_batchnorm": False, "profile": 0, "seed": None, "deterministic": False, "resume": None,
     "overwrite": False, "save_every": None, "keep": 2, "max_bad_samples": 0, "save_figures": False,
-    "sequences": None, "ext_poses_to_eval": None, "alignment": "7dof",
-    "mask_dir": None, "velocity_weight": 0.0, "edges": False, "gt_disparity": None,
+    "sequences": None, "ext_poses_to_eval": None, "alignment": None,
+    "mask_dir": None, "velocity_weight": 0.0, "edges": False, "clouds": False, "gt_disparity": None,
     "eval_all": None, "compare": None, "check_leak": None,
     "encoder": None, "pose_encoder": None, "encoder_weights": None,
     "learn_intrinsics": False,
@@ -100,6 +100,10 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("train", ["--no_such_flag"], "--no_such_flag"),
     ("evaluate_depth", WEIGHTS, "neither of --eval_mono and --eval_stereo"),
     ("evaluate_depth", [*WEIGHTS, "--eval_mono", "--eval_stereo"], "both of --eval_mono"),
+    ("evaluate_depth", [*WEIGHTS, "--eval_mono", "--alignment", "scale"],
+     "--alignment scale replaces --eval_mono (--alignment median) and --eval_stereo"),
+    ("evaluate_depth", [*WEIGHTS, "--alignment", "7dof"], "invalid choice: '7dof'"),
+    ("evaluate_pose", [*WEIGHTS, "--alignment", "median"], "invalid choice: 'median'"),
     ("evaluate_depth", ["--eval_mono"], "give one of --load_weights_folder"),
     ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--ext_disp_to_eval", "x.npy"], "give one of"),
     ("evaluate_depth", ["--eval_mono", "--ext_disp_to_eval", "x.npy", "--save_pred_disps"],
@@ -132,6 +136,21 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("export_gt_depth", ["--split", "eigen"], "--data_path")])
 def test_a_wrong_command_line_gets_one_line_and_status_2(script, name, words, found):
     assert found in one_line(script(name, *words), status=2)
+
+
+def test_the_two_scripts_have_an_alignment_of_their_own():
+    shown = {script: MonodepthOptions(script).parser.format_help() for script in (DEPTH, POSE)}
+    for script, word in ((DEPTH, "affine_disparity"), (POSE, "7dof")):
+        assert "--alignment {" in shown[script]
+        assert [word in words for words in shown.values()] == [script == DEPTH, script == POSE]
+
+
+def test_an_alignment_of_the_other_script_is_refused(script, capsys):
+    opts = MonodepthOptions().parser.parse_args(["--alignment", "7dof", *WEIGHTS])
+    with pytest.raises(SystemExit):
+        MonodepthOptions(DEPTH).complete(opts)
+    assert "--alignment is 7dof, of another script; choose from median none" in (
+        capsys.readouterr().err)
 
 
 PATHS = {

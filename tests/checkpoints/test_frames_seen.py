@@ -2,7 +2,7 @@
 import json
 
 import pytest
-from conftest import one_line, train_flags
+from conftest import one_line, read_results, train_flags
 
 from checkpoints.frames_seen import (
     FILE_NAME,
@@ -131,7 +131,7 @@ def test_training_evaluation_and_odometry_tell_what_was_seen(drive, weights, tmp
                  "--load_weights_folder", weights, "--num_workers", 0, "--no_cuda", "--eval_mono",
                  "--eval_out_dir", tmp_path).out
     assert "0 of 4 test images were seen in training\n" in out
-    found = json.loads((tmp_path / "results.json").read_text())["seen_in_training"]
+    found = read_results(tmp_path)["seen_in_training"]
     assert found == {"seen": 0, "images": 4, "drives": []}
     (tmp_path / "train").mkdir()
     train = drive / "splits/tiny/train_files.txt"

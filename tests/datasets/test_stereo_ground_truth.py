@@ -4,7 +4,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from conftest import filled_weights, one_line
+from conftest import filled_weights, one_line, read_results
 
 from datasets.intrinsics import read_intrinsics
 from datasets.stereo_ground_truth import read_depth_of_disparity
@@ -102,7 +102,7 @@ def test_stereo_scenes_are_evaluated_by_their_disparity(tmp_path, script):
                        "--disable_median_scaling", "--ext_disp_to_eval", tmp_path / "disps.npy")
     assert outcome.status == 0, outcome.err
     assert "ground truth: 12 PNGs of" in outcome.out
-    found = json.loads((tmp_path / "results.json").read_text())
+    found = read_results(tmp_path)
     assert found["images"]["pixels"] == [20 * 120] * 12  # no crop
     assert max(found["images"]["abs_rel"]) < 1e-3
 
@@ -114,7 +114,7 @@ def test_the_images_of_stereo_scenes_are_predicted(tmp_path, script):
                        "--load_weights_folder", weights)
     assert outcome.status == 0, outcome.err
     assert "are .png, and are read as such" in outcome.out
-    assert (weights / "results.json").is_file()
+    assert read_results(weights)["alignment"] == "fixed"
 
 
 def test_a_map_missing_for_a_line_is_refused(tmp_path, script):

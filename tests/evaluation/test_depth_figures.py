@@ -170,7 +170,8 @@ def test_both_figures_go_to_the_folder_of_the_outputs(drive, tmp_path, script):
     outcome = evaluate(script, drive, tmp_path, "--save_figures", "--eval_out_dir", out)
     assert outcome.status == 0, outcome.err
     names = ["figure_error_by_distance.png", "figure_images.png"]
-    assert sorted(path.name for path in out.iterdir()) == [*names, "results.csv", "results.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        *names, "results_tiny_median.csv", "results_tiny_median.json"]
     assert outcome.out == plain.out.replace(f"wrote {tmp_path}", f"wrote {out}") + "".join(
         f"wrote {out / name}\n" for name in names)
     for name in names:

@@ -19,6 +19,7 @@ from conftest import (
     filled_weights,
     needs_shared,
     one_line,
+    read_results,
 )
 from PIL import Image
 
@@ -256,7 +257,7 @@ def test_images_are_evaluated_as_their_split_is(key):
     stereo = key.endswith("stereo")
     columns = measure_errors(
         inputs["disps"], [inputs[f"gt_{i}"] for i in range(4)], eigen=key.startswith("eigen/"),
-        scale_factor=5.4 if stereo else 1, median_scaling=not stereo)
+        scale_factor=5.4 if stereo else 1, alignment="none" if stereo else "median")
     errors = np.stack([columns[name] for name in DEPTH_METRICS], 1)
     np.testing.assert_allclose(errors, expected["per_image"], rtol=1e-5, atol=1e-5)
     if not stereo:
@@ -295,7 +296,7 @@ def test_png_images_are_found_and_reported_without_a_flag(drive, weights, tmp_pa
 def epochs(weights, run, *numbers):
     for number in numbers:
         shutil.copytree(weights, run / f"models/weights_{number}",
-                        ignore=shutil.ignore_patterns("results.*"))
+                        ignore=shutil.ignore_patterns("results*"))
     return run
 
 
@@ -313,7 +314,7 @@ def test_each_weights_folder_of_a_run_is_evaluated(drive, weights, tmp_path, scr
     assert alone[0] != alone[1]
     assert "is not a result" in outcome.out
     for epoch in (9, 10):
-        assert (run / f"models/weights_{epoch}/results.json").is_file()
+        assert (run / f"models/weights_{epoch}/results_tiny_median.json").is_file()
     assert cv2.imread(str(run / "figure_error_by_epoch.png")).shape[0] > 500
 
 
@@ -324,8 +325,9 @@ def test_each_epoch_of_a_run_has_its_own_output_folder(drive, weights, tmp_path,
                      "--eval_out_dir", out)
     assert outcome.status == 0, outcome.err
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*")) == [
-        "figure_error_by_epoch.png", "weights_3/results.csv", "weights_3/results.json"]
-    assert not (run / "models/weights_3/results.json").exists()
+        "figure_error_by_epoch.png", "weights_3/results_tiny_median.csv",
+        "weights_3/results_tiny_median.json"]
+    assert not (run / "models/weights_3/results_tiny_median.json").exists()
 
 
 def test_a_run_without_weights_is_refused(drive, tmp_path, script):
@@ -335,7 +337,11 @@ def test_a_run_without_weights_is_refused(drive, tmp_path, script):
 
 def test_results_name_the_weights_by_their_hashes(drive, weights, tmp_path, script):
     evaluate(script, drive, weights, "--eval_mono", "--eval_out_dir", tmp_path)
-    found = json.loads((tmp_path / "results.json").read_text())["weights"]
+    results = read_results(tmp_path)
+    (trained,) = json.loads((weights / "frames_seen.json").read_text())["lists"]
+    assert results["lists"]["training"] == [trained]
+    assert trained["sha256"] != results["lists"]["test"]["sha256"]
+    found = results["weights"]
     assert found["folder"] == str(weights.resolve())
     assert found["sha256"] == {name: hashlib.sha256((weights / name).read_bytes()).hexdigest()
                                for name in ("encoder.pth", "depth.pth", "camera.json")}
@@ -353,11 +359,39 @@ def test_edges_are_evaluated_where_ground_truth_is_dense(tmp_path, script):
     flags = ["--eval_split", tmp_path, "--eval_mono", "--disable_median_scaling",
              "--ext_disp_to_eval", tmp_path / "disps.npy"]
     script("evaluate_depth", *flags)
-    assert "edge_a1" not in json.loads((tmp_path / "results.json").read_text())["images"]
+    assert "edge_a1" not in read_results(tmp_path)["images"]
     assert script("evaluate_depth", *flags, "--edges").status == 0
-    found = json.loads((tmp_path / "results.json").read_text())["images"]
+    found = read_results(tmp_path)["images"]
+    assert found["boundary_f1"] == [0, None]  # ten pixels off; no boundary in the other image
     assert found["edge_a1"] == [0.5, None]
     assert found["edge_abs_rel"] == [pytest.approx(0.25), None]
+
+
+def test_point_clouds_and_normals_are_evaluated(tmp_path, script):
+    gt = np.full((30, 60), 10, np.float32)
+    np.savez(tmp_path / "gt_depths.npz", depth_000000=gt, depth_000001=np.eye(30, 60, dtype="f4"))
+    np.save(tmp_path / "disps.npy", 1 / np.stack([gt + 0.2, gt]))
+    (tmp_path / "test_files.txt").write_text("mine: 0-1\n")
+    flags = ["--eval_split", tmp_path, "--ext_disp_to_eval", tmp_path / "disps.npy", "--clouds"]
+    assert script("evaluate_depth", *flags, "--alignment", "none").status == 0
+    found = json.loads((tmp_path / f"results_{tmp_path.name}_none.json").read_text())["images"]
+    # 0.2 m along the axis, and less than 0.2 m to the side at KITTI's narrowest angles
+    assert 0.2 <= found["cloud_chamfer"][0] < 0.25
+    assert [found[f"cloud_f_{cm}cm"][0] for cm in (10, 50)] == [0, 1]
+    assert found["normal_angle"] == [pytest.approx(0, abs=1e-4), None]  # a scan has no surface
+    assert script("evaluate_depth", *flags, "--alignment", "median").status == 0
+    found = json.loads((tmp_path / f"results_{tmp_path.name}_median.json").read_text())["images"]
+    assert found["cloud_f_10cm"][0] == 1
+
+
+def test_point_clouds_without_intrinsics_are_refused_first(tmp_path, script):
+    np.savez(tmp_path / "gt_depths.npz", depth_000000=np.full((30, 60), 10, np.float32))
+    (tmp_path / "test_files.txt").write_text("mine 0\n")
+    outcome = script("evaluate_depth", "--eval_split", tmp_path, "--data_path", tmp_path,
+                     "--dataset", "folder", "--load_weights_folder", tmp_path / "absent",
+                     "--eval_mono", "--clouds")
+    assert "intrinsics.json" in one_line(outcome, status=1)
+    assert "predicting" not in outcome.err
 
 
 def test_edges_in_scans_are_refused_before_prediction(drive, weights, script):

@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 
 import pytest
-from conftest import HEIGHT, ROOT, WIDTH
+from conftest import HEIGHT, ROOT, WIDTH, read_results
 
 from experiments.lists import read_experiments
 from experiments.table import markdown_table, mean_and_spread
@@ -121,7 +121,7 @@ def test_a_failed_row_is_named_and_the_others_are_in_the_table(drive, weights, t
                         r"\+ .*python.* evaluate_depth.py .*\n"
                         r"error: nowhere.*\n", log.read_text())
     assert "good_2: done\n" in printed
-    found = [json.loads((out / f"good_{seed}/results.json").read_text())["metrics"]
+    found = [read_results(out / f"good_{seed}")["metrics"]
              for seed in (1, 2)]
     abs_rel, a1 = ([each[name]["mean"] for each in found] for name in ("abs_rel", "a1"))
     assert abs_rel[0] != abs_rel[1]
@@ -193,6 +193,18 @@ def test_the_spread_is_the_standard_deviation_of_a_sample():
     assert mean_and_spread([1, 2, 3], 4) == "2.0000 ± 1.0000 (of 3)"
     assert mean_and_spread([0.5], 1) == "0.5000"
     assert mean_and_spread([], 1) == "-"
+
+
+def test_the_table_reads_the_only_results_of_a_row(tmp_path):
+    (tmp_path / "a_1").mkdir()
+    content = json.dumps({"lines": ["x 0", "x 1"], "images": {
+        "abs_rel": [0.25, 0.75], "a1": [None, 0.5], "pixels": [9, 9]}})
+    (tmp_path / "a_1/results_eigen_scale.json").write_text(content)
+    table = markdown_table(["a"], [1], tmp_path, ["abs_rel", "a1"])
+    assert table.endswith("| a | 1 | 0.5000 | 0.5000 |")
+    (tmp_path / "a_1/results_eigen_median.json").write_text(content)
+    with pytest.raises(DataError, match=r"a_1 has results_eigen_median\.json and results_eigen_sc"):
+        markdown_table(["a"], [1], tmp_path, ["abs_rel"])
 
 
 def test_a_missing_error_is_a_dash_in_the_table(tmp_path):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from datasets.splits import parse_line, read_split, split_path
-from metrics.intervals import bootstrap, choose_resampled
+from metrics.intervals import bootstrap, choose_resampled, correct_levels, sign_levels
 
 TRIALS = 500  # so the coverage of about 94 % is known to 1 %
 
@@ -53,3 +53,24 @@ def test_the_interval_of_equal_drives_is_that_of_their_means():
     found = bootstrap({"x": means[drives]}, drives)["x"]
     assert found[:3] == pytest.approx(bootstrap({"x": means})["x"][:3])
     assert found.images == 120
+
+
+def test_holms_correction_gives_the_hand_values():
+    levels = {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}
+    assert correct_levels(levels) == pytest.approx({"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06})
+    assert correct_levels({"a": 0.7, "b": 0.6}) == {"a": 1, "b": 1}
+    assert correct_levels({"a": 0.03}) == {"a": 0.03}
+    assert correct_levels({}) == {}
+
+
+def test_the_level_of_a_difference_is_that_of_the_normal_law():
+    # the mean of 400 values is 2 standard errors off 0: two-sided 4.55 %
+    values = np.random.default_rng(1).normal(0, 1, 400)
+    values = (values - values.mean()) / values.std() + 0.1
+    assert sign_levels({"x": values})["x"] == pytest.approx(0.0455, abs=0.01)
+    assert sign_levels({"x": -values}) == pytest.approx(sign_levels({"x": values}), abs=0.01)
+
+
+def test_the_level_of_equal_results_is_1_and_is_never_0():
+    found = sign_levels({"equal": np.zeros(9), "all": np.full(9, 0.1)})
+    assert found == {"equal": 1, "all": pytest.approx(2 / 10_001)}

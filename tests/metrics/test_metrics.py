@@ -55,15 +55,16 @@ def test_the_error_of_a_window_is_divided_by_n_outside_the_root():
     assert compute_ate(gt, pred) == pytest.approx(np.sqrt(0.5) / 2)
 
 
-@pytest.mark.parametrize(("flags", "scale_factor", "median"), [
-    ("eigen/mono", 1.0, True), ("eigen/stereo", 5.4, False), ("eigen/mono_no_median", 1.4, False),
-    ("eigen_benchmark/mono", 1.0, True), ("eigen_benchmark/stereo", 5.4, False)])
-def test_depth_errors_are_the_published_ones(flags, scale_factor, median):
+@pytest.mark.parametrize(("flags", "scale_factor", "alignment"), [
+    ("eigen/mono", 1.0, "median"), ("eigen/stereo", 5.4, "none"),
+    ("eigen/mono_no_median", 1.4, "none"), ("eigen_benchmark/mono", 1.0, "median"),
+    ("eigen_benchmark/stereo", 5.4, "none")])
+def test_depth_errors_are_the_published_ones(flags, scale_factor, alignment):
     inputs, expected = figures("eval_depth_inputs.npz"), figures("eval_depth.json")[flags]
     for i, per_image in enumerate(expected["per_image"]):
         gt = inputs[f"gt_{i}"]
         mask = depth.eigen_mask(gt) if flags.startswith("eigen/") else gt > 0
-        errors, _ = depth.depth_errors(gt, inputs["disps"][i], mask, scale_factor, median)
+        errors, _ = depth.depth_errors(gt, inputs["disps"][i], mask, scale_factor, alignment)
         assert errors.tolist() == pytest.approx(per_image, rel=1e-5, abs=1e-5)
 
 
@@ -85,7 +86,7 @@ def test_disparity_is_resized_and_then_inverted():
     disp = np.array([[1.0, 1 / 3]], np.float32)
     gt = np.ones((1, 3), np.float32)
     resized = cv2.resize(disp, (3, 1))[0, 1]
-    errors, _ = depth.depth_errors(gt, disp, np.array([[False, True, False]]), 1.0, False)
+    errors, _ = depth.depth_errors(gt, disp, np.array([[False, True, False]]), 1.0, "none")
     assert errors[0] == pytest.approx(1 / resized - 1)
     assert 1 / resized == pytest.approx(1.5, abs=1e-5)
 
@@ -100,7 +101,7 @@ def test_median_scaling_gives_the_ratio_and_drops_the_scale():
 
 def test_predictions_are_clamped_to_80_metres():
     gt, disp = np.array([[79.0]]), np.array([[1e-4]])
-    errors, _ = depth.depth_errors(gt, disp, gt > 0, median_scaling=False)
+    errors, _ = depth.depth_errors(gt, disp, gt > 0, alignment="none")
     assert errors[0] == pytest.approx(1 / 79)
 
 
