@@ -103,9 +103,9 @@ def evaluate_depth(opts: Namespace) -> None:
         if opts.eval_all:
             world.print(f"\n{own.load_weights_folder}")
         weights = own.load_weights_folder
+        predicted = predict(own, test_set, world)
         leak = find_leak(weights and read_frames_seen(weights), test_set.layout, test_set.lines)
         world.print(leak.describe())
-        predicted = predict(own, test_set, world)
         if epoch == max(runs):
             shut_down_distributed()  # only the main process goes on
         if world.is_main:

@@ -91,12 +91,11 @@ def warn_of_depth(path: str, disps: np.ndarray, truth: GroundTruth) -> None:
     for disp, gt in list(zip(disps, truth.depths, strict=False))[::-(-len(disps) // SAMPLED)]:
         mask = evaluated_mask(gt, truth.eigen)
         if mask.any():
-            found = depths_at(gt, disp, mask, alignment="none")[:2]
-            logs.append(np.log(found))                                         # (2, pixels)
+            found = np.log(depths_at(gt, disp, mask, alignment="none")[:2])    # (2, pixels)
+            logs.append(found - found.mean(1, keepdims=True))  # images may differ in scale
     if not logs:
         return
     true, own = np.concatenate(logs, 1)
-    products = (true - true.mean()) * (own - own.mean())
-    if products.mean() < DEPTH_CORRELATION * true.std() * own.std():
+    if (true * own).mean() < DEPTH_CORRELATION * true.std() * own.std():
         print(f"warning: the values of {path} grow with the true depth, so they look like depth; "
               "disparity is 1 / depth")

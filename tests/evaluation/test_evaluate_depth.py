@@ -53,7 +53,7 @@ def test_an_out_folder_is_tried_before_predicting(drive, tmp_path, script, name)
     outcome = script(name, "--data_path", drive, "--load_weights_folder", tmp_path / "absent",
                      "--no_cuda", "--eval_out_dir", tmp_path / "file", *flags)
     assert "--eval_out_dir" in one_line(outcome, 1)
-    assert "file cannot be written: File exists; choose another folder" in outcome.err
+    assert "file is a file, not a folder; choose another folder" in outcome.err
 
 
 @pytest.fixture(scope="module")
