@@ -110,7 +110,13 @@ def load_weights(folder: str | Path, model: Monodepth2, names: Iterable[str]) ->
         elif not path.is_file():
             lines.append(f"skipped {name}: {path} does not exist")
         else:
-            note = load_network(children[name], read_weights(path), FLAGS_DIFFER)
+            weights = read_weights(path)
+            own = getattr(model, "encoder_names", {}).get(name)
+            if weights.encoder_name not in (None, own):
+                raise DataError(f"{path} is of the encoder {weights.encoder_name[:200]}, the model "
+                                f"has another; pass --{'pose_' * name.startswith('pose')}encoder "
+                                f"{weights.encoder_name[:200]}")
+            note = load_network(children[name], weights, FLAGS_DIFFER)
             lines.append(f"loaded {name}: {note}" if note else f"loaded {name}")
     if not any(line.startswith("loaded") for line in lines):
         raise DataError(f"nothing was loaded from {folder} ({'; '.join(lines)}); give a "

@@ -120,6 +120,9 @@ def read_speeds(folder: str | Path) -> Odometer:
     path, track, times_path = (Path(folder, name) for name in (SPEEDS, TRACK, TIMES))
     if not path.is_file() and not track.is_file():
         raise DataError(f"{folder} has no speeds, which --velocity_weight needs; {EXPECTED}")
+    if not times_path.is_file():
+        raise DataError(f"{times_path} is missing; write the seconds of frame 0, 1, ... into it, a "
+                        "number a line (prepare_data.py video writes it for a video)")
     times = np.array([_numbers([line], 1, times_path)[0] for line in readlines(times_path)
                       if line.strip()])
     _check_times(times, times_path)

@@ -155,6 +155,9 @@ def predict(opts: Namespace, test_set: TestSet, world: World) -> Predicted | Non
     if opts.eval_stereo and not predictor.use_stereo and not predictor.training_camera.metres:
         world.print(f"warning: {opts.load_weights_folder} was trained without stereo, so its depth "
                     "has no known scale; --eval_mono finds one for each image")
+    if predictor.training_camera.training == "mono+speed" and chosen_alignment(opts) == "median":
+        world.print("note: these weights were trained with speed, so they know metres; --eval_mono "
+                    "scales them away, --disable_median_scaling evaluates them")
     if dataset.img_ext != asked_extension(opts):
         world.print(f"the images of {opts.data_path} are {dataset.img_ext}, and are read as such")
     predictor.keep_freed_memory()
@@ -243,7 +246,8 @@ def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: boo
     for i, (disp, gt_map) in enumerate(zip(disps, gt_depths, strict=True)):
         mask = evaluated_mask(gt_map, eigen)
         if not mask.any():
-            raise DataError(f"ground truth {i} has no depth where it is evaluated; export it again")
+            raise DataError(f"ground truth {i} has no depth where it is evaluated; export it "
+                            "again, or look at --mask_dir")
         gt, pred, fit = depths_at(gt_map, disp, mask, scale_factor, alignment)
         row = dict(zip(DEPTH_METRICS, compute_errors(gt, pred), strict=True)) | breakdown(gt, pred)
         if edges:

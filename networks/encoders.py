@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.resnet_encoder import IMAGE_MEAN, IMAGE_STD, ResnetEncoder
-from networks.timm_encoder import TimmEncoder
+from networks.timm_encoder import TimmEncoder, check_timm_name
 from runtime.errors import UsageError
 
 # A backbone is called with (pretrained, num_input_images); it has the attribute num_ch_enc, and its
@@ -56,6 +56,16 @@ def make_encoder(name: str | int, pretrained: bool = False, num_input_images: in
     return encoder
 
 
+def check_encoder_name(name: str | int) -> None:
+    """Raise a UsageError if there is no encoder of this name; its file is not run."""
+    if name in ENCODERS:
+        return
+    if own := OWN_FILE.fullmatch(str(name)):
+        _check_own_file(*own.groups())
+    else:
+        check_timm_name(str(name))
+
+
 def describe_encoder(name: str | int, encoder: nn.Module) -> str:
     """Describe an encoder in a few words: its name, its size, and what was added to it."""
     name = f"resnet{name}" if isinstance(name, int) else name
@@ -88,11 +98,15 @@ class WithHalfSize(nn.Module):
         return [self.first((images - IMAGE_MEAN) / IMAGE_STD), *self.encoder(images)]
 
 
-def _own_factory(path: str, factory: str) -> Callable[[bool, int], nn.Module]:
-    """Run a Python file of the user, and return what it calls `factory`."""
+def _check_own_file(path: str, factory: str) -> None:
     if not os.path.isfile(path):
         raise UsageError(f"the encoder {path[:200]}:{factory[:60]} is in a file that does not "
                          f"exist; put it at {os.path.abspath(path)[:300]}")
+
+
+def _own_factory(path: str, factory: str) -> Callable[[bool, int], nn.Module]:
+    """Run a Python file of the user, and return what it calls `factory`."""
+    _check_own_file(path, factory)
     spec = importlib.util.spec_from_file_location(f"encoder_{factory}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look up the module that they are in

@@ -34,6 +34,17 @@ def import_timm(name: str) -> ModuleType:
     return timm
 
 
+def check_timm_name(name: str) -> None:
+    """Raise a UsageError if timm is missing or has no network of this name."""
+    timm = import_timm(name)
+    if len(name) > MAX_NAME or not timm.is_model(name):
+        similar = get_close_matches(name[:MAX_NAME], timm.list_models()) or ["resnet18"]
+        advice = f"{name}:CLASS names a class in that file" if name.endswith(".py") else (
+            f"choose one such as {', '.join(similar)}")
+        raise UsageError(f"the encoder {name[:60]} is no network of timm {timm.__version__}; "
+                         f"{advice}")
+
+
 class TimmEncoder(nn.Module):
     """Compute feature maps at 1/4 to 1/32 of the image, and at 1/2 if the network has such a map.
 
@@ -61,11 +72,7 @@ class TimmEncoder(nn.Module):
     def __init__(self, name: str, pretrained: bool, num_input_images: int = 1,
                  image_size: tuple[int, int] = (192, 640)):
         super().__init__()
-        timm = import_timm(name)
-        if len(name) > MAX_NAME or not timm.is_model(name):
-            similar = get_close_matches(name[:MAX_NAME], timm.list_models()) or ["resnet18"]
-            raise UsageError(f"the encoder {name[:60]} is no network of timm {timm.__version__}; "
-                             f"choose one such as {', '.join(similar)}")
+        check_timm_name(name)
         self.name, channels = name, 3 * num_input_images
         self._arguments, strides = _find_arguments(name, channels, image_size)
         self._arguments["in_chans"] = channels

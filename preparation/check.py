@@ -229,8 +229,10 @@ def describe_masks(readings: Sequence[SampleReading]) -> list[str]:
     shares = [reading.masked for reading in readings if reading.masked is not None]
     if not shares:
         return []
+    advice = "" if np.mean(shares) < 0.5 else (
+        ". That is most of them: 0 must mark what is left out, not what counts")
     return [f"masks: {sum(share > 0 for share in shares)} of {counted(len(shares), 'sample')} have "
-            f"masked pixels; {np.mean(shares):.0%} of all pixels are left out"]
+            f"masked pixels; {np.mean(shares):.0%} of all pixels are left out{advice}"]
 
 
 def draw_samples(dataset: MonoDataset, faults: dict[int, str],

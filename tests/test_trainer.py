@@ -260,7 +260,7 @@ def test_fine_tuning_with_all_encoders_needs_no_imagenet_weights(drive, weights,
     flags = ("--weights_init", "pretrained", "--load_weights_folder", weights)
     trainer(drive, *flags)
     outcome = script("train", *train_flags(drive, *flags, "--models_to_load", "encoder"))
-    assert "ImageNet's weights cannot be loaded" in one_line(outcome, status=1)
+    assert "ImageNet's weights of resnet18 cannot be loaded" in one_line(outcome, status=1)
 
 
 def test_a_log_folder_that_cannot_be_made_is_named(drive, tmp_path, script):

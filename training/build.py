@@ -23,7 +23,7 @@ from datasets.splits import parse_line, read_split, split_path
 from losses import ReprojectionObjective
 from networks import ENCODERS, Monodepth2, ResnetEncoder
 from networks.cpu import prepare_for_cpu
-from networks.encoders import WithHalfSize, describe_encoder, encoder_key
+from networks.encoders import WithHalfSize, check_encoder_name, describe_encoder, encoder_key
 from networks.learned_intrinsics import LearnedIntrinsics
 from networks.timm_encoder import TimmEncoder, convert_sync_batchnorm
 from runtime.distributed import World
@@ -123,6 +123,8 @@ def make_model(opts: Namespace, frames: Sequence[int | str], is_resumed: bool,
                  if is_start and opts.encoder_weights and name == names["encoder"]]
     pretrained = [child for child in names
                   if is_start and opts.weights_init == "pretrained" and child not in from_file]
+    for name in names.values():
+        check_encoder_name(name)  # before a download
     for child in pretrained:
         download_imagenet_weights(names[child])
     model = Monodepth2(opts.num_layers, pretrained, frames, opts.scales, opts.pose_model_type,
@@ -217,8 +219,8 @@ def download_imagenet_weights(num_layers: int | str) -> None:
             raise TypeError(f"{path} holds a {type(state).__name__}, expected a state dict")
         check_finite(state, path)
     except (*LOAD_ERRORS, HTTPException) as error:
-        raise DataError(f"ImageNet's weights cannot be loaded ({error}); put {weights.url} at "
-                        f"{path}, or pass --weights_init scratch") from None
+        raise DataError(f"ImageNet's weights of {name} cannot be loaded ({error}); put "
+                        f"{weights.url} at {path}, or pass --weights_init scratch") from None
 
 
 def _encoder_names(opts: Namespace) -> dict[str, str | int]:

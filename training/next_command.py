@@ -45,6 +45,8 @@ def evaluation_command(opts: Namespace, weights: Path, has_pose: bool) -> str:
                  "--eval_stereo" if opts.use_stereo else "--eval_mono"]
         if opts.velocity_weight:
             words.append("--disable_median_scaling")
+        if opts.mask_dir:
+            words += ["--mask_dir", opts.mask_dir]
         eval_split = TEST_SPLITS.get(opts.split, opts.split)
         if eval_split != "eigen":
             words += ["--eval_split", eval_split]

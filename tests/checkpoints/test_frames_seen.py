@@ -155,6 +155,9 @@ def test_a_list_is_checked_without_weights(tmp_path, script):
     out = script("evaluate_depth", "--check_leak", path, "--eval_split", "eigen").out
     assert out.startswith("warning: 1 of 697 test images were seen in training, in 1 drive (2011_")
     assert "is missing" in one_line(script("evaluate_depth", "--check_leak", "eigen"), 1)
+    for more in ([], ["--dataset", "kitti_odom"]):  # its sequence numbers tell the layout
+        out = script("evaluate_depth", "--check_leak", "odom", "--eval_split", "eigen", *more).out
+        assert out.startswith("warning: 95 of 697 test images were seen in training, in 4 drives")
     out = script("evaluate_depth", "--check_leak", "eigen_zhou", "--eval_split", "benchmark").out
     assert out.startswith("unknown whether any of the 500 test images")
 

@@ -9,6 +9,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from datasets import Augment, KITTIRAWDataset, Masks, collate
+from preparation.check import SampleReading, describe_masks
 from runtime.errors import DataError
 from synthetic.render import HELD_OUT, TRAIN
 
@@ -124,6 +125,12 @@ def test_training_evaluation_and_check_leave_out_masked_pixels(drive, weights, t
                      HEIGHT, "--width", WIDTH, "--mask_dir", masks, "--num_workers", 0, "--out",
                      tmp_path / "check.png")
     assert "masks: 6 of 6 samples have masked pixels; 25% of all pixels are left out" in outcome.out
+
+
+@pytest.mark.parametrize(("shares", "is_warned"), [([0.1, 0.2], False), ([0.9, 0.8], True)])
+def test_a_check_tells_that_masks_may_be_inverted(shares, is_warned):
+    line, = describe_masks([SampleReading(i, masked=share) for i, share in enumerate(shares)])
+    assert ("0 must mark what is left out, not what counts" in line) == is_warned
 
 
 def test_no_mask_and_a_mask_of_ones_train_alike(drive, tmp_path):

@@ -75,6 +75,12 @@ def test_speeds_of_a_folder_are_by_frame_or_by_time(tmp_path, lines, expected):
     np.testing.assert_allclose(odometer.distances(1, [-1, 1]), expected, rtol=1e-5)
 
 
+def test_frames_without_times_are_told_what_to_write(tmp_path):
+    (tmp_path / "speeds.txt").write_text("0 2\n1 2\n")
+    with pytest.raises(DataError, match=r"times\.txt is missing; write the seconds of frame 0, 1,"):
+        read_speeds(tmp_path)
+
+
 @pytest.mark.parametrize(("lines", "found"), [
     ("", "has no speed of any frame"), ("0 fast\n", "has the line '0 fast'; expected 2 numbers"),
     ("frame m/s\n7 1\n", "names frames that are not among the 3 of"),
@@ -189,6 +195,11 @@ def test_training_with_speed_makes_metric_weights(drive, script):
                      "--no_cuda", "--eval_stereo")
     assert outcome.status == 0, outcome.err
     assert "warning" not in outcome.out
+    words = ["--data_path", drive, "--eval_split", drive / "splits/tiny", "--load_weights_folder",
+             weights, "--num_workers", 0, "--no_cuda", "--eval_mono"]
+    said = "--disable_median_scaling evaluates them"
+    assert said in script("evaluate_depth", *words).out
+    assert said not in script("evaluate_depth", *words, "--disable_median_scaling").out
 
 
 def test_stereo_and_data_without_speeds_are_refused(drive, tmp_path, script):

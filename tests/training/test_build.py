@@ -100,7 +100,7 @@ def test_a_broken_file_in_the_cache_is_named(offer, content):
     found = offer({})
     found.path.parent.mkdir(parents=True)
     found.path.write_bytes(content)
-    with pytest.raises(DataError, match="ImageNet's weights cannot be loaded") as error:
+    with pytest.raises(DataError, match="ImageNet's weights of resnet18 cannot be loaded") as error:
         download_imagenet_weights(18)
     assert str(found.path) in str(error.value)
     assert found.server.asked == []

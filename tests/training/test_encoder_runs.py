@@ -69,6 +69,10 @@ def test_a_run_with_an_encoder_resumes_and_is_tuned(trained, drive, tmp_path, sc
     assert "with a feature map at 1/2 made by a convolution" in outcome.out
     changed = script("train", *flags(drive, tmp_path, "--resume"))
     assert "--encoder was test_convnext, is None" in one_line(changed, 2)
+    other = script("train", *flags(drive, tmp_path, "--model_name", "other",
+                                   "--load_weights_folder", folder))
+    assert "encoder.pth is of the encoder test_convnext, the model has another; pass --encoder " \
+           "test_convnext" in one_line(other, 1)
     tuned = script("train", *flags(drive, tmp_path, "--model_name", "tuned", "--encoder",
                                    "test_convnext", "--load_weights_folder", folder))
     assert "loaded encoder\nloaded depth\n" in tuned.out
