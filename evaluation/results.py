@@ -33,7 +33,7 @@ from runtime.errors import DataError
 from runtime.files import write_atomically
 
 SCHEMA = 1  # version of the fields of a results file
-JSON_NAME = "results_{}_{}.json"  # takes the name of the split and the alignment
+JSON_NAME = "results_{}.json"  # takes an `evaluation_name`
 OLD_NAME = "results.json"  # of all splits, before there was a schema
 EXPECTED = "give a results_<split>_<alignment>.json that evaluate_depth.py wrote"
 NO_RESULTS = f"no results; {EXPECTED}"
@@ -131,15 +131,9 @@ def project_commit() -> str | None:
     return None
 
 
-def results_path(folder: Path, split: str, alignment: str) -> Path:
-    """Return the path of the results of a split with an alignment.
-
-    Args:
-        folder: of the results.
-        split: value of --eval_split; the name of its folder becomes a part of the file's name.
-        alignment: a key of `ALIGNMENT_WORDS`.
-    """
-    return folder / JSON_NAME.format(Path(os.path.abspath(split)).name, alignment)
+def evaluation_name(opts: Namespace) -> str:
+    """Return <split>_<alignment>, which names the files of an evaluation."""
+    return f"{Path(os.path.abspath(opts.eval_split)).name}_{chosen_alignment(opts)}"
 
 
 def write_results(path: Path, lines: Sequence[str], columns: dict[str, np.ndarray],
@@ -211,7 +205,7 @@ def _changed_flags(a: dict, b: dict, names: Sequence[str]) -> list[str]:
 
 def list_results(folder: Path) -> list[Path]:
     """Return the results files of a folder; that of an earlier version counts if it is alone."""
-    found = sorted(folder.glob(JSON_NAME.format("*", "*")))
+    found = sorted(folder.glob(JSON_NAME.format("*_*")))
     return found or [path for path in (folder / OLD_NAME,) if path.is_file()]
 
 

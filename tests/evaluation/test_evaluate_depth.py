@@ -315,7 +315,7 @@ def test_each_weights_folder_of_a_run_is_evaluated(drive, weights, tmp_path, scr
     assert "is not a result" in outcome.out
     for epoch in (9, 10):
         assert (run / f"models/weights_{epoch}/results_tiny_median.json").is_file()
-    assert cv2.imread(str(run / "figure_error_by_epoch.png")).shape[0] > 500
+    assert cv2.imread(str(run / "figure_error_by_epoch_tiny_median.png")).shape[0] > 500
 
 
 def test_each_epoch_of_a_run_has_its_own_output_folder(drive, weights, tmp_path, script):
@@ -325,7 +325,7 @@ def test_each_epoch_of_a_run_has_its_own_output_folder(drive, weights, tmp_path,
                      "--eval_out_dir", out)
     assert outcome.status == 0, outcome.err
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*")) == [
-        "figure_error_by_epoch.png", "weights_3/results_tiny_median.csv",
+        "figure_error_by_epoch_tiny_median.png", "weights_3/results_tiny_median.csv",
         "weights_3/results_tiny_median.json"]
     assert not (run / "models/weights_3/results_tiny_median.json").exists()
 
