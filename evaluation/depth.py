@@ -244,7 +244,8 @@ def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: boo
     for i, (disp, gt_map) in enumerate(zip(disps, gt_depths, strict=True)):
         mask = evaluated_mask(gt_map, eigen)
         if not mask.any():
-            raise DataError(f"ground truth {i} has no depth where it is evaluated; export it again")
+            raise DataError(f"ground truth {i} has no depth where it is evaluated; export it "
+                            "again, or look at its mask in --mask_dir")
         gt, pred, fit = depths_at(gt_map, disp, mask, scale_factor, alignment)
         row = dict(zip(DEPTH_METRICS, compute_errors(gt, pred), strict=True)) | breakdown(gt, pred)
         if edges:

@@ -7,7 +7,7 @@ from pathlib import Path
 from checkpoints.frames_seen import TRAIN_LIST, find_leak, frames_of_training
 from datasets.ground_truth import LIST_NAME
 from datasets.splits import read_split, split_path
-from evaluation.test_set import is_benchmark
+from evaluation.test_set import layout_of_images
 
 
 def check_leak(opts: Namespace) -> str:
@@ -23,5 +23,4 @@ def check_leak(opts: Namespace) -> str:
     lines = read_split(path if path.is_file() else split_path(opts.check_leak, TRAIN_LIST))
     seen = frames_of_training(opts.dataset, opts.check_leak, lines, opts.frame_ids)
     tested = read_split(split_path(opts.eval_split, LIST_NAME))
-    layout = "kitti_test" if is_benchmark(opts) else "kitti"
-    return find_leak(seen, layout, tested).describe()
+    return find_leak(seen, layout_of_images(opts), tested).describe()
