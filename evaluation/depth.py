@@ -249,8 +249,11 @@ def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: boo
         gt, pred, fit = depths_at(gt_map, disp, mask, scale_factor, alignment)
         row = dict(zip(DEPTH_METRICS, compute_errors(gt, pred), strict=True)) | breakdown(gt, pred)
         if edges:
-            row |= edge_errors(edge_mask(gt_map)[mask], gt, pred)
-            row["boundary_f1"] = boundary_f1(*maps_of(mask, gt, pred))
+            is_edge = edge_mask(gt_map)[mask]
+            row |= edge_errors(is_edge, gt, pred)
+            # also in a scan, a few neighbours have depth by chance
+            row["boundary_f1"] = (
+                boundary_f1(*maps_of(mask, gt, pred)) if is_edge.any() else float("nan"))
         if cameras:
             row |= measure_points(*maps_of(mask, gt, pred), cameras[i])
         rows.append(row | {RATIO: fit.scale, SHIFT: fit.shift, PIXELS: len(gt)})
