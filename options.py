@@ -237,11 +237,17 @@ class MonodepthOptions:
             help="epochs between weights folders (%(default)s)")
 
     def _split(self):
-        add = self._group("evaluation", "test frames and output folder", DEPTH, POSE)
+        add = self._group("evaluation", "test frames, alignment and output folder", DEPTH, POSE)
         add("--eval_split", type=path, default="eigen",
             help="odom_00 to odom_10, or a path to a list of frames" if self.script == POSE else
             "eigen, eigen_benchmark, benchmark, or a path to a split folder with test_files.txt "
             "and ground truth: gt_depths.npz, or gt_depths/ with 16-bit PNGs (%(default)s)")
+        add("--alignment", choices=ALIGNMENTS.get(self.script),
+            help="fit to the true trajectory before comparing: none (first poses agree), scale, "
+            "6dof (rotation, shift), 7dof (rotation, shift, scale) (7dof)" if self.script == POSE
+            else "instead of --eval_mono (median) and --eval_stereo: fit each prediction to its "
+            "ground truth; scale, affine_depth (scale and shift) and affine_disparity by least "
+            "squares")
         add("--eval_out_dir", type=path,
             help="folder for the results (default: the weights folder)")
 
@@ -252,11 +258,6 @@ class MonodepthOptions:
             help="scale all predictions by 5.4, or by the stereo baseline of the weights / 0.1")
         add("--disable_median_scaling", action="store_true",
             help="with --eval_mono: leave predictions unscaled")
-        if self.script == DEPTH:
-            add("--alignment", choices=ALIGNMENTS[DEPTH],
-                help="instead of --eval_mono (median) and --eval_stereo: fit each prediction to "
-                     "its ground truth; scale, affine_depth (scale and shift) and "
-                     "affine_disparity by least squares")
         add("--pred_depth_scale_factor", type=positive(float), default=1.0,
             help="factor for all predictions, before any other scaling (%(default)s)")
         add("--ext_disp_to_eval", type=path,
@@ -268,7 +269,7 @@ class MonodepthOptions:
         add("--save_pred_disps", action="store_true", help="write disps_<split>_split.npy")
         add("--no_eval", action="store_true", help="predict only")
         add("--save_figures", action="store_true",
-            help="write figure_images.png and figure_error_by_distance.png")
+            help="draw the best, the median and the worst image, and the error by distance")
         add("--edges", action="store_true",
             help="print errors at depth edges and the boundary F1 too (needs dense ground truth)")
         add("--clouds", action="store_true",
@@ -284,15 +285,11 @@ class MonodepthOptions:
             help="print the differences of two results files (or of their folders)")
 
     def _odometry(self):
-        add = self._group("odometry", "sequences and alignment", POSE)
+        add = self._group("odometry", "sequences and trajectories", POSE)
         add("--sequences", nargs="+", type=non_negative_int, metavar="N",
             help="sequences to evaluate, as in --sequences 09 10 (instead of --eval_split)")
         add("--ext_poses_to_eval", type=path, metavar="FILE",
             help="evaluate this trajectory instead: 12 numbers a line, a frame and 12, or TUM's 8")
-        if self.script != DEPTH:
-            add("--alignment", choices=ALIGNMENTS.get(self.script),
-                help="fit to the true trajectory before comparing: none (first poses agree), "
-                     "scale, 6dof (rotation, shift), 7dof (rotation, shift, scale) (7dof)")
 
     def _check_training(self, opts: argparse.Namespace):
         error = self.parser.error
@@ -338,11 +335,12 @@ class MonodepthOptions:
             error(f"{'both' if opts.eval_mono else 'neither'} of --eval_mono and --eval_stereo "
                   "given; choose --eval_mono (median scaling) or --eval_stereo (metres, x 5.4), "
                   "or an --alignment")
-        if opts.alignment and (opts.eval_mono or opts.eval_stereo):
-            error(f"--alignment {opts.alignment} replaces --eval_mono (--alignment median) and "
-                  "--eval_stereo (a fixed factor); leave one out")
+        if opts.alignment and (opts.eval_mono or opts.eval_stereo or opts.disable_median_scaling):
+            error(f"--alignment {opts.alignment} replaces --eval_mono (--alignment median), "
+                  "--disable_median_scaling (--alignment none) and --eval_stereo (a fixed factor); "
+                  "leave one out")
         if [opts.load_weights_folder, opts.ext_disp_to_eval, opts.eval_all].count(None) != 2:
-            error("give one of --load_weights_folder (predict), --ext_disp_to_eval (a .npy of "
+            error("give one of --load_weights_folder (predict), --ext_disp_to_eval (given "
                   "disparities) and --eval_all (each weights folder of a run)")
         if opts.eval_eigen_to_benchmark and not (
                 opts.ext_disp_to_eval and Path(opts.eval_split).name == "eigen_benchmark"):
@@ -382,9 +380,10 @@ class MonodepthOptions:
         self._check_common(opts)
 
     def _check_common(self, opts: argparse.Namespace):
-        if opts.alignment not in (None, *ALIGNMENTS.get(self.script, [opts.alignment])):
+        choices = ALIGNMENTS.get(self.script)
+        if choices and opts.alignment not in (None, *choices):
             self.parser.error(f"--alignment is {opts.alignment}, of another script; choose from "
-                              f"{_words(ALIGNMENTS[self.script])}")
+                              f"{_words(choices)}")
         if None not in (opts.min_depth, opts.max_depth) and opts.min_depth >= opts.max_depth:
             self.parser.error(f"--min_depth {opts.min_depth} is not below "
                               f"--max_depth {opts.max_depth}")

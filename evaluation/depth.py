@@ -17,6 +17,7 @@ from datasets.ground_truth import GroundTruth
 from evaluation.disparities import read_disparities, warn_of_depth
 from evaluation.results import (
     FIXED,
+    JSON_NAME,
     PIXELS,
     RATIO,
     SHIFT,
@@ -25,8 +26,8 @@ from evaluation.results import (
     describe_alignment,
     describe_evaluation,
     describe_list,
+    evaluation_name,
     print_intervals,
-    results_path,
     write_results,
 )
 from evaluation.test_set import (
@@ -65,7 +66,7 @@ BENCHMARK_SIZE = (1216, 352)  # width, height of KITTI's depth prediction test i
 
 
 class Predicted(NamedTuple):
-    """Hold the disparities of the test images, as one weights folder or a .npy predicts them.
+    """Hold the disparities of the test images: predicted by a weights folder, or given.
 
     Attributes:
         disps: (N, h, w) scaled disparities.
@@ -77,7 +78,7 @@ class Predicted(NamedTuple):
 
 
 def evaluate_depth(opts: Namespace) -> None:
-    """Evaluate a weights folder, all weights folders of a run, or disparities of a .npy.
+    """Evaluate a weights folder, all weights folders of a run, or given disparities.
 
     Args:
         opts: flags of evaluate_depth.py.
@@ -111,7 +112,7 @@ def evaluate_depth(opts: Namespace) -> None:
         if world.is_main:
             errors[epoch] = measure_and_write(own, test_set, predicted, leak)
     if opts.eval_all and world.is_main:
-        write_epochs(Path(opts.eval_out_dir or opts.eval_all), chosen_alignment(opts), errors)
+        write_epochs(opts, errors)
 
 
 def options_by_epoch(opts: Namespace) -> dict[int | None, Namespace]:
@@ -213,7 +214,7 @@ def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
             columns[RATIO].tolist(), columns[SHIFT].tolist(), strict=True)]
         aligned = [1 / fit.apply(factor / disp).clip(MIN_DEPTH)  # affine depth can be below 0
                    for fit, disp in zip(fits, predicted.disps, strict=True)]
-        save_figures(folder, test_set, np.stack(aligned), columns["abs_rel"])
+        save_figures(folder, evaluation_name(opts), test_set, np.stack(aligned), columns["abs_rel"])
     return intervals
 
 
@@ -247,12 +248,15 @@ def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: boo
         mask = evaluated_mask(gt_map, eigen)
         if not mask.any():
             raise DataError(f"ground truth {i} has no depth where it is evaluated; export it "
-                            "again, or look at --mask_dir")
+                            "again, or look at its mask in --mask_dir")
         gt, pred, fit = depths_at(gt_map, disp, mask, scale_factor, alignment)
         row = dict(zip(DEPTH_METRICS, compute_errors(gt, pred), strict=True)) | breakdown(gt, pred)
         if edges:
-            row |= edge_errors(edge_mask(gt_map)[mask], gt, pred)
-            row["boundary_f1"] = boundary_f1(*maps_of(mask, gt, pred))
+            is_edge = edge_mask(gt_map)[mask]
+            row |= edge_errors(is_edge, gt, pred)
+            # also in a scan, a few neighbours have depth by chance
+            row["boundary_f1"] = (
+                boundary_f1(*maps_of(mask, gt, pred)) if is_edge.any() else float("nan"))
         if cameras:
             row |= measure_points(*maps_of(mask, gt, pred), cameras[i])
         rows.append(row | {RATIO: fit.scale, SHIFT: fit.shift, PIXELS: len(gt)})
@@ -307,7 +311,7 @@ def write_errors(opts: Namespace, folder: Path, test_set: TestSet, columns: dict
         "seen_in_training": leak._asdict()}
     alignment = chosen_alignment(opts)
     try:
-        write_results(results_path(folder, opts.eval_split, alignment), test_set.lines, columns,
+        write_results(folder / JSON_NAME.format(evaluation_name(opts)), test_set.lines, columns,
                       intervals, resampled, origin)
     finally:  # a full disk must not hide the errors of an hour of prediction
         print_intervals(intervals, resampled, alignment)
@@ -347,17 +351,18 @@ def write_benchmark(folder: Path, disps: np.ndarray, scale_factor: float) -> Non
           "prediction benchmark, which alone has the ground truth")
 
 
-def write_epochs(folder: Path, alignment: str, errors: dict[int, dict[str, Interval]]) -> None:
+def write_epochs(opts: Namespace, errors: dict[int, dict[str, Interval]]) -> None:
     """Print a table of the epochs of a run and draw their errors.
 
     Args:
-        folder: where the figure goes.
-        alignment: of the predictions.
+        opts: flags of the evaluation.
         errors: for each epoch, the mean of each error with its interval.
     """
     from evaluation.depth_figures import EPOCHS, draw_epochs, save_figure  # imports matplotlib
-    print(f"\nalignment {alignment}\n  {'epoch':>8} | " + ("{:>8} | " * 7).format(*DEPTH_METRICS))
+    print(f"\nalignment {chosen_alignment(opts)}\n  {'epoch':>8} | "
+          + ("{:>8} | " * 7).format(*DEPTH_METRICS))
     for epoch, found in errors.items():
         print(f"  {epoch:>8}  " + _table_row([found[name].mean for name in DEPTH_METRICS]))
     print("the epoch with the least error here is not a result: it was chosen by the test images")
-    save_figure(draw_epochs(errors), folder / EPOCHS)
+    folder = Path(opts.eval_out_dir or opts.eval_all)
+    save_figure(draw_epochs(errors), folder / EPOCHS.format(evaluation_name(opts)))

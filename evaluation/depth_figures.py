@@ -26,8 +26,9 @@ from prediction.write import BRIGHTEST
 from runtime.errors import DataError
 from runtime.files import write_atomically
 
-IMAGES, BY_DISTANCE = "figure_images.png", "figure_error_by_distance.png"
-EPOCHS = "figure_error_by_epoch.png"
+# file names; they take the name of the evaluation
+IMAGES, BY_DISTANCE = "figure_images_{}.png", "figure_error_by_distance_{}.png"
+EPOCHS = "figure_error_by_epoch_{}.png"
 ROWS = ("input", "prediction", "ground truth", "error")
 NEARNESS, ERROR = "magma", "RdYlBu_r"  # colour maps: near is bright; blue is right, red is wrong
 NO_VALUE = "0.5"   # grey, which is in neither colour map
@@ -60,11 +61,13 @@ class Example(NamedTuple):
     error: np.ndarray
 
 
-def save_figures(folder: Path, test_set: TestSet, disps: np.ndarray, abs_rel: np.ndarray) -> None:
+def save_figures(folder: Path, name: str, test_set: TestSet, disps: np.ndarray,
+                 abs_rel: np.ndarray) -> None:
     """Write the figures of an evaluation; warn about missing images and leave them out.
 
     Args:
         folder: where the figures go.
+        name: of the evaluation, as in the file of its results.
         test_set: N test images with ground truth.
         disps: (N, h, w) predicted disparities, 1 / metres.
         abs_rel: (N,) errors of the images.
@@ -75,20 +78,21 @@ def save_figures(folder: Path, test_set: TestSet, disps: np.ndarray, abs_rel: np
     gt_depths, eigen, *_ = test_set.truth
     depths = (depths_at(gt, disp, evaluated_mask(gt, eigen), alignment="none")[:2]
               for gt, disp in zip(gt_depths, disps, strict=True))
-    save_figure(draw_by_distance(*errors_by_distance(depths)), folder / BY_DISTANCE)
+    save_figure(draw_by_distance(*errors_by_distance(depths)), folder / BY_DISTANCE.format(name))
     examples, missing = [], []
-    for name, i in choose_examples(abs_rel).items():
+    for rank, i in choose_examples(abs_rel).items():
         gt, image = gt_depths[i], None
         try:
             image = test_set.image(i, *gt.shape)
         except DataError as error:
             missing.append(error)
-        examples.append(Example(f"{name}: abs_rel {abs_rel[i]:.3f}", test_set.lines[i], image,
+        examples.append(Example(f"{rank}: abs_rel {abs_rel[i]:.3f}", test_set.lines[i], image,
                                 disps[i], gt, error_map(gt, disps[i], evaluated_mask(gt, eigen))))
+    path = folder / IMAGES.format(name)
     if missing:
-        print(f"warning: {IMAGES} is without {len(missing)} of {len(examples)} input images: "
+        print(f"warning: {path.name} is without {len(missing)} of {len(examples)} input images: "
               f"{missing[0]}")
-    save_figure(draw_examples(examples), folder / IMAGES)
+    save_figure(draw_examples(examples), path)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -10,13 +10,13 @@ from datasets.ground_truth import LIST_NAME, GroundTruth, list_pngs, read_archiv
 from datasets.kitti_dataset import read_depth_png
 from datasets.splits import eigen_to_benchmark_ids, read_split, split_path
 from evaluation.test_set import TestSet
+from metrics.alignment import SMALLEST
 from metrics.depth import depths_at, evaluated_mask
 from runtime.errors import DataError, counted
 from runtime.files import read_array
 
 EXPECTED = ("expected floats written by np.save or np.savez, or a folder of 16-bit PNGs of "
             "disparity x 256")
-SMALLEST = np.finfo(np.float32).tiny  # disparity whose inverse is still finite
 SAMPLED = 20  # images that `warn_of_depth` looks at
 DEPTH_CORRELATION = -0.3  # with the truth, in logs; disparities give about 0.9, depths -0.9
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from checkpoints.frames_seen import TRAIN_LIST, find_leak, frames_of_training
 from datasets.ground_truth import LIST_NAME
 from datasets.splits import parse_line, read_split, split_path
-from evaluation.test_set import is_benchmark
+from evaluation.test_set import layout_of_images
 
 
 def check_leak(opts: Namespace) -> str:
@@ -21,10 +21,12 @@ def check_leak(opts: Namespace) -> str:
     """
     path = Path(opts.check_leak)
     lines = read_split(path if path.is_file() else split_path(opts.check_leak, TRAIN_LIST))
-    # bare numbers are the odometry's sequences
-    is_odometry = all(parse_line(line)[0].isdecimal() for line in lines)
-    layout = "kitti_odom" if is_odometry else opts.dataset
-    seen = frames_of_training(layout, opts.check_leak, lines, opts.frame_ids)
+    seen = frames_of_training(_layout(lines, opts.dataset), opts.check_leak, lines, opts.frame_ids)
     tested = read_split(split_path(opts.eval_split, LIST_NAME))
-    layout = "kitti_test" if is_benchmark(opts) else "kitti"
-    return find_leak(seen, layout, tested).describe()
+    return find_leak(seen, _layout(tested, layout_of_images(opts)), tested).describe()
+
+
+def _layout(lines: list[str], dataset: str) -> str:
+    """Return the layout of a list's images: of KITTI's, bare numbers are odometry sequences."""
+    is_odometry = dataset == "kitti" and all(parse_line(line)[0].isdecimal() for line in lines)
+    return "kitti_odom" if is_odometry else dataset

@@ -33,7 +33,7 @@ from runtime.errors import DataError
 from runtime.files import write_atomically
 
 SCHEMA = 1  # version of the fields of a results file
-JSON_NAME = "results_{}_{}.json"  # takes the name of the split and the alignment
+JSON_NAME = "results_{}.json"  # takes an `evaluation_name`
 OLD_NAME = "results.json"  # of all splits, before there was a schema
 EXPECTED = "give a results_<split>_<alignment>.json that evaluate_depth.py wrote"
 NO_RESULTS = f"no results; {EXPECTED}"
@@ -49,10 +49,10 @@ ALIGNMENT_WORDS = {"median": "each prediction is scaled to the median of its gro
 READ_FROM_WEIGHTS = ("encoder.pth", "depth.pth", "camera.json")
 HIGHER_IS_BETTER = ("a1", "a2", "a3", "edge_a1", "boundary_f1", "cloud_f", "cloud_precision",
                     "cloud_recall")
-# flags that change the errors of one prediction
-METHOD_FLAGS = ("eval_split", "alignment", "eval_mono", "eval_stereo", "disable_median_scaling",
-                "post_process", "pred_depth_scale_factor", "min_depth", "max_depth", "gt_disparity",
-                "eval_eigen_to_benchmark", "mask_dir")
+ALIGNMENT_FLAGS = ("alignment", "eval_mono", "eval_stereo", "disable_median_scaling")
+# further flags that change the errors of one prediction
+METHOD_FLAGS = ("eval_split", "post_process", "pred_depth_scale_factor", "min_depth", "max_depth",
+                "gt_disparity", "eval_eigen_to_benchmark", "mask_dir")
 SOURCE_FLAGS = ("load_weights_folder", "ext_disp_to_eval")  # flags that name the prediction
 
 
@@ -131,15 +131,9 @@ def project_commit() -> str | None:
     return None
 
 
-def results_path(folder: Path, split: str, alignment: str) -> Path:
-    """Return the path of the results of a split with an alignment.
-
-    Args:
-        folder: of the results.
-        split: value of --eval_split; the name of its folder becomes a part of the file's name.
-        alignment: a key of `ALIGNMENT_WORDS`.
-    """
-    return folder / JSON_NAME.format(Path(os.path.abspath(split)).name, alignment)
+def evaluation_name(opts: Namespace) -> str:
+    """Return <split>_<alignment>, which names the files of an evaluation."""
+    return f"{Path(os.path.abspath(opts.eval_split)).name}_{chosen_alignment(opts)}"
 
 
 def write_results(path: Path, lines: Sequence[str], columns: dict[str, np.ndarray],
@@ -165,6 +159,7 @@ def write_results(path: Path, lines: Sequence[str], columns: dict[str, np.ndarra
         "lines": list(lines),
         "images": {name: [_finite(value) for value in values.tolist()]
                    for name, values in columns.items()}}
+    # not the alignment: it is in the name of the file, and two spellings give the same one
     changes = _changed_flags(_read_origin(path)["flags"], origin.get("flags", {}),
                              SOURCE_FLAGS + METHOD_FLAGS)
     table = path.with_suffix(".csv")
@@ -211,7 +206,7 @@ def _changed_flags(a: dict, b: dict, names: Sequence[str]) -> list[str]:
 
 def list_results(folder: Path) -> list[Path]:
     """Return the results files of a folder; that of an earlier version counts if it is alone."""
-    found = sorted(folder.glob(JSON_NAME.format("*", "*")))
+    found = sorted(folder.glob(JSON_NAME.format("*_*")))
     return found or [path for path in (folder / OLD_NAME,) if path.is_file()]
 
 
@@ -314,7 +309,8 @@ def compare_results(path_a: str | Path, path_b: str | Path) -> str:
     levels = correct_levels({name: level for name, level in sign_levels(
         columns, resampled.units).items() if not math.isnan(differences[name].low)})
     origin_a, origin_b = _read_origin(path_a), _read_origin(path_b)
-    changes = _changed_flags(origin_a["flags"], origin_b["flags"], METHOD_FLAGS)
+    changes = _changed_flags(origin_a["flags"], origin_b["flags"],
+                             ALIGNMENT_FLAGS + METHOD_FLAGS)
     width = _name_width(differences)
     rows = [f"A {path_a}, alignment {origin_a['alignment']}",
             f"B {path_b}, alignment {origin_b['alignment']}",

@@ -56,6 +56,11 @@ def is_benchmark(opts: Namespace) -> bool:
     return Path(opts.eval_split).name == "benchmark"
 
 
+def layout_of_images(opts: Namespace) -> str:
+    """Return the layout of the test images, a value of --dataset."""
+    return "kitti_test" if is_benchmark(opts) else opts.dataset
+
+
 def asked_extension(opts: Namespace) -> str:
     """Return the extension of images that the flags ask for."""
     return ".png" if opts.png else ".jpg"
@@ -74,16 +79,16 @@ def read_test_set(opts: Namespace, with_truth: bool) -> TestSet:
     lines = read_split(split_path(opts.eval_split, LIST_NAME))
     truth = load_ground_truth(opts.data_path, opts.eval_split, lines, opts.num_workers,
                               opts.gt_disparity) if with_truth else None
-
-    layout = "kitti_test" if is_benchmark(opts) else opts.dataset
+    layout = layout_of_images(opts)
 
     def dataset(height: int, width: int) -> MonoDataset:
         images = dataset_class(layout)(opts.data_path, lines, height, width, [0], 1,
-                      img_ext=asked_extension(opts))
+                                       img_ext=asked_extension(opts))
         images.load_depth = False  # `truth` has it
         if not opts.png:
             images.img_ext = images.found_extension()
         return images
+
     if opts.mask_dir and truth is not None:
         truth = hide_masked(truth, dataset(1, 1), opts.mask_dir)
     return TestSet(lines, layout, dataset, truth)

@@ -81,14 +81,16 @@ def fit_affine(values: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
     """Return the factor and the shift that minimise sum (factor values + shift - targets)^2.
 
     Closed form: factor = cov(values, targets) / var(values), shift = mean(targets) - factor
-    mean(values); of values that are all alike, factor 0.
+    mean(values); of values that are alike but for the rounding of float32, factor 0.
 
     Args:
         values: (N,); at least one.
         targets: (N,).
     """
     values, targets = values.astype(float), targets.astype(float)
-    centred = values - values.mean()
-    variance = centred @ centred
-    factor = float(centred @ targets / variance) if variance > 0 else 0.0
-    return factor, float(targets.mean() - factor * values.mean())
+    mean = values.mean()
+    centred = values - mean
+    squares = centred @ centred
+    is_constant = squares <= len(values) * (np.finfo(np.float32).eps * mean) ** 2
+    factor = 0.0 if is_constant else float(centred @ targets / squares)
+    return factor, float(targets.mean() - factor * mean)

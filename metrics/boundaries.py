@@ -21,7 +21,7 @@ def boundary_f1(gt: np.ndarray, pred: np.ndarray) -> float:
         pred: (H, W) predicted depth in any unit, > 0 where `gt` is.
 
     Returns:
-        0 to 1; NaN if the truth has no boundary at the smallest threshold, as scans have none.
+        0 to 1; NaN if the truth has no boundary at the smallest threshold.
 
     Source: Bochkovskii et al. 2024 (arXiv:2410.02073), the section on boundaries. The authors'
     program takes the mean of P and of R over the four directions; the paper's sum over neighbours,

@@ -111,7 +111,7 @@ def write_oxts(drive: Drive, folder: Path) -> None:
         values = np.zeros(OXTS_VALUES)
         values[FORWARD:UP + 1] = velocity
         (folder / "oxts/data" / f"{i:010d}.txt").write_text(format_numbers(values) + "\n")
-    stamps = (f"{start + timedelta(seconds=i / FPS)!s:.26}\n" for i in range(drive.frames))
+    stamps = (f"{start + timedelta(seconds=i / FPS)}\n" for i in range(drive.frames))
     (folder / "oxts/timestamps.txt").write_text("".join(stamps))
 
 

@@ -152,7 +152,7 @@ def state_to_resume(opts: Namespace, states: TrainingStates, processes: int) -> 
 
 def _changed_flags(opts: Namespace, state: dict, processes: int) -> list[str]:
     """Return a text for each flag that differs from a state's, and must not."""
-    now = vars(opts)
+    now = MonodepthOptions().used(opts)  # evaluation's flags have no effect here
     # a flag that the state's version did not know yet had no effect, as its default has none
     before = vars(MonodepthOptions().parse([])) | state["options"]
     changed = [f"--{name} was {before[name]}, is {now[name]}" for name in now

@@ -158,6 +158,11 @@ def test_a_list_is_checked_without_weights(tmp_path, script):
     for more in ([], ["--dataset", "kitti_odom"]):  # its sequence numbers tell the layout
         out = script("evaluate_depth", "--check_leak", "odom", "--eval_split", "eigen", *more).out
         assert out.startswith("warning: 95 of 697 test images were seen in training, in 4 drives")
+    (tmp_path / "test_files.txt").write_text("9 0 l\n")
+    path.write_text("9 1 l\n")
+    out = script("evaluate_depth", "--check_leak", path, "--eval_split", tmp_path, "--dataset",
+                 "kitti_odom").out
+    assert "warning: 1 of 1 test image" in out
     out = script("evaluate_depth", "--check_leak", "eigen_zhou", "--eval_split", "benchmark").out
     assert out.startswith("unknown whether any of the 500 test images")
 

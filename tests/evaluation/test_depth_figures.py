@@ -169,7 +169,7 @@ def test_both_figures_go_to_the_folder_of_the_outputs(drive, tmp_path, script):
     plain = evaluate(script, drive, tmp_path)
     outcome = evaluate(script, drive, tmp_path, "--save_figures", "--eval_out_dir", out)
     assert outcome.status == 0, outcome.err
-    names = ["figure_error_by_distance.png", "figure_images.png"]
+    names = ["figure_error_by_distance_tiny_median.png", "figure_images_tiny_median.png"]
     assert sorted(path.name for path in out.iterdir()) == [
         *names, "results_tiny_median.csv", "results_tiny_median.json"]
     assert outcome.out == plain.out.replace(f"wrote {tmp_path}", f"wrote {out}") + "".join(
@@ -188,9 +188,9 @@ def test_missing_images_give_one_warning_and_the_rest_is_drawn(tmp_path, script)
     outcome = evaluate(script, tmp_path, tmp_path, "--eval_split", split, "--save_figures")
     assert outcome.status == 0, outcome.err
     (warning,) = [line for line in outcome.out.splitlines() if line.startswith("warning: ")]
-    assert "figure_images.png is without 3 of 3 input images: " in warning
+    assert "figure_images_split_median.png is without 3 of 3 input images: " in warning
     assert ".jpg is missing" in warning
-    assert (tmp_path / "figure_images.png").is_file()
+    assert (tmp_path / "figure_images_split_median.png").is_file()
 
 
 def test_matplotlib_is_not_imported_without_the_flag(drive, tmp_path, script):

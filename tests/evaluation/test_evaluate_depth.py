@@ -315,7 +315,7 @@ def test_each_weights_folder_of_a_run_is_evaluated(drive, weights, tmp_path, scr
     assert "is not a result" in outcome.out
     for epoch in (9, 10):
         assert (run / f"models/weights_{epoch}/results_tiny_median.json").is_file()
-    assert cv2.imread(str(run / "figure_error_by_epoch.png")).shape[0] > 500
+    assert cv2.imread(str(run / "figure_error_by_epoch_tiny_median.png")).shape[0] > 500
 
 
 def test_each_epoch_of_a_run_has_its_own_output_folder(drive, weights, tmp_path, script):
@@ -325,7 +325,7 @@ def test_each_epoch_of_a_run_has_its_own_output_folder(drive, weights, tmp_path,
                      "--eval_out_dir", out)
     assert outcome.status == 0, outcome.err
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*")) == [
-        "figure_error_by_epoch.png", "weights_3/results_tiny_median.csv",
+        "figure_error_by_epoch_tiny_median.png", "weights_3/results_tiny_median.csv",
         "weights_3/results_tiny_median.json"]
     assert not (run / "models/weights_3/results_tiny_median.json").exists()
 
@@ -353,18 +353,20 @@ def test_edges_are_evaluated_where_ground_truth_is_dense(tmp_path, script):
     gt[:, 30:] = 20
     pred = np.full((30, 60), 10, np.float32)
     pred[:, 40:] = 20
-    np.savez(tmp_path / "gt_depths.npz", depth_000000=gt, depth_000001=np.full_like(gt, 10))
-    np.save(tmp_path / "disps.npy", 1 / np.stack([pred, pred]))
-    (tmp_path / "test_files.txt").write_text("mine: 0-1\n")
+    scan = np.zeros_like(gt)
+    scan[::2] = gt[::2]
+    np.savez(tmp_path / "gt_depths.npz", gt, np.full_like(gt, 10), scan)
+    np.save(tmp_path / "disps.npy", 1 / np.stack([pred] * 3))
+    (tmp_path / "test_files.txt").write_text("mine: 0-2\n")
     flags = ["--eval_split", tmp_path, "--eval_mono", "--disable_median_scaling",
              "--ext_disp_to_eval", tmp_path / "disps.npy"]
     script("evaluate_depth", *flags)
     assert "edge_a1" not in read_results(tmp_path)["images"]
     assert script("evaluate_depth", *flags, "--edges").status == 0
     found = read_results(tmp_path)["images"]
-    assert found["boundary_f1"] == [0, None]  # ten pixels off; no boundary in the other image
-    assert found["edge_a1"] == [0.5, None]
-    assert found["edge_abs_rel"] == [pytest.approx(0.25), None]
+    assert found["boundary_f1"] == [0, None, None]  # ten pixels off; no boundary; a scan
+    assert found["edge_a1"] == [0.5, None, None]
+    assert found["edge_abs_rel"] == [pytest.approx(0.25), None, None]
 
 
 def test_point_clouds_and_normals_are_evaluated(tmp_path, script):

@@ -177,7 +177,8 @@ def test_changed_flags_are_reported_on_replacing_and_comparing(tmp_path, script)
     a, b = tmp_path / "a", tmp_path / "b"
     assert "replace" not in evaluate(script, a, [1 / 10, 1 / 12]).out
     evaluate(script, b, [1 / 10, 1 / 12])
-    assert "replace" not in evaluate(script, a, [1 / 10, 1 / 12]).out  # the same once more
+    for flags in (["--eval_mono", "--disable_median_scaling"], ["--alignment", "none"]):
+        assert "replace" not in evaluate(script, a, [1 / 10, 1 / 12], alignment=flags).out
     out = evaluate(script, a, [1 / 10, 1 / 12], "--pred_depth_scale_factor", 2).out
     assert ("they replace the results of another evaluation "
             "(then / now: --pred_depth_scale_factor 1.0 / 2.0); --eval_out_dir keeps both\n") in out

@@ -53,6 +53,9 @@ def test_a_constant_prediction_becomes_the_mean_depth():
     gt, found, fit = aligned("affine_depth", np.full_like(GT, 7))
     assert fit.scale == 0
     assert found == pytest.approx(np.full(gt.shape, gt.mean()), rel=1e-5)
+    rounded = np.where(GT > 30, 0.1, np.nextafter(0.1, 1, dtype=np.float32))
+    for values in (np.full(GT.size, 0.1), rounded.ravel()):
+        assert fit_affine(values, GT.ravel()) == pytest.approx((0, GT.mean()), rel=1e-5)
 
 
 def test_disparity_below_0_is_the_farthest_depth():

@@ -150,6 +150,7 @@ def test_a_flag_that_an_older_state_lacks_counts_as_its_default(flags, tmp_path,
     path = tmp_path / "m/models/training_state_00000003.pth"
     older = torch.load(path, weights_only=True)
     del older["options"]["no_ssim"], older["options"]["accumulate"]
+    older["options"]["alignment"] = "7dof"  # of evaluation, whose default was another
     torch.save(older, path)
     outcome = script("train", *flags, "--model_name", "m", "--resume", "--no_ssim")
     assert "flags: --no_ssim was False, is True; give" in one_line(outcome, 2)
