@@ -164,8 +164,9 @@ def _find_images(path: Path, ext: str | None) -> list[Path]:
     outputs = _find_predictions(files)
     files = [file for file in files if file not in outputs]
     found = [file for file in files if (file.suffix if ext else file.suffix.lower()) in wanted]
+    taken = set(found)
     others = [file for file in files
-              if file.suffix.lower() in EXTENSIONS | OTHER_PHOTOS and file not in set(found)]
+              if file.suffix.lower() in EXTENSIONS | OTHER_PHOTOS and file not in taken]
     if not found:
         kind = "image" if ext is None else f"*.{ext.lstrip('.')}"
         advice = f"it has {_advise(others)}" if others else "is it the right folder?"
