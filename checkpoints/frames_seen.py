@@ -60,6 +60,11 @@ class Leak(NamedTuple):
                 "too small, and cannot be compared with those of other weights")
 
 
+def describe_list(split: str, lines: Sequence[str]) -> dict[str, str]:
+    """Return the name of a split and the SHA-256 of its expanded lines."""
+    return {"split": split, "sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
+
+
 def frames_of_training(dataset: str, split: str, lines: Sequence[str],
                        frame_ids: Sequence[int | str],
                        parent: str | Path | None = None) -> FramesSeen:
@@ -72,8 +77,7 @@ def frames_of_training(dataset: str, split: str, lines: Sequence[str],
         frame_ids: frames of a sample.
         parent: weights folder that the run starts from.
     """
-    sha256 = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    own = FramesSeen(instants(dataset, lines, frame_ids), [{"split": split, "sha256": sha256}])
+    own = FramesSeen(instants(dataset, lines, frame_ids), [describe_list(split, lines)])
     if parent is None:
         return own
     before = read_frames_seen(parent)

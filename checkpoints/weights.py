@@ -111,11 +111,10 @@ def load_weights(folder: str | Path, model: Monodepth2, names: Iterable[str]) ->
             lines.append(f"skipped {name}: {path} does not exist")
         else:
             weights = read_weights(path)
-            own = getattr(model, "encoder_names", {}).get(name)
-            if weights.encoder_name not in (None, own):
-                raise DataError(f"{path} is of the encoder {weights.encoder_name[:200]}, the model "
-                                f"has another; pass --{'pose_' * name.startswith('pose')}encoder "
-                                f"{weights.encoder_name[:200]}")
+            if weights.encoder_name not in (None, model.encoder_names.get(name)):
+                stored, flag = weights.encoder_name[:200], f"--{name}"  # --encoder, --pose_encoder
+                raise DataError(f"{path} is of the encoder {stored}, the model has another; pass "
+                                f"{flag} {stored}")
             note = load_network(children[name], weights, FLAGS_DIFFER)
             lines.append(f"loaded {name}: {note}" if note else f"loaded {name}")
     if not any(line.startswith("loaded") for line in lines):

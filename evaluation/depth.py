@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from checkpoints.architecture import read_input_format
-from checkpoints.frames_seen import Leak, find_leak, read_frames_seen
+from checkpoints.frames_seen import FramesSeen, describe_list, find_leak, read_frames_seen
 from checkpoints.weights import find_weights_folders
 from datasets.ground_truth import GroundTruth
 from evaluation.disparities import read_disparities, warn_of_depth
@@ -25,7 +25,6 @@ from evaluation.results import (
     compute_intervals,
     describe_alignment,
     describe_evaluation,
-    describe_list,
     evaluation_name,
     print_intervals,
     write_results,
@@ -104,13 +103,12 @@ def evaluate_depth(opts: Namespace) -> None:
         if opts.eval_all:
             world.print(f"\n{own.load_weights_folder}")
         weights = own.load_weights_folder
+        seen = read_frames_seen(weights) if weights and world.is_main else None
         predicted = predict(own, test_set, world)
-        leak = find_leak(weights and read_frames_seen(weights), test_set.layout, test_set.lines)
-        world.print(leak.describe())
         if epoch == max(runs):
             shut_down_distributed()  # only the main process goes on
         if world.is_main:
-            errors[epoch] = measure_and_write(own, test_set, predicted, leak)
+            errors[epoch] = measure_and_write(own, test_set, predicted, seen)
     if opts.eval_all and world.is_main:
         write_epochs(opts, errors)
 
@@ -172,14 +170,14 @@ def predict(opts: Namespace, test_set: TestSet, world: World) -> Predicted | Non
 
 
 def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
-                      leak: Leak) -> dict[str, Interval] | None:
+                      seen: FramesSeen | None) -> dict[str, Interval] | None:
     """Measure the errors of predicted disparities and write every output that the flags ask for.
 
     Args:
         opts: flags of the evaluation.
         test_set: the test images and their ground truth.
         predicted: disparities of the test images.
-        leak: how many of the test images were seen in training.
+        seen: what training read; None if unknown.
 
     Returns:
         The mean of each error with its interval; None without ground truth.
@@ -207,7 +205,7 @@ def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
         predicted.disps, test_set.truth.depths, eigen=test_set.truth.eigen, scale_factor=factor,
         alignment="none" if alignment == FIXED else alignment, edges=opts.edges,
         cameras=test_set.cameras() if opts.clouds else None)
-    intervals = write_errors(opts, folder, test_set, columns, factor, leak)
+    intervals = write_errors(opts, folder, test_set, columns, factor, seen)
     if opts.save_figures:
         from evaluation.depth_figures import save_figures  # matplotlib takes a second to import
         fits = [Alignment(alignment, *fit) for fit in zip(
@@ -285,8 +283,8 @@ def measure_points(gt: np.ndarray, pred: np.ndarray, K: np.ndarray) -> dict[str,
 
 
 def write_errors(opts: Namespace, folder: Path, test_set: TestSet, columns: dict[str, np.ndarray],
-                 factor: float, leak: Leak) -> dict[str, Interval]:
-    """Write the results; print the alignment, the intervals and, last, the paper's table.
+                 factor: float, seen: FramesSeen | None) -> dict[str, Interval]:
+    """Write the results; print the leak, the alignment, the intervals and, last, the paper's table.
 
     Args:
         opts: flags of the evaluation.
@@ -294,7 +292,7 @@ def write_errors(opts: Namespace, folder: Path, test_set: TestSet, columns: dict
         test_set: the test images.
         columns: (N,) values by name, as `measure_errors` returns them.
         factor: that multiplied the predicted depth.
-        leak: how many of the test images were seen in training.
+        seen: what training read; None if unknown.
 
     Returns:
         The mean of each error with its interval.
@@ -303,9 +301,10 @@ def write_errors(opts: Namespace, folder: Path, test_set: TestSet, columns: dict
     truth = test_set.truth
     ground_truth = {"kind": truth.kind, "source": str(truth.source.resolve()),
                     "pixels": "Eigen's crop" if truth.eigen else "all that have depth"}
-    trained = opts.load_weights_folder and read_frames_seen(opts.load_weights_folder)
+    leak = find_leak(seen, test_set.layout, test_set.lines)
+    print(leak.describe())
     lists = {"test": describe_list(opts.eval_split, test_set.lines),
-             "training": trained.lists if trained else None}
+             "training": seen and seen.lists}
     origin = describe_evaluation(opts) | {
         "lists": lists, "ground_truth": ground_truth, "scale_factor": factor,
         "seen_in_training": leak._asdict()}

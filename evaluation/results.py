@@ -115,11 +115,6 @@ def describe_evaluation(opts: Namespace) -> dict:
             "weights": {"folder": str(folder.resolve()), "sha256": hashes}}
 
 
-def describe_list(split: str, lines: Sequence[str]) -> dict[str, str]:
-    """Return the name of a split and the SHA-256 of its lines."""
-    return {"split": split, "sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
-
-
 def project_commit() -> str | None:
     """Return the commit of this project, with -dirty if files differ from it; None without git."""
     words = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40",

@@ -102,8 +102,8 @@ class LearnedIntrinsics(nn.Module):
         return self._changes().tolist()
 
     def get_extra_state(self) -> dict:
-        """Return the names of the cameras and their drift, for the state dict."""
-        return {"cameras": self.cameras, "drift": self.drift}
+        """Return the drift, for the state dict."""
+        return {"drift": self.drift}
 
     def set_extra_state(self, state: dict) -> None:
         """Continue the drift of a state dict."""
