@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 from datasets.images import IMAGE_ERRORS, open_image
 from runtime.errors import DataError, UsageError
@@ -27,29 +27,27 @@ class Masks:
 
     Args:
         folder: folder of the masks.
-        data_path: folder of the data.
-        images: paths of the images that are read.
-        height: height of resized masks.
-        width: width of resized masks.
+        dataset: a `MonoDataset`; its height and width are those of resized masks.
 
     Raises:
         DataError: the folder is missing, or no image has a mask.
         UsageError: the folder is the data path, where images would pass for masks.
     """
 
-    def __init__(self, folder: str | Path, data_path: str | Path, images: Collection[str],
-                 height: int, width: int):
-        self.folder, self.data_path = Path(folder), Path(data_path)
-        self.height, self.width = height, width
+    def __init__(self, folder: str | Path, dataset: Dataset):
+        self.folder, self.data_path = Path(folder), Path(dataset.data_path)
+        self.height, self.width = dataset.height, dataset.width
         if not self.folder.is_dir():
             raise DataError(f"--mask_dir {folder} is no folder; expected one with the layout of "
-                            f"{data_path}, and in it {FILE_NAME}, or a PNG for each frame")
-        if self.folder.samefile(self.data_path):
+                            f"{self.data_path}, and in it {FILE_NAME}, or a PNG for each frame")
+        if self.folder.resolve() == self.data_path.resolve():
             raise UsageError(f"--mask_dir {folder} is the folder of the images; put the masks into "
                              "one of their own")
         self._of_folder: dict[Path, Path | None] = {}
+        images = dataset.paths()
         if images and not any(map(self.find, images)):
-            own = self.folder / Path(os.path.relpath(min(images), data_path)).with_suffix(".png")
+            place = Path(os.path.relpath(min(images), self.data_path))
+            own = self.folder / place.with_suffix(".png")
             raise DataError(f"{folder} has no mask for any image of the list; expected {own}, or "
                             f"{FILE_NAME} in that folder or in one above it")
 

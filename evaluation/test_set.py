@@ -105,7 +105,7 @@ def hide_masked(truth: GroundTruth, images: MonoDataset, folder: str) -> GroundT
     Raises:
         DataError: no image has a mask; a mask is broken, or of another size than its map.
     """
-    masks = Masks(folder, images.data_path, images.paths(), images.height, images.width)
+    masks = Masks(folder, images)
     paths = [images.get_image_path(*parse_line(line)) for line in images.filenames]
     return truth._replace(depths=[np.where(masks.read(path, depth.shape), depth, 0)
                                   for path, depth in zip(paths, truth.depths, strict=True)])

@@ -54,8 +54,7 @@ def check_split(opts: Namespace) -> bool:
         opts.data_path, lines, opts.height, opts.width, frames, 1, is_train=True,
         img_ext=".png" if opts.png else ".jpg")
     if opts.mask_dir:
-        dataset.masks = Masks(opts.mask_dir, opts.data_path, dataset.paths(), opts.height,
-                              opts.width)
+        dataset.masks = Masks(opts.mask_dir, dataset)
     if opts.speeds:
         dataset.use_odometers()
     predictor = load_predictor(opts, frames) if opts.load_weights_folder else None

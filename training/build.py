@@ -91,8 +91,7 @@ def make_dataset(opts: Namespace, name: str, frames: Sequence[int | str]) -> Mon
     if opts.velocity_weight:
         dataset.use_odometers()
     if opts.mask_dir:
-        dataset.masks = Masks(opts.mask_dir, opts.data_path, dataset.paths(), opts.height,
-                              opts.width)
+        dataset.masks = Masks(opts.mask_dir, dataset)
     return dataset
 
 

@@ -27,7 +27,7 @@ def write_mask(path, left=0, size=(HEIGHT, WIDTH)):
 def with_masks(drive, folder, height=HEIGHT, width=WIDTH, **kwargs):
     dataset = KITTIRAWDataset(str(drive), [f"{TRAIN} 10 l", f"{TRAIN} 11 l"], height, width,
                               [0, 1], 1, **kwargs)
-    dataset.masks = Masks(folder, drive, dataset.paths(), height, width)
+    dataset.masks = Masks(folder, dataset)
     return dataset
 
 
@@ -83,7 +83,7 @@ def test_a_wrong_mask_is_named(drive, tmp_path, make, found):
 def test_lines_without_sides_are_the_error_not_their_masks(drive, tmp_path):
     write_mask(tmp_path / "mask.png")
     dataset = KITTIRAWDataset(str(drive), [f"{TRAIN} 10"], HEIGHT, WIDTH, [0], 1)
-    dataset.masks = Masks(tmp_path, drive, dataset.paths(), HEIGHT, WIDTH)
+    dataset.masks = Masks(tmp_path, dataset)
     with pytest.raises(DataError, match="the side is missing"):
         dataset.load(0)
 
