@@ -93,6 +93,8 @@ class World(NamedTuple):
             dist.broadcast_object_list(both, 0, self.host_group)
             result, error = both
         if error is not None:
+            # every process ends here; one that still waits for the others would abort when they end
+            shut_down_distributed()
             raise error
         return result
 
