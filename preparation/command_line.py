@@ -79,9 +79,6 @@ def _check_video(opts: argparse.Namespace, parser: argparse.ArgumentParser) -> N
         parser.error("--baseline belongs to a stereo pair; give --left and --right too")
     if opts.fov is not None and opts.fov >= 180:
         parser.error(f"--fov is {opts.fov:g}; a pinhole camera sees less than 180 degrees")
-    if is_stereo:
-        from datasets.intrinsics import warn_of_long_baseline  # imports PyTorch, as reading will
-        warn_of_long_baseline("--baseline", opts.baseline)
 
 
 def _add_check(commands: argparse._SubParsersAction) -> None:

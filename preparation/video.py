@@ -16,6 +16,7 @@ from datasets.intrinsics import (
     from_field_of_view,
     from_numbers,
     read_intrinsics,
+    warn_of_long_baseline,
 )
 from options import nearest_input_size
 from preparation.optical_flow import MIN_FLOW, WIDTH
@@ -95,6 +96,7 @@ def choose_intrinsics(opts: Namespace, view: Footage, width: int, height: int) -
                   f"{DEFAULT_FOV:g} degrees are assumed. A wrong value bends depth: give "
                   "--intrinsics FX FY CX CY or --fov DEG", file=sys.stderr)
         intrinsics = from_field_of_view(opts.fov or DEFAULT_FOV, width, height)
+    warn_of_long_baseline("--baseline", opts.baseline)
     return intrinsics._replace(baseline=opts.baseline)
 
 

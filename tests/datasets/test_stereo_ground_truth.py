@@ -8,7 +8,6 @@ from conftest import filled_weights, one_line, read_results
 
 from datasets.intrinsics import read_intrinsics
 from datasets.stereo_ground_truth import read_depth_of_disparity
-from preparation.command_line import parse_args
 from runtime.errors import DataError
 
 # P_rect_02 and P_rect_03 of two cameras 0.5 m apart, the left one 0.1 m left of the origin
@@ -67,8 +66,6 @@ def test_a_baseline_in_millimetres_is_warned_of_once(tmp_path, capsys):
         err = capsys.readouterr().err
         assert err.count("intrinsics.json: a baseline of 540 metres") == count
         assert err.count("if these are millimetres, write 0.54\n") == count
-    parse_args(["video", "--left", "a", "--right", "b", "--baseline", "120", "--out", "c"])
-    assert "warning: --baseline: a baseline of 120 metres" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

@@ -188,19 +188,22 @@ def test_several_inputs_become_several_sequences(tmp_path, frames, script):
     assert camera.fx == pytest.approx(camera.fy * 128 / 96 * 64 / 96)
 
 
-def test_a_stereo_pair_keeps_its_sides_and_its_baseline(drive, tmp_path, script):
+@pytest.mark.parametrize(("baseline", "is_long"), [(0.54, False), (120, True)])
+def test_a_stereo_pair_keeps_its_sides_and_its_baseline(drive, tmp_path, script, baseline,
+                                                        is_long):
     out = tmp_path / "out"
     places = [drive / TRAIN / f"image_0{i}/data" for i in (2, 3)]
     outcome = script("prepare_data", "video", "--left", places[0], "--right", places[1],
-                     "--baseline", 0.54, "--fov", 80, "--out", out, "--min_flow", 0)
+                     "--baseline", baseline, "--fov", 80, "--out", out, "--min_flow", 0)
     assert outcome.status == 0, outcome.err
+    assert ("warning: --baseline: a baseline of 120 metres" in outcome.err) == is_long
     (folder,) = (path for path in out.iterdir() if path.name != "splits")
     for side, own, other in ("left", *places), ("right", *places[::-1]):
         last = np.array(Image.open(folder / side / "0000000030.jpg")).astype(float)
         here, there = (np.abs(last - np.array(Image.open(place / "0000000030.jpg"))).mean()
                        for place in (own, other))
         assert here < there / 2
-    assert read_intrinsics(folder / "intrinsics.json").baseline == 0.54
+    assert read_intrinsics(folder / "intrinsics.json").baseline == baseline
     assert {side for _, _, side in targets(out, "train")} == {"l", "r"}
 
 
