@@ -112,6 +112,8 @@ def _check_split_flags(opts: argparse.Namespace, parser: argparse.ArgumentParser
     if opts.frame_ids[0] != 0 or len(opts.frame_ids) + opts.use_stereo < 2:
         parser.error(f"--frame_ids is {' '.join(map(str, opts.frame_ids))}; it must start with 0, "
                      "and name a source frame unless there is --use_stereo")
+    if opts.speeds and len(opts.frame_ids) < 2:
+        parser.error("--speeds compares frames in time; name some, as in --frame_ids 0 -1 1")
     for name in ("height", "width"):
         size = getattr(opts, name)
         if size != nearest_input_size(size):

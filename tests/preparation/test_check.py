@@ -93,7 +93,8 @@ def test_a_check_shows_the_warped_images_of_training(drive, weights):
 @pytest.mark.parametrize(("flags", "found", "status"), [
     (["--height", 100], "--height is 100; it must be a multiple of 32", 2),
     (["--height", 96, "--load_weights_folder", "WEIGHTS"], "add --height 64 --width 96", 1),
-    (["--frame_ids", 0], "name a source frame unless there is --use_stereo", 2)])
+    (["--frame_ids", 0], "name a source frame unless there is --use_stereo", 2),
+    (["--frame_ids", 0, "--use_stereo", "--speeds"], "--speeds compares frames in time", 2)])
 def test_impossible_flags_of_a_check_get_one_line(drive, weights, tmp_path, script, flags, found,
                                                   status):
     flags = [weights if flag == "WEIGHTS" else flag for flag in flags]
