@@ -35,16 +35,17 @@ encoders: .venv/installed
 gpu:  # in .venv if it is there, else with the machine's own PyTorch
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.py
 
-.venv-oldest/installed: requirements.txt requirements-export.txt requirements-timm.txt \
-		requirements-dev.txt .ci/constraints-oldest.txt
+.venv-oldest/installed: $(wildcard requirements*.txt) .ci/constraints-oldest.txt
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/pip install -r requirements-dev.txt -c .ci/constraints-oldest.txt
+	.venv-oldest/bin/pip install --no-deps imagecorruptions-imaug
 	touch $@
 
-.venv/installed: requirements.txt requirements-export.txt requirements-timm.txt requirements-dev.txt
+.venv/installed: $(wildcard requirements*.txt)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision
 	$(BIN)/pip install -r requirements-dev.txt
+	$(BIN)/pip install --no-deps imagecorruptions-imaug
 	touch $@
 
 clean:

@@ -1,0 +1,58 @@
+"""Refuse flags of evaluation that make no sense together."""
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+
+def check_depth_flags(opts: Namespace, error: Callable[[str], None]) -> None:
+    """Call `error` with a line if flags of evaluate_depth.py exclude each other."""
+    if opts.compare or opts.check_leak:
+        return
+    if opts.eval_mono == opts.eval_stereo and (opts.eval_mono or not opts.alignment):
+        error(f"{'both' if opts.eval_mono else 'neither'} of --eval_mono and --eval_stereo "
+              "given; choose --eval_mono (median scaling) or --eval_stereo (metres, x 5.4), "
+              "or an --alignment")
+    if opts.alignment and (opts.eval_mono or opts.eval_stereo or opts.disable_median_scaling):
+        error(f"--alignment {opts.alignment} replaces --eval_mono (--alignment median), "
+              "--disable_median_scaling (--alignment none) and --eval_stereo (a fixed factor); "
+              "leave one out")
+    if [opts.load_weights_folder, opts.ext_disp_to_eval, opts.eval_all].count(None) != 2:
+        error("give one of --load_weights_folder (predict), --ext_disp_to_eval (given "
+              "disparities) and --eval_all (each weights folder of a run)")
+    if opts.eval_eigen_to_benchmark and not (
+            opts.ext_disp_to_eval and Path(opts.eval_split).name == "eigen_benchmark"):
+        error("--eval_eigen_to_benchmark goes with --ext_disp_to_eval FILE and "
+              "--eval_split eigen_benchmark")
+    if opts.no_eval and not opts.save_pred_disps:
+        error("--no_eval leaves nothing to do; add --save_pred_disps, or leave it out")
+    if opts.save_figures and (opts.no_eval or Path(opts.eval_split).name == "benchmark"):
+        error("--save_figures shows errors; leave out --no_eval, and choose an --eval_split "
+              "that has ground truth here, as eigen has")
+    if (opts.eval_all or opts.gt_disparity) and (
+            opts.no_eval or Path(opts.eval_split).name == "benchmark"):
+        error(f"{'--eval_all' if opts.eval_all else '--gt_disparity'} asks for errors; leave "
+              "out --no_eval, and choose an --eval_split that has ground truth here")
+    if opts.ext_disp_to_eval and opts.save_pred_disps:
+        error("--save_pred_disps saves predictions, but --ext_disp_to_eval reads them from a "
+              "file; leave one out")
+    if opts.eval_split.startswith("odom_"):
+        error(f"--eval_split {opts.eval_split} is a split of odometry; run evaluate_pose.py")
+
+
+def check_pose_flags(opts: Namespace, default_split: str, error: Callable[[str], None]) -> None:
+    """Call `error` with a line if flags of evaluate_pose.py exclude each other."""
+    if opts.load_weights_folder is None and opts.ext_poses_to_eval is None:
+        error("--load_weights_folder is missing; give a weights_<epoch> folder, or a "
+              "trajectory with --ext_poses_to_eval")
+    if opts.load_weights_folder and opts.ext_poses_to_eval:
+        error("--load_weights_folder and --ext_poses_to_eval both give a trajectory; leave one "
+              "out")
+    if opts.sequences and opts.eval_split != default_split:
+        error("--sequences and --eval_split both say what to evaluate; leave one out")
+    if opts.ext_poses_to_eval and len(opts.sequences or [0]) > 1:
+        error("--ext_poses_to_eval is a trajectory of one sequence; give one of --sequences")
+    if not opts.sequences and opts.eval_split in ("eigen", "eigen_benchmark", "benchmark"):
+        error("no sequence of odometry is named; give odom_9, odom_10, or a path to a list of "
+              "frames with --eval_split, or --sequences 09 10")
