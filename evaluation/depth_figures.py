@@ -20,7 +20,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from evaluation.test_set import TestSet
-from metrics.depth import DISTANCE_STEP, depths_at, errors_by_distance, evaluated_mask
+from metrics.depth import (
+    DISTANCE_STEP,
+    MAX_DEPTH,
+    depths_at,
+    errors_by_distance,
+    evaluated_mask,
+)
 from metrics.intervals import LEVEL, Interval
 from prediction.write import BRIGHTEST
 from runtime.errors import DataError
@@ -76,8 +82,9 @@ def save_figures(folder: Path, name: str, test_set: TestSet, disps: np.ndarray,
         DataError: a figure cannot be written.
     """
     gt_depths, eigen, *_ = test_set.truth
-    depths = (depths_at(gt, disp, evaluated_mask(gt, eigen), alignment="none")[:2]
-              for gt, disp in zip(gt_depths, disps, strict=True))
+    max_depth = test_set.truth.max_depth
+    depths = (depths_at(gt, disp, evaluated_mask(gt, eigen), alignment="none",
+                        max_depth=max_depth)[:2] for gt, disp in zip(gt_depths, disps, strict=True))
     save_figure(draw_by_distance(*errors_by_distance(depths)), folder / BY_DISTANCE.format(name))
     examples, missing = [], []
     for rank, i in choose_examples(abs_rel).items():
@@ -87,7 +94,8 @@ def save_figures(folder: Path, name: str, test_set: TestSet, disps: np.ndarray,
         except DataError as error:
             missing.append(error)
         examples.append(Example(f"{rank}: abs_rel {abs_rel[i]:.3f}", test_set.lines[i], image,
-                                disps[i], gt, error_map(gt, disps[i], evaluated_mask(gt, eigen))))
+                                disps[i], gt, error_map(gt, disps[i], evaluated_mask(gt, eigen),
+                                                        max_depth)))
     path = folder / IMAGES.format(name)
     if missing:
         print(f"warning: {path.name} is without {len(missing)} of {len(examples)} input images: "
@@ -118,18 +126,20 @@ def choose_examples(abs_rel: np.ndarray) -> dict[str, int]:
     return dict(zip(names, np.argsort(abs_rel, kind="stable")[ranks].tolist(), strict=True))
 
 
-def error_map(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def error_map(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray,
+              max_depth: float = MAX_DEPTH) -> np.ndarray:
     """Return |prediction - truth| / truth at each evaluated pixel.
 
     Args:
         gt: (H, W) metres.
         disp: (h, w) predicted disparity, 1 / metres.
         mask: (H, W) bool, the evaluated pixels; at least one.
+        max_depth: metres that the prediction is limited to.
 
     Returns:
         (H, W), NaN where the mask is false.
     """
-    true, predicted, _ = depths_at(gt, disp, mask, alignment="none")
+    true, predicted, _ = depths_at(gt, disp, mask, alignment="none", max_depth=max_depth)
     errors = np.full(gt.shape, np.nan)
     errors[mask] = abs(true - predicted) / true
     return errors
