@@ -88,8 +88,7 @@ def import_cityscapes(source: Path, out: Path, crop_bonnet: bool) -> None:
             frames = place_frames(snippet, source, folder, crop_bonnet, pool)
             if not frames["left"]:
                 continue
-            intrinsics = read_camera(snippet.camera)._replace(
-                height=BONNET if crop_bonnet else HEIGHT)
+            intrinsics = read_camera(snippet.camera, BONNET if crop_bonnet else HEIGHT)
             write_intrinsics(folder / snippet.place / FILE_NAME, intrinsics)
             if snippet.subset != "test":
                 lists[snippet.subset] += training_lines(snippet.place, frames, is_video)
@@ -168,8 +167,12 @@ def crop_image(source: Path, target: Path) -> None:
     cropped.save(target)
 
 
-def read_camera(path: Path) -> Intrinsics:
+def read_camera(path: Path, height: int) -> Intrinsics:
     """Read a camera file: focal lengths, centre and baseline.
+
+    Args:
+        path: of the file.
+        height: of the images, whose lower rows may be cropped.
 
     Raises:
         DataError: the file is broken.
@@ -178,7 +181,7 @@ def read_camera(path: Path) -> Intrinsics:
         fields = json.loads(path.read_bytes())
         inner, outer = fields["intrinsic"], fields["extrinsic"]
         values = {"fx": inner["fx"], "fy": inner["fy"], "cx": inner["u0"], "cy": inner["v0"],
-                  "width": WIDTH, "height": HEIGHT, "baseline": float(outer["baseline"])}
+                  "width": WIDTH, "height": height, "baseline": float(outer["baseline"])}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is no camera file of Cityscapes ({type(error).__name__}: "
                         f"{error}); extract camera_trainvaltest.zip again (2 MB)") from None

@@ -1,11 +1,8 @@
 """prepare_data.py import tum, on a made layout: links, pairs by time, metres, camera path."""
-import subprocess
-import sys
-
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, filled_weights, one_line, read_results
+from conftest import filled_weights, one_line, read_results
 
 from datasets.intrinsics import read_intrinsics
 from datasets.splits import read_split
@@ -113,13 +110,11 @@ def test_without_test_all_sequences_are_for_testing(source, tmp_path, script):
 def test_an_import_of_one_sequence_is_evaluated(source, tmp_path, script):
     assert script("prepare_data", "import", "tum", source / "rgbd_dataset_freiburg3_long_office",
                   "--out", tmp_path / "out").status == 0
-    done = subprocess.run(
-        [sys.executable, "evaluate_depth.py", "--dataset", "folder", "--data_path",
-         tmp_path / "out", "--eval_split", tmp_path / "out/splits", "--eval_mono", "--no_cuda",
-         "--num_workers", "1", "--load_weights_folder",
-         filled_weights(tmp_path / "w", use_stereo=False)], cwd=ROOT, capture_output=True,
-        text=True)
-    assert done.returncode == 0, done.stderr
+    outcome = script("evaluate_depth", "--dataset", "folder", "--data_path", tmp_path / "out",
+                     "--eval_split", tmp_path / "out/splits", "--eval_mono", "--no_cuda",
+                     "--num_workers", 0, "--load_weights_folder",
+                     filled_weights(tmp_path / "w", use_stereo=False))
+    assert outcome.status == 0, outcome.err
     assert read_results(tmp_path / "w")["images"]["pixels"] == [640 * 479] * 3
 
 
