@@ -34,8 +34,9 @@ def check_depth_flags(opts: Namespace, error: Callable[[str], None]) -> None:
             opts.no_eval or Path(opts.eval_split).name == "benchmark"):
         error(f"{'--eval_all' if opts.eval_all else '--gt_disparity'} asks for errors; leave "
               "out --no_eval, and choose an --eval_split that has ground truth here")
-    if opts.gt_disparity and opts.eval_split == "make3d":
-        error("--eval_split make3d reads its own laser scans; leave --gt_disparity out")
+    if (opts.gt_disparity or opts.mask_dir) and opts.eval_split == "make3d":
+        error("--eval_split make3d reads its own laser scans, 55 points high; leave "
+              "--gt_disparity and --mask_dir out")
     if opts.ext_disp_to_eval and opts.save_pred_disps:
         error("--save_pred_disps saves predictions, but --ext_disp_to_eval reads them from a "
               "file; leave one out")
