@@ -28,6 +28,9 @@ def evaluate(opt: Namespace) -> None:
     elif opts.check_leak:
         from evaluation.leak import check_leak
         print(check_leak(opts))
+    elif opts.corruptions is not None:
+        from evaluation.corruptions import evaluate_corruptions
+        evaluate_corruptions(opts)
     else:
         from evaluation.depth import evaluate_depth
         evaluate_depth(opts)

@@ -281,6 +281,14 @@ class MonodepthOptions:
             help="print errors at depth edges and the boundary F1 too (needs dense ground truth)")
         add("--clouds", action="store_true",
             help="print errors of point clouds and normals too, with the K of --dataset")
+        add("--corruptions", nargs="*", metavar="NAME",
+            help="measure errors on corrupted images, and robustness: names such as fog snow; "
+                 "without names, all 18 of KITTI-C")
+        add("--severities", nargs="+", type=int, choices=range(1, 6), default=[1, 2, 3, 4, 5],
+            help="of --corruptions (1 2 3 4 5)")
+        add("--robustness_baseline", type=path, metavar="FILE",
+            help="with --corruptions: robustness_<split>_<alignment>.json of another network, to "
+                 "which the mCE compares")
         add("--gt_disparity", type=path, metavar="FOLDER",
             help="read ground truth disparity from 16-bit PNGs, such as KITTI 2015's disp_occ_0")
         add("--eval_all", type=path, metavar="RUN_FOLDER",

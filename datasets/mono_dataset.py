@@ -120,7 +120,8 @@ class MonoDataset(Dataset):
     @property
     def reads_files(self) -> bool:
         """Whether an image is the file at `get_image_path`, read as usual."""
-        return type(self).get_color is MonoDataset.get_color and self.loader is pil_loader
+        return (getattr(self.get_color, "__func__", None) is MonoDataset.get_color
+                and self.loader is pil_loader)
 
     def __len__(self) -> int:
         return len(self.filenames)

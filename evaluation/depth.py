@@ -2,18 +2,17 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-from tqdm import tqdm
 
 from checkpoints.architecture import read_input_format
 from checkpoints.frames_seen import FramesSeen, describe_list, find_leak, read_frames_seen
 from checkpoints.weights import find_weights_folders
+from datasets import MonoDataset
 from datasets.ground_truth import GroundTruth
+from evaluation.benchmark import write_benchmark
 from evaluation.disparities import read_disparities, warn_of_depth
 from evaluation.results import (
     FIXED,
@@ -36,14 +35,12 @@ from evaluation.test_set import (
     load_batches,
     read_test_set,
 )
-from kitti_utils import DEPTH_PNG_SCALE
 from metrics.alignment import Alignment
 from metrics.boundaries import boundary_f1
 from metrics.breakdown import breakdown, edge_errors, edge_mask, surface_mask
 from metrics.clouds import back_project, cloud_errors, normal_angle
 from metrics.depth import (
     DEPTH_METRICS,
-    MAX_DEPTH,
     MIN_DEPTH,
     STEREO_SCALE_FACTOR,
     compute_errors,
@@ -54,14 +51,7 @@ from metrics.intervals import Interval
 from prediction.predictor import Predictor
 from runtime.distributed import World, init_distributed, shut_down_distributed
 from runtime.errors import DataError, counted
-from runtime.files import (
-    check_data_path,
-    check_out_dir,
-    save_array,
-    write_atomically,
-)
-
-BENCHMARK_SIZE = (1216, 352)  # width, height of KITTI's depth prediction test images
+from runtime.files import check_data_path, check_out_dir, save_array
 
 
 class Predicted(NamedTuple):
@@ -130,10 +120,17 @@ def check_edges(truth: GroundTruth) -> None:
                         "with an edge among them; scans have gaps: leave --edges out")
 
 
-def predict(opts: Namespace, test_set: TestSet, world: World) -> Predicted | None:
+def predict(opts: Namespace, test_set: TestSet, world: World,
+            with_notes: bool = True) -> Predicted | None:
     """Predict the disparities of the test images, or read --ext_disp_to_eval.
 
     Every process predicts its share of the images.
+
+    Args:
+        opts: flags of the evaluation.
+        test_set: the test images.
+        world: the processes.
+        with_notes: print what the flags or the images have of note.
 
     Returns:
         All disparities in the main process, None in the others.
@@ -151,14 +148,8 @@ def predict(opts: Namespace, test_set: TestSet, world: World) -> Predicted | Non
     dataset = test_set.dataset(height, width)
     batches = load_batches(dataset, opts, world)  # its workers are forked before the networks load
     predictor = Predictor(opts.load_weights_folder, world.device, opts.min_depth, opts.max_depth)
-    if opts.eval_stereo and not predictor.use_stereo and not predictor.training_camera.metres:
-        world.print(f"warning: {opts.load_weights_folder} was trained without stereo, so its depth "
-                    "has no known scale; --eval_mono finds one for each image")
-    if predictor.training_camera.training == "mono+speed" and chosen_alignment(opts) == "median":
-        world.print("note: these weights were trained with speed, so they know metres; --eval_mono "
-                    "scales them away, --disable_median_scaling evaluates them")
-    if dataset.img_ext != asked_extension(opts):
-        world.print(f"the images of {opts.data_path} are {dataset.img_ext}, and are read as such")
+    if with_notes:
+        print_notes(opts, predictor, dataset, world)
     predictor.keep_freed_memory()
     disps = [np.empty((0, height, width), np.float32)]
     for batch in batches:
@@ -167,6 +158,18 @@ def predict(opts: Namespace, test_set: TestSet, world: World) -> Predicted | Non
     # Faithful: stereo depth is metric, x 5.4 on KITTI, and is not scaled by the median
     metres = predictor.training_camera.metres or STEREO_SCALE_FACTOR
     return Predicted(disps, metres) if world.is_main else None
+
+
+def print_notes(opts: Namespace, predictor: Predictor, dataset: MonoDataset, world: World) -> None:
+    """Print what a user may overlook about the scale of the depth and the kind of images."""
+    if opts.eval_stereo and not predictor.use_stereo and not predictor.training_camera.metres:
+        world.print(f"warning: {opts.load_weights_folder} was trained without stereo, so its depth "
+                    "has no known scale; --eval_mono finds one for each image")
+    if predictor.training_camera.training == "mono+speed" and chosen_alignment(opts) == "median":
+        world.print("note: these weights were trained with speed, so they know metres; --eval_mono "
+                    "scales them away, --disable_median_scaling evaluates them")
+    if dataset.img_ext != asked_extension(opts):
+        world.print(f"the images of {opts.data_path} are {dataset.img_ext}, and are read as such")
 
 
 def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
@@ -199,13 +202,8 @@ def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
         write_benchmark(folder / "benchmark_predictions", predicted.disps,
                         predicted.metres * opts.pred_depth_scale_factor)
         return None
-    factor = opts.pred_depth_scale_factor * (predicted.metres if opts.eval_stereo else 1)
+    columns, factor = measure(opts, test_set, predicted)
     alignment = chosen_alignment(opts)
-    columns = measure_errors(
-        predicted.disps, test_set.truth.depths, eigen=test_set.truth.eigen, scale_factor=factor,
-        alignment="none" if alignment == FIXED else alignment,
-        max_depth=test_set.truth.max_depth, edges=opts.edges,
-        cameras=test_set.cameras() if opts.clouds else None)
     intervals = write_errors(opts, folder, test_set, columns, factor, seen)
     if opts.save_figures:
         from evaluation.depth_figures import save_figures  # matplotlib takes a second to import
@@ -215,6 +213,22 @@ def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
                    for fit, disp in zip(fits, predicted.disps, strict=True)]
         save_figures(folder, evaluation_name(opts), test_set, np.stack(aligned), columns["abs_rel"])
     return intervals
+
+
+def measure(opts: Namespace, test_set: TestSet, predicted: Predicted
+            ) -> tuple[dict[str, np.ndarray], float]:
+    """Measure the errors of predicted disparities as the flags say.
+
+    Returns:
+        (N,) values by name, as `measure_errors` does, and the factor of all predictions.
+    """
+    factor = opts.pred_depth_scale_factor * (predicted.metres if opts.eval_stereo else 1)
+    alignment = chosen_alignment(opts)
+    return measure_errors(
+        predicted.disps, test_set.truth.depths, eigen=test_set.truth.eigen, scale_factor=factor,
+        alignment="none" if alignment == FIXED else alignment,
+        max_depth=test_set.truth.max_depth, edges=opts.edges,
+        cameras=test_set.cameras() if opts.clouds else None), factor
 
 
 def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: bool = True,
@@ -286,6 +300,19 @@ def measure_points(gt: np.ndarray, pred: np.ndarray, K: np.ndarray) -> dict[str,
     return clouds | {"normal_angle": normal_angle(*points, surface_mask(gt))}
 
 
+def describe_origin(opts: Namespace, test_set: TestSet, seen: FramesSeen | None) -> dict:
+    """Return how results were made: flags, weights, lists, ground truth; print the leak."""
+    truth = test_set.truth
+    leak = find_leak(seen, test_set.layout, test_set.lines)
+    print(leak.describe())
+    return describe_evaluation(opts) | {
+        "lists": {"test": describe_list(opts.eval_split, test_set.lines),
+                  "training": seen and seen.lists},
+        "ground_truth": {"kind": truth.kind, "source": str(truth.source.resolve()),
+                         "pixels": "Eigen's crop" if truth.eigen else "all that have depth"},
+        "seen_in_training": leak._asdict()}
+
+
 def write_errors(opts: Namespace, folder: Path, test_set: TestSet, columns: dict[str, np.ndarray],
                  factor: float, seen: FramesSeen | None) -> dict[str, Interval]:
     """Write the results; print the leak, the alignment, the intervals and, last, the paper's table.
@@ -302,16 +329,7 @@ def write_errors(opts: Namespace, folder: Path, test_set: TestSet, columns: dict
         The mean of each error with its interval.
     """
     intervals, resampled = compute_intervals(test_set.lines, columns)
-    truth = test_set.truth
-    ground_truth = {"kind": truth.kind, "source": str(truth.source.resolve()),
-                    "pixels": "Eigen's crop" if truth.eigen else "all that have depth"}
-    leak = find_leak(seen, test_set.layout, test_set.lines)
-    print(leak.describe())
-    lists = {"test": describe_list(opts.eval_split, test_set.lines),
-             "training": seen and seen.lists}
-    origin = describe_evaluation(opts) | {
-        "lists": lists, "ground_truth": ground_truth, "scale_factor": factor,
-        "seen_in_training": leak._asdict()}
+    origin = describe_origin(opts, test_set, seen) | {"scale_factor": factor}
     alignment = chosen_alignment(opts)
     try:
         write_results(folder / JSON_NAME.format(evaluation_name(opts)), test_set.lines, columns,
@@ -331,27 +349,6 @@ def write_errors(opts: Namespace, folder: Path, test_set: TestSet, columns: dict
 def _table_row(errors: list[float]) -> str:
     """Format the seven errors as a row of a LaTeX table."""
     return ("&{: 8.3f}  " * 7).format(*errors)
-
-
-def write_benchmark(folder: Path, disps: np.ndarray, scale_factor: float) -> None:
-    """Write predictions in the format of KITTI's server: 16-bit PNGs of metres x 256.
-
-    Args:
-        folder: where 0000000000.png, 0000000001.png, ... go.
-        disps: (N, h, w) scaled disparities.
-        scale_factor: metres per unit of the predicted depth.
-    """
-    def write(i: int) -> None:
-        depth = (scale_factor / cv2.resize(disps[i], BENCHMARK_SIZE)).clip(0, MAX_DEPTH)
-        png = cv2.imencode(".png", (depth * DEPTH_PNG_SCALE).astype(np.uint16))[1]
-        write_atomically(folder / f"{i:010d}.png", png.tobytes())
-
-    with ThreadPoolExecutor() as pool:
-        written = pool.map(write, range(len(disps)))
-        for _ in tqdm(written, desc="writing PNGs", total=len(disps), dynamic_ncols=True):
-            pass
-    print(f"wrote {counted(len(disps), 'PNG')} to {folder}; zip them and upload to KITTI's depth "
-          "prediction benchmark, which alone has the ground truth")
 
 
 def write_epochs(opts: Namespace, errors: dict[int, dict[str, Interval]]) -> None:

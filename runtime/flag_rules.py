@@ -5,6 +5,9 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
+NOT_WITH_CORRUPTIONS = ("ext_disp_to_eval", "eval_all", "no_eval", "save_pred_disps",
+                        "save_figures", "edges", "clouds")
+
 
 def check_depth_flags(opts: Namespace, error: Callable[[str], None]) -> None:
     """Call `error` with a line if flags of evaluate_depth.py exclude each other."""
@@ -37,6 +40,16 @@ def check_depth_flags(opts: Namespace, error: Callable[[str], None]) -> None:
     if (opts.gt_disparity or opts.mask_dir) and opts.eval_split == "make3d":
         error("--eval_split make3d reads its own laser scans, 55 points high; leave "
               "--gt_disparity and --mask_dir out")
+    if opts.corruptions is not None:
+        others = [f"--{name}" for name in NOT_WITH_CORRUPTIONS if getattr(opts, name)]
+        if others:
+            error(f"--corruptions predicts with --load_weights_folder, and writes files of its "
+                  f"own; leave out {', '.join(others)}")
+        if Path(opts.eval_split).name == "benchmark":
+            error("--corruptions measures errors; choose an --eval_split that has ground truth "
+                  "here")
+    elif opts.robustness_baseline:
+        error("--robustness_baseline goes with --corruptions")
     if opts.ext_disp_to_eval and opts.save_pred_disps:
         error("--save_pred_disps saves predictions, but --ext_disp_to_eval reads them from a "
               "file; leave one out")

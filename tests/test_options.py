@@ -35,6 +35,7 @@ DEFAULTS = {
     "eval_all": None, "compare": None, "check_leak": None,
     "encoder": None, "pose_encoder": None, "encoder_weights": None,
     "learn_intrinsics": False,
+    "corruptions": None, "severities": [1, 2, 3, 4, 5], "robustness_baseline": None,
 }
 
 
@@ -161,7 +162,7 @@ def test_an_alignment_of_the_other_script_is_refused(script, capsys):
 PATHS = {
     TRAIN: "data_path mask_dir log_dir model_name split cache_dir load_weights_folder",
     DEPTH: "data_path load_weights_folder eval_split eval_out_dir ext_disp_to_eval gt_disparity "
-           "eval_all compare",
+           "eval_all compare robustness_baseline",
     POSE: "data_path load_weights_folder eval_split eval_out_dir ext_poses_to_eval"}
 
 
