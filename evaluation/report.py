@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -15,20 +16,19 @@ import cv2
 
 from checkpoints.frames_seen import Leak
 from evaluation.depth_figures import BY_DISTANCE, IMAGES
-from evaluation.results import (
-    HIGHER_IS_BETTER,
-    JSON_NAME,
-    describe_alignment,
-    resampled_of,
-)
+from evaluation.results import HIGHER_IS_BETTER, JSON_NAME, describe_alignment, resampled_of
 from metrics.depth import DEPTH_METRICS
-from metrics.intervals import LEVEL
+from metrics.intervals import LEVEL, Interval
 from options import DEPTH, MonodepthOptions
+from runtime.errors import counted
 from runtime.files import write_atomically
 
-PAGE_NAME = "report_{}.html"  # takes the name of the evaluation, as the next two do
-ROBUSTNESS, CORRUPTIONS = "robustness_{}.json", "figure_corruptions_{}.png"
+PAGE_NAME = "report_{}.html"  # takes the name of the evaluation, as the next three do
+# files of --corruptions: errors, one image under all corruptions, errors by severity
+ROBUSTNESS = "robustness_{}.json"
+SHEET, PLOT = "figure_corruptions_{}.png", "figure_robustness_{}.png"
 QUALITY = 80  # of the pictures, WebP
+READABLE, WIDEST = 44, 60  # pixels of a picture per rem that can be read; rem of the page
 UNKNOWN = "-"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STYLE = """
@@ -47,15 +47,18 @@ p { margin: .5rem 0; overflow-wrap: anywhere }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { border-bottom: 1px solid var(--line); padding: .2rem .6rem .2rem 0; text-align: left;
   vertical-align: top }
-.numbers td { text-align: right; padding-left: .6rem } .numbers td:first-child { padding-left: 0 }
-.numbers th + th { text-align: right; padding-left: .6rem }
-.numbers td:first-child { text-align: left }
+.numbers td, .numbers th { white-space: nowrap; padding-right: 0 }
+.numbers td + td, .numbers th + th { text-align: right; padding-left: 1.2rem }
+@media (max-width: 32rem) { .numbers { font-size: .8125rem; width: 100% }
+  .numbers td + td, .numbers th + th { padding-left: .4rem }
+  .numbers td:last-child { white-space: normal } }
 .wide { overflow-x: auto }
-.wide img { width: 100%; min-width: 44rem; height: auto; display: block; background: white }
+.wide img { height: auto; display: block; background: white }
 .origin td { overflow-wrap: anywhere } .origin td:first-child { white-space: nowrap }
 code, pre { font: .8125rem/1.5 ui-monospace, monospace; white-space: pre-wrap;
   overflow-wrap: anywhere }
-@media print { body { max-width: none; padding: 0; font-size: 11pt } .wide img { min-width: 0 }
+@media print { body { max-width: none; padding: 0; font-size: 11pt }
+  .wide img { max-width: 100% }
   .wide, tr, pre { break-inside: avoid } }
 """
 
@@ -75,7 +78,7 @@ def write_report(folder: Path, name: str) -> None:
         *headline(fields), leak_line(fields), *errors(fields),
         *figure("Error by distance", folder / BY_DISTANCE.format(name)),
         *figure("Best, median and worst image by abs_rel", folder / IMAGES.format(name)),
-        *robustness(folder, name), *origin(fields)]).encode()
+        *robustness(fields, folder, name), *further_errors(fields), *origin(fields)]).encode()
     path = folder / PAGE_NAME.format(name)
     write_atomically(path, content)
     print(f"wrote {path} ({len(content) / 1e6:.2f} MB)")
@@ -100,8 +103,9 @@ def title_of(fields: dict) -> str:
 def headline(fields: dict) -> list[str]:
     """Return the title, and what was evaluated when."""
     return [f"<h1>{escape(title_of(fields))}</h1>",
-            paragraph(f"{fields['weights']['folder']}; {len(fields['lines']):,} images; "
-                      f"{fields['date']}; commit {fields['commit'] or 'unknown'}", "soft")]
+            paragraph(f"Weights: {fields['weights']['folder']}"),
+            paragraph(f"{counted(len(fields['lines']), 'image')}, evaluated {fields['date']}, "
+                      f"commit {fields['commit'] or 'unknown'}", "soft")]
 
 
 def leak_line(fields: dict) -> str:
@@ -112,38 +116,39 @@ def leak_line(fields: dict) -> str:
 
 
 def errors(fields: dict) -> list[str]:
-    """Return the tables of the paper's seven errors and of the further errors."""
-    found = fields["metrics"]
-    further = [name for name in found if name not in DEPTH_METRICS]
-    return [heading("Errors"), error_table(found, DEPTH_METRICS),
+    """Return the table of the paper's seven errors, and what its numbers are."""
+    return [heading("Errors"), error_table(fields, DEPTH_METRICS),
             paragraph("Alignment: " + describe_alignment(
                 fields["alignment"], fields["scale_factor"])),
-            paragraph(f"Means over images with {LEVEL:.0%} intervals. ↓ smaller is better, "
-                      "↑ larger is better. rmse and sq_rel are in metres.", "soft"),
-            heading("Further errors"), error_table(found, further),
+            paragraph(
+                "↓ smaller is better, ↑ larger is better; rmse and sq_rel in metres. Means over "
+                f"images, {LEVEL:.0%} intervals by {resampled_of(fields['lines']).describe()}. An "
+                "interval shows how much a mean depends on the choice of the test drives or "
+                "images; it does not hold the variation between seeds of training.", "soft")]
+
+
+def further_errors(fields: dict) -> list[str]:
+    """Return the table of the other errors."""
+    names = [name for name in fields["metrics"] if name not in DEPTH_METRICS]
+    return [heading("Further errors"), error_table(fields, names),
             paragraph("_0_20 is at true distances of 0 to 20 m. docs/evaluation.md defines each "
                       "error.", "soft")]
 
 
-def error_table(found: dict, names: list[str]) -> str:
-    """Return a table of errors with their intervals.
-
-    Args:
-        found: the fields of an interval by the name of the error.
-        names: of the errors to show.
-    """
+def error_table(fields: dict, names: Sequence[str]) -> str:
+    """Return a table of these errors with their intervals."""
     rows = []
     for name in names:
-        mean, low, high, images = (found[name][key] for key in ("mean", "low", "high", "images"))
+        mean, low, high, images = Interval(**fields["metrics"][name])
         arrow = "↑" if name.startswith(HIGHER_IS_BETTER) else "↓"
-        rows.append([f"{name} {arrow}", number(mean), f"{number(low)} to {number(high)}",
-                     f"{images:,}"])
-    return table(rows, "numbers", ["error", "mean", "interval", "images"])
+        fewer = "" if images == len(fields["lines"]) else counted(images, "image")
+        rows.append([f"{name} {arrow}", number(mean), f"{number(low)} to {number(high)}", fewer])
+    return table(rows, "numbers", ["error", "mean", "interval", ""])
 
 
-def number(value: float | None) -> str:
-    """Return a number with four decimals."""
-    return UNKNOWN if value is None else f"{value:.4f}"
+def number(value: float | None, decimals: int = 4) -> str:
+    """Return a number as text."""
+    return UNKNOWN if value is None else f"{value:.{decimals}f}"
 
 
 def figure(title: str, path: Path) -> list[str]:
@@ -154,13 +159,45 @@ def figure(title: str, path: Path) -> list[str]:
     webp = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])[1]
     data = base64.b64encode(webp.tobytes()).decode()
     height, width = picture.shape[:2]
+    shown = min(width / READABLE, WIDEST)  # on a phone, the picture scrolls
     return [heading(title), f'<div class="wide"><img alt="{escape(title)}" width="{width}" '
-            f'height="{height}" src="data:image/webp;base64,{data}"></div>']
+            f'height="{height}" style="width: {shown:.0f}rem" '
+            f'src="data:image/webp;base64,{data}"></div>']
 
 
-def robustness(folder: Path, name: str) -> list[str]:
+def robustness(fields: dict, folder: Path, name: str) -> list[str]:
     """Return the section of errors under corruptions; none where they were not measured."""
-    return figure("Corruptions", folder / CORRUPTIONS.format(name))
+    path = folder / ROBUSTNESS.format(name)
+    if not path.is_file():
+        return []
+    try:
+        found = json.loads(path.read_bytes())
+        numbers = corruption_table(found)
+        own, other = ((each["weights"]["sha256"], each["lists"]["test"]["sha256"])
+                      for each in (fields, found))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        own, other = "whole", "broken"
+    if own != other:
+        return [heading("Corruptions"), paragraph(
+            f"{path.name} is left out: it is broken, or of other weights or images.")]
+    return [*figure("Corruptions", folder / SHEET.format(name)),
+            *figure("Error by severity of the corruption", folder / PLOT.format(name)),
+            heading("Errors under corruptions"), *numbers]
+
+
+def corruption_table(found: dict) -> list[str]:
+    """Return the table of a robustness file, and what its numbers are."""
+    scores, corrupted = found.get("scores", {}), found["corrupted"]
+    severities = sorted(set().union(*corrupted.values()))
+    rates = [rate for rate in ("ce", "rr") if rate in scores]
+    rows = [[name, *(number(errors.get(severity, {}).get("dee"), 3) for severity in severities),
+             *(number(scores[rate].get(name), 2) for rate in rates)]
+            for name, errors in corrupted.items()]
+    head = ["DEE at severity", *severities, *map(str.upper, rates)]
+    means = ", ".join(f"m{rate.upper()} {number(scores['m' + rate], 2)}" for rate in rates)
+    words = (f"DEE = (abs_rel - a1 + 1) / 2, and {number(found['clean']['dee'], 3)} without "
+             f"corruption. In percent: {means}. Baseline: {scores.get('baseline') or UNKNOWN}.")
+    return [f'<div class="wide">{table(rows, "numbers", head)}</div>', paragraph(words, "soft")]
 
 
 def origin(fields: dict) -> list[str]:
@@ -170,11 +207,8 @@ def origin(fields: dict) -> list[str]:
     rows = [["ground truth", f"{truth['kind']}, {truth['pixels']}; {truth['source']}"],
             ["test list", "{split}, SHA-256 {sha256}".format(**lists["test"])],
             *(["training list", "{split}, SHA-256 {sha256}".format(**each)] for each in training),
-            *([f"{name}", f"SHA-256 {digest}"]
+            *([name, f"SHA-256 {digest}"]
               for name, digest in fields["weights"]["sha256"].items()),
-            ["intervals", f"{LEVEL:.0%}, by {resampled_of(fields['lines']).describe()}. They show "
-             "how much a mean depends on the choice of the test drives or images, and do not hold "
-             "the variation between seeds of training"],
             ["schema", f"{fields['schema']}, of the results file that this page shows"]]
     return [heading("Origin"), table(rows, "origin"),
             paragraph("This command repeats the evaluation; other flags have their defaults:"),
