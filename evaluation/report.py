@@ -78,7 +78,8 @@ def write_report(folder: Path, name: str) -> None:
         *headline(fields), leak_line(fields), *errors(fields),
         *figure("Error by distance", folder / BY_DISTANCE.format(name)),
         *figure("Best, median and worst image by abs_rel", folder / IMAGES.format(name)),
-        *robustness(fields, folder, name), *further_errors(fields), *origin(fields)]).encode()
+        *robustness(fields, folder, name), *further_errors(fields), *origin(fields)]).encode(
+            errors="backslashreplace")  # the name of a folder may be no text
     path = folder / PAGE_NAME.format(name)
     write_atomically(path, content)
     print(f"wrote {path} ({len(content) / 1e6:.2f} MB)")
@@ -96,7 +97,7 @@ def make_page(fields: dict, parts: list[str]) -> str:
 
 def title_of(fields: dict) -> str:
     """Return the split and the alignment in words."""
-    split = Path(fields["lists"]["test"]["split"]).name
+    split = Path(fields["lists"]["test"]["split"]).resolve().name
     return f"Depth on {split}, alignment {fields['alignment']}"
 
 

@@ -100,6 +100,14 @@ def test_the_leak_line_has_the_colour_of_its_meaning(seen, drives, kind, words):
     assert line.startswith(f'<p class="leak {kind}">{words}')
 
 
+def test_a_name_that_is_no_text_is_written_with_escapes(split, tmp_path):
+    shutil.copytree(split, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / f"results_{NAME}.json"
+    path.write_text(path.read_text().replace('"commit": ', '"commit": "\\udcff", "was": '))
+    write_report(tmp_path, NAME)
+    assert "commit \\udcff" in text_of(tmp_path / PAGE)
+
+
 def with_robustness(split, folder, **other):
     """Copy results and add errors under corruptions; return the page of both."""
     shutil.copytree(split, folder, dirs_exist_ok=True)
