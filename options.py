@@ -277,6 +277,8 @@ class MonodepthOptions:
         add("--no_eval", action="store_true", help="predict only")
         add("--save_figures", action="store_true",
             help="draw the best, the median and the worst image, and the error by distance")
+        add("--report", action="store_true",
+            help="draw the figures, and write one HTML page with results, figures and origin")
         add("--edges", action="store_true",
             help="print errors at depth edges and the boundary F1 too (needs dense ground truth)")
         add("--clouds", action="store_true",

@@ -75,7 +75,7 @@ def evaluate_depth(opts: Namespace) -> None:
     Raises:
         DataError: a file is missing or broken, or cannot be written.
     """
-    if opts.save_figures or opts.eval_all:
+    if opts.save_figures or opts.eval_all or opts.report:
         import evaluation.depth_figures  # noqa: F401 - fails before an hour of prediction
     world = init_distributed(opts.no_cuda)
     runs = options_by_epoch(opts)
@@ -205,13 +205,16 @@ def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
     columns, factor = measure(opts, test_set, predicted)
     alignment = chosen_alignment(opts)
     intervals = write_errors(opts, folder, test_set, columns, factor, seen)
-    if opts.save_figures:
+    if opts.save_figures or opts.report:
         from evaluation.depth_figures import save_figures  # matplotlib takes a second to import
         fits = [Alignment(alignment, *fit) for fit in zip(
             columns[RATIO].tolist(), columns[SHIFT].tolist(), strict=True)]
         aligned = [1 / fit.apply(factor / disp).clip(MIN_DEPTH)  # affine depth can be below 0
                    for fit, disp in zip(fits, predicted.disps, strict=True)]
         save_figures(folder, evaluation_name(opts), test_set, np.stack(aligned), columns["abs_rel"])
+    if opts.report:
+        from evaluation.report import write_report  # imports matplotlib
+        write_report(folder, evaluation_name(opts))
     return intervals
 
 

@@ -83,8 +83,13 @@ def compute_intervals(lines: Sequence[str], columns: dict[str, np.ndarray]
         lines: split lines of the N images, whose folders are the drives.
         columns: (N,) values by name; NaN if an image has no value.
     """
-    resampled = choose_resampled([" ".join(line.split()[:1]) for line in lines])
+    resampled = resampled_of(lines)
     return bootstrap(error_columns(columns), resampled.units), resampled
+
+
+def resampled_of(lines: Sequence[str]) -> Resampled:
+    """Choose what to resample for the images of these split lines, whose folders are the drives."""
+    return choose_resampled([" ".join(line.split()[:1]) for line in lines])
 
 
 def print_intervals(intervals: dict[str, Interval], resampled: Resampled, alignment: str) -> None:
@@ -107,12 +112,19 @@ def describe_evaluation(opts: Namespace) -> dict:
         folder, names = Path(opts.ext_disp_to_eval).parent, [Path(opts.ext_disp_to_eval).name]
     else:
         folder, names = Path(opts.load_weights_folder), READ_FROM_WEIGHTS
-    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-              for name in names if (folder / name).is_file()}
+    hashes = {name: _hash(folder / name) for name in names if (folder / name).exists()}
     return {"date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "commit": project_commit(), "flags": MonodepthOptions(DEPTH).used(opts),
             "alignment": chosen_alignment(opts),
             "weights": {"folder": str(folder.resolve()), "sha256": hashes}}
+
+
+def _hash(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the PNGs of a folder in the order of their names."""
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("*.png")) if path.is_dir() else [path]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def project_commit() -> str | None:

@@ -30,9 +30,10 @@ def check_depth_flags(opts: Namespace, error: Callable[[str], None]) -> None:
               "--eval_split eigen_benchmark")
     if opts.no_eval and not opts.save_pred_disps:
         error("--no_eval leaves nothing to do; add --save_pred_disps, or leave it out")
-    if opts.save_figures and (opts.no_eval or Path(opts.eval_split).name == "benchmark"):
-        error("--save_figures shows errors; leave out --no_eval, and choose an --eval_split "
-              "that has ground truth here, as eigen has")
+    if (opts.save_figures or opts.report) and (
+            opts.no_eval or Path(opts.eval_split).name == "benchmark"):
+        error(f"{'--save_figures' if opts.save_figures else '--report'} shows errors; leave out "
+              "--no_eval, and choose an --eval_split that has ground truth here, as eigen has")
     if (opts.eval_all or opts.gt_disparity) and (
             opts.no_eval or Path(opts.eval_split).name == "benchmark"):
         error(f"{'--eval_all' if opts.eval_all else '--gt_disparity'} asks for errors; leave "

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 
+import cv2
 import numpy as np
 import pytest
 from conftest import ROOT, one_line, read_results
@@ -115,6 +116,17 @@ def test_results_hold_the_hash_of_the_list_and_the_kind_of_truth(tmp_path, scrip
     assert found["lists"] == {"test": {"split": str(tmp_path), "sha256": hashlib.sha256(
         b"drive 0 l\ndrive 1 l").hexdigest()}, "training": None}
     assert found["ground_truth"]["kind"] == "maps of gt_depths.npz"
+
+
+def test_disparities_in_a_folder_have_one_hash(tmp_path, script):
+    evaluate(script, tmp_path, [1 / 10, 1 / 12])
+    pngs = tmp_path / "pngs"
+    pngs.mkdir()
+    for i in range(2):
+        assert cv2.imwrite(str(pngs / f"{i}.png"), np.full((4, 6), 20 + i, np.uint16))
+    evaluate(script, tmp_path, [1 / 10, 1 / 12], "--ext_disp_to_eval", pngs)
+    assert read_results(tmp_path)["weights"]["sha256"] == {"pngs": hashlib.sha256(
+        (pngs / "0.png").read_bytes() + (pngs / "1.png").read_bytes()).hexdigest()}
 
 
 def test_many_errors_make_a_verdict_harder(tmp_path, script):
