@@ -41,6 +41,7 @@ from metrics.breakdown import breakdown, edge_errors, edge_mask, surface_mask
 from metrics.clouds import back_project, cloud_errors, normal_angle
 from metrics.depth import (
     DEPTH_METRICS,
+    MAX_DEPTH,
     MIN_DEPTH,
     STEREO_SCALE_FACTOR,
     compute_errors,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 NOT_WITH_CORRUPTIONS = ("ext_disp_to_eval", "eval_all", "no_eval", "save_pred_disps",
-                        "save_figures", "edges", "clouds")
+                        "save_figures", "report", "edges", "clouds")
 
 
 def check_depth_flags(opts: Namespace, error: Callable[[str], None]) -> None:
