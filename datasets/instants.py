@@ -36,6 +36,11 @@ def instant(dataset: str, folder: str, frame: int) -> Instant:
     return (match[1] if match else folder), frame
 
 
+def is_kittis(drive: str) -> bool:
+    """Return whether a drive of `instant` has a name of KITTI, which no other drive has."""
+    return DRIVE.fullmatch(drive) is not None
+
+
 def instants(dataset: str, lines: Iterable[str],
              frame_ids: Sequence[int | str] = (0,)) -> set[Instant]:
     """Return the moments of all frames that the samples of split lines read.

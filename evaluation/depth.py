@@ -29,6 +29,7 @@ from evaluation.results import (
     print_intervals,
     write_results,
 )
+from evaluation.temporal import Video, measure_video, predict_video, read_video
 from evaluation.test_set import (
     TestSet,
     asked_extension,
@@ -37,14 +38,12 @@ from evaluation.test_set import (
     read_test_set,
 )
 from kitti_utils import DEPTH_PNG_SCALE
-from metrics.alignment import Alignment
 from metrics.boundaries import boundary_f1
 from metrics.breakdown import breakdown, edge_errors, edge_mask, surface_mask
 from metrics.clouds import back_project, cloud_errors, normal_angle
 from metrics.depth import (
     DEPTH_METRICS,
     MAX_DEPTH,
-    MIN_DEPTH,
     STEREO_SCALE_FACTOR,
     compute_errors,
     depths_at,
@@ -98,17 +97,19 @@ def evaluate_depth(opts: Namespace) -> None:
         check_edges(test_set.truth)
     if opts.clouds:
         test_set.cameras()  # raises if intrinsics are missing
+    video = read_video(opts, test_set) if opts.temporal else None
     errors = {}
     for epoch, own in runs.items():
         if opts.eval_all:
             world.print(f"\n{own.load_weights_folder}")
         weights = own.load_weights_folder
         seen = read_frames_seen(weights) if weights and world.is_main else None
+        moved = video and predict_video(own, test_set, video, world)
         predicted = predict(own, test_set, world)
         if epoch == max(runs):
             shut_down_distributed()  # only the main process goes on
         if world.is_main:
-            errors[epoch] = measure_and_write(own, test_set, predicted, seen)
+            errors[epoch] = measure_and_write(own, test_set, predicted, seen, moved)
     if opts.eval_all and world.is_main:
         write_epochs(opts, errors)
 
@@ -170,7 +171,8 @@ def predict(opts: Namespace, test_set: TestSet, world: World) -> Predicted | Non
 
 
 def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
-                      seen: FramesSeen | None) -> dict[str, Interval] | None:
+                      seen: FramesSeen | None,
+                      video: Video | None = None) -> dict[str, Interval] | None:
     """Measure the errors of predicted disparities and write every output that the flags ask for.
 
     Args:
@@ -178,6 +180,7 @@ def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
         test_set: the test images and their ground truth.
         predicted: disparities of the test images.
         seen: what training read; None if unknown.
+        video: the test images that have a next frame, for --temporal.
 
     Returns:
         The mean of each error with its interval; None without ground truth.
@@ -201,18 +204,17 @@ def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
         return None
     factor = opts.pred_depth_scale_factor * (predicted.metres if opts.eval_stereo else 1)
     alignment = chosen_alignment(opts)
+    fitted = "none" if alignment == FIXED else alignment
     columns = measure_errors(
         predicted.disps, test_set.truth.depths, eigen=test_set.truth.eigen, scale_factor=factor,
-        alignment="none" if alignment == FIXED else alignment, edges=opts.edges,
-        cameras=test_set.cameras() if opts.clouds else None)
+        alignment=fitted, edges=opts.edges, cameras=test_set.cameras() if opts.clouds else None)
+    if video:
+        columns |= measure_video(opts, test_set, video, predicted.disps, columns, factor)
     intervals = write_errors(opts, folder, test_set, columns, factor, seen)
     if opts.save_figures:
         from evaluation.depth_figures import save_figures  # matplotlib takes a second to import
-        fits = [Alignment(alignment, *fit) for fit in zip(
-            columns[RATIO].tolist(), columns[SHIFT].tolist(), strict=True)]
-        aligned = [1 / fit.apply(factor / disp).clip(MIN_DEPTH)  # affine depth can be below 0
-                   for fit, disp in zip(fits, predicted.disps, strict=True)]
-        save_figures(folder, evaluation_name(opts), test_set, np.stack(aligned), columns["abs_rel"])
+        save_figures(folder, evaluation_name(opts), test_set, predicted.disps, columns["abs_rel"],
+                     factor, fitted)
     return intervals
 
 
@@ -301,7 +303,7 @@ def write_errors(opts: Namespace, folder: Path, test_set: TestSet, columns: dict
     truth = test_set.truth
     ground_truth = {"kind": truth.kind, "source": str(truth.source.resolve()),
                     "pixels": "Eigen's crop" if truth.eigen else "all that have depth"}
-    leak = find_leak(seen, test_set.layout, test_set.lines)
+    leak = find_leak(seen, test_set.layout, test_set.lines, opts.data_path)
     print(leak.describe())
     lists = {"test": describe_list(opts.eval_split, test_set.lines),
              "training": seen and seen.lists}

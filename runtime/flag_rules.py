@@ -5,6 +5,8 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
+PREDICTED = "predicted"  # value of --temporal: motions of the pose network
+
 
 def check_depth_flags(opts: Namespace, error: Callable[[str], None]) -> None:
     """Call `error` with a line if flags of evaluate_depth.py exclude each other."""
@@ -34,6 +36,12 @@ def check_depth_flags(opts: Namespace, error: Callable[[str], None]) -> None:
             opts.no_eval or Path(opts.eval_split).name == "benchmark"):
         error(f"{'--eval_all' if opts.eval_all else '--gt_disparity'} asks for errors; leave "
               "out --no_eval, and choose an --eval_split that has ground truth here")
+    if opts.temporal and (opts.no_eval or Path(opts.eval_split).name == "benchmark"):
+        error("--temporal asks for errors; leave out --no_eval, and choose an --eval_split that "
+              "has ground truth here")
+    if opts.temporal == PREDICTED and opts.ext_disp_to_eval:
+        error(f"--temporal {PREDICTED} asks the pose network of weights, and --ext_disp_to_eval "
+              "has none; give true poses, --temporal FILE")
     if opts.ext_disp_to_eval and opts.save_pred_disps:
         error("--save_pred_disps saves predictions, but --ext_disp_to_eval reads them from a "
               "file; leave one out")
