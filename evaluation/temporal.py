@@ -71,7 +71,8 @@ def read_motions(path: str, lines: Sequence[str]) -> np.ndarray:
         (P, 4, 4) from the camera of a line's frame to the next frame's camera.
 
     Raises:
-        DataError: the file is missing or broken, or misses a frame, or the lines have several folders.
+        DataError: the file is missing or broken or misses a frame, or the lines have several
+            folders.
     """
     if not Path(path).is_file():
         raise DataError(f"--temporal {path} is no file; give a trajectory of true poses, or "
