@@ -69,8 +69,7 @@ class Example(NamedTuple):
 
 
 def save_figures(folder: Path, name: str, test_set: TestSet, disps: np.ndarray,
-                 abs_rel: np.ndarray, scale_factor: float = 1.0,
-                 alignment: str = "none") -> None:
+                 abs_rel: np.ndarray, scale_factor: float, alignment: str) -> None:
     """Write the figures of an evaluation; warn about missing images and leave them out.
 
     Args:

@@ -82,9 +82,11 @@ def test_padding_cameras_and_neighbours_are_seen_through(train, test, count):
 @pytest.mark.parametrize(("drive", "trained", "tested", "count"), [
     ("ride", "~/a/videos", "/mnt/videos", 1), ("ride", "videos", "others", None),
     ("ride", None, "others", 1), ("ride", "videos", None, 1), ("walk", "videos", "others", 0),
-    ("2011_09_26_drive_0001_sync", "videos", "others", 1)])
+    ("2011_09_26_drive_0001_sync", "videos", "others", 1),
+    ("2011_01_01_drive_0001_sync", "videos", "others", None)])  # of a rendered street
 def test_own_drives_of_one_name_need_data_of_one_name(tmp_path, drive, trained, tested, count):
-    lines = ["ride 5", "2011_09_26_drive_0001_sync 5 l"]
+    lines = [f"{name} 5" for name in ("ride", "2011_09_26_drive_0001_sync",
+                                      "2011_01_01_drive_0001_sync")]
     write_frames_seen(tmp_path, frames_of_training("folder", "mine", lines, MONO,
                                                    data_path=trained))
     leak = find_leak(read_frames_seen(tmp_path), "folder", [f"{drive} 5"], tested)
