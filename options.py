@@ -249,8 +249,9 @@ class MonodepthOptions:
         add = self._group("evaluation", "test frames, alignment and output folder", DEPTH, POSE)
         add("--eval_split", type=path, default="eigen",
             help="odom_00 to odom_10, or a path to a list of frames" if self.script == POSE else
-            "eigen, eigen_benchmark, benchmark, or a path to a split folder with test_files.txt "
-            "and ground truth: gt_depths.npz, or gt_depths/ with 16-bit PNGs (%(default)s)")
+            "eigen, eigen_benchmark, benchmark, make3d, or a path to a split folder with "
+            "test_files.txt and ground truth: gt_depths.npz, or gt_depths/ with 16-bit PNGs "
+            "(%(default)s)")
         add("--alignment", choices=ALIGNMENTS.get(self.script),
             help="fit to the true trajectory before comparing: none (first poses agree), scale, "
             "6dof (rotation, shift), 7dof (rotation, shift, scale) (7dof)" if self.script == POSE
@@ -334,7 +335,7 @@ class MonodepthOptions:
             error(f"--profile is {opts.profile}; give the number of steps to record")
         if opts.resume and opts.overwrite:
             error("--resume goes on with a run that --overwrite deletes; leave one out")
-        if opts.dataset in ("kitti_test", "kitti_2015"):
+        if opts.dataset in ("kitti_test", "kitti_2015", "make3d"):
             error(f"--dataset {opts.dataset} has no neighbouring frames to train on; choose kitti, "
                   "kitti_odom or kitti_depth")
 

@@ -1,4 +1,4 @@
-"""Prepare data: make a dataset from footage (video), check a split (check), get KITTI (kitti)."""
+"""Prepare data: read footage (video) or a data set (import), check a split, get KITTI."""
 from __future__ import annotations
 
 import sys
@@ -13,6 +13,12 @@ def main() -> None:
     if opts.command == "video":
         from preparation.video import prepare_video
         prepare_video(opts)
+    elif opts.command == "import" and opts.layout == "cityscapes":
+        from preparation.cityscapes import import_cityscapes
+        import_cityscapes(opts.source, opts.out, opts.crop_bonnet)
+    elif opts.command == "import":
+        from preparation.tum import import_tum
+        import_tum(opts.source, opts.out, opts.test)
     elif opts.command == "check":
         from preparation.check import check_split
         if not check_split(opts):

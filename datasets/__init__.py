@@ -12,6 +12,7 @@ from datasets.kitti_dataset import (
     KITTIRAWDataset,
     KITTITestDataset,
 )
+from datasets.make3d import Make3DDataset
 from datasets.masks import Masks
 from datasets.mono_dataset import MonoDataset
 from runtime.errors import UsageError
@@ -22,6 +23,7 @@ DATASETS = {
     "kitti_depth": KITTIDepthDataset,
     "kitti_test": KITTITestDataset,
     "kitti_2015": KITTI2015Dataset,
+    "make3d": Make3DDataset,
     "folder": FolderDataset,
 }
 
@@ -39,4 +41,5 @@ def dataset_class(name: str) -> type[MonoDataset]:
 
 __all__ = ["DATASETS", "Augment", "FolderDataset", "FrameCache", "KITTI2015Dataset", "KITTIDataset",
            "KITTIDepthDataset", "KITTIOdomDataset", "KITTIRAWDataset", "KITTITestDataset",
-           "Masks", "MonoDataset", "Samples", "as_float", "collate", "dataset_class"]
+           "Make3DDataset", "Masks", "MonoDataset", "Samples", "as_float", "collate",
+           "dataset_class"]

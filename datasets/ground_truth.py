@@ -17,9 +17,12 @@ from tqdm import tqdm
 
 from datasets.images import list_files
 from datasets.kitti_dataset import KITTIDataset, annotated_path, read_depth_png
+from datasets.make3d import FARTHEST, SCANS, read_scan
+from datasets.make3d import SPLIT as MAKE3D
 from datasets.splits import parse_line, read_split, split_path
 from datasets.stereo_ground_truth import read_depth_of_disparity
 from kitti_utils import generate_depth_map
+from metrics.depth import MAX_DEPTH
 from runtime.errors import DataError, counted
 from runtime.files import check_data_path, npy, read_array, write_atomically
 from runtime.shared_memory import checked_workers
@@ -41,28 +44,33 @@ class GroundTruth(NamedTuple):
         eigen: whether only Eigen's crop and range are evaluated, or every pixel with ground truth.
         source: the file or the folder that the maps were read from.
         kind: what was measured or annotated, in words.
+        max_depth: metres that predictions are limited to.
     """
 
     depths: list[np.ndarray]
     eigen: bool
     source: Path
     kind: str
+    max_depth: float = MAX_DEPTH
 
 
 def load_ground_truth(data_path: str | Path, split: str, lines: list[str], num_workers: int = 0,
                       disparities: str | None = None) -> GroundTruth:
-    """Load the ground truth of a split: disparities, or gt_depths/, or gt_depths.npz.
+    """Load the ground truth of a split: scans of Make3D, disparities, gt_depths/, gt_depths.npz.
 
     Args:
-        data_path: KITTI's raw folder, from which a missing gt_depths.npz is made.
+        data_path: Make3D's folder, or KITTI's, from which a missing gt_depths.npz is made.
         split: name or folder of the split.
-        lines: of its test_files.txt.
+        lines: of its test images.
         num_workers: processes that make the maps of a missing gt_depths.npz.
         disparities: folder of disparity PNGs to read instead, one per line in the order of names.
 
     Raises:
         DataError: a file is missing or broken, or the numbers of PNGs and lines differ.
     """
+    if split == MAKE3D:
+        return GroundTruth([read_scan(data_path, line) for line in lines], False,
+                           Path(data_path, SCANS), "laser scans up to 70 m, central rows", FARTHEST)
     path = gt_path(split)
     if disparities is not None:
         return _read_pngs(Path(disparities), split, lines, read_depth_of_disparity, "disparities")

@@ -207,7 +207,8 @@ def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
     fitted = "none" if alignment == FIXED else alignment
     columns = measure_errors(
         predicted.disps, test_set.truth.depths, eigen=test_set.truth.eigen, scale_factor=factor,
-        alignment=fitted, edges=opts.edges, cameras=test_set.cameras() if opts.clouds else None)
+        alignment=fitted, max_depth=test_set.truth.max_depth, edges=opts.edges,
+        cameras=test_set.cameras() if opts.clouds else None)
     if video:
         columns |= measure_video(opts, test_set, video, predicted.disps, columns, factor)
     intervals = write_errors(opts, folder, test_set, columns, factor, seen)
@@ -219,7 +220,8 @@ def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
 
 
 def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: bool = True,
-                   scale_factor: float = 1.0, alignment: str = "median", edges: bool = False,
+                   scale_factor: float = 1.0, alignment: str = "median",
+                   max_depth: float = MAX_DEPTH, edges: bool = False,
                    cameras: list[np.ndarray] | None = None) -> dict[str, np.ndarray]:
     """Measure the paper's errors and the errors of `breakdown` for each image.
 
@@ -229,6 +231,7 @@ def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: boo
         eigen: evaluate only Eigen's crop and 1e-3 to 80 m, as on the eigen split.
         scale_factor: multiplies the predicted depth.
         alignment: of each predicted depth with its ground truth afterwards, one of `ALIGNMENTS`.
+        max_depth: metres that the aligned depth is limited to.
         edges: also measure the errors at depth edges, and the boundary F1.
         cameras: N normalised K, with which point clouds and normals are compared too.
 
@@ -249,8 +252,9 @@ def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: boo
         if not mask.any():
             raise DataError(f"ground truth {i} has no depth where it is evaluated; export it "
                             "again, or look at its mask in --mask_dir")
-        gt, pred, fit = depths_at(gt_map, disp, mask, scale_factor, alignment)
-        row = dict(zip(DEPTH_METRICS, compute_errors(gt, pred), strict=True)) | breakdown(gt, pred)
+        gt, pred, fit = depths_at(gt_map, disp, mask, scale_factor, alignment, max_depth)
+        row = dict(zip(DEPTH_METRICS, compute_errors(gt, pred), strict=True))
+        row |= breakdown(gt, pred, max_depth)
         if edges:
             is_edge = edge_mask(gt_map)[mask]
             row |= edge_errors(is_edge, gt, pred)

@@ -85,20 +85,21 @@ def save_figures(folder: Path, name: str, test_set: TestSet, disps: np.ndarray,
         DataError: a figure cannot be written.
     """
     gt_depths, eigen, *_ = test_set.truth
-    depths = (depths_at(gt, disp, evaluated_mask(gt, eigen), scale_factor, alignment)[:2]
+    settings = scale_factor, alignment, test_set.truth.max_depth
+    depths = (depths_at(gt, disp, evaluated_mask(gt, eigen), *settings)[:2]
               for gt, disp in zip(gt_depths, disps, strict=True))
     save_figure(draw_by_distance(*errors_by_distance(depths)), folder / BY_DISTANCE.format(name))
     examples, missing = [], []
     for rank, i in choose_examples(abs_rel).items():
         gt, image = gt_depths[i], None
         mask = evaluated_mask(gt, eigen)
-        disp = measured_disparity(gt, disps[i], mask, scale_factor, alignment)
+        disp = measured_disparity(gt, disps[i], mask, *settings)
         try:
             image = test_set.image(i, *gt.shape)
         except DataError as error:
             missing.append(error)
         examples.append(Example(f"{rank}: abs_rel {abs_rel[i]:.3f}", test_set.lines[i], image,
-                                disp, gt, error_map(gt, disp, mask)))
+                                disp, gt, error_map(gt, disp, mask, settings[-1])))
     path = folder / IMAGES.format(name)
     if missing:
         print(f"warning: {path.name} is without {len(missing)} of {len(examples)} input images: "
@@ -130,32 +131,34 @@ def choose_examples(abs_rel: np.ndarray) -> dict[str, int]:
 
 
 def measured_disparity(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray, scale_factor: float,
-                       alignment: str) -> np.ndarray:
+                       alignment: str, max_depth: float = MAX_DEPTH) -> np.ndarray:
     """Return a prediction as its errors are measured: resized, then aligned and limited.
 
     Args:
-        gt, disp, mask, scale_factor, alignment: as for `depths_at`.
+        gt, disp, mask, scale_factor, alignment, max_depth: as for `depths_at`.
 
     Returns:
         (H, W) disparity, 1 / metres.
     """
     *_, fit = depths_at(gt, disp, mask, scale_factor, alignment)
     depth = 1 / cv2.resize(disp, gt.shape[::-1]) * scale_factor
-    return 1 / fit.apply(depth).clip(MIN_DEPTH, MAX_DEPTH)
+    return 1 / fit.apply(depth).clip(MIN_DEPTH, max_depth)
 
 
-def error_map(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def error_map(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray,
+              max_depth: float = MAX_DEPTH) -> np.ndarray:
     """Return |prediction - truth| / truth at each evaluated pixel.
 
     Args:
         gt: (H, W) metres.
         disp: (h, w) predicted disparity, 1 / metres.
         mask: (H, W) bool, the evaluated pixels; at least one.
+        max_depth: metres that the prediction is limited to.
 
     Returns:
         (H, W), NaN where the mask is false.
     """
-    true, predicted, _ = depths_at(gt, disp, mask, alignment="none")
+    true, predicted, _ = depths_at(gt, disp, mask, alignment="none", max_depth=max_depth)
     errors = np.full(gt.shape, np.nan)
     errors[mask] = abs(true - predicted) / true
     return errors

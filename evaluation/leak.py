@@ -5,9 +5,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from checkpoints.frames_seen import TRAIN_LIST, find_leak, frames_of_training
-from datasets.ground_truth import LIST_NAME
 from datasets.splits import parse_line, read_split, split_path
-from evaluation.test_set import layout_of_images
+from evaluation.test_set import layout_of_images, read_test_lines
 
 
 def check_leak(opts: Namespace) -> str:
@@ -22,7 +21,7 @@ def check_leak(opts: Namespace) -> str:
     path = Path(opts.check_leak)
     lines = read_split(path if path.is_file() else split_path(opts.check_leak, TRAIN_LIST))
     seen = frames_of_training(_layout(lines, opts.dataset), opts.check_leak, lines, opts.frame_ids)
-    tested = read_split(split_path(opts.eval_split, LIST_NAME))
+    tested = read_test_lines(opts)
     return find_leak(seen, _layout(tested, layout_of_images(opts)), tested).describe()
 
 

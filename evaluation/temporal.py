@@ -15,7 +15,7 @@ from evaluation.results import RATIO, SHIFT, chosen_alignment
 from evaluation.test_set import TestSet
 from evaluation.trajectory_files import RATE, read_trajectory
 from metrics.alignment import Alignment
-from metrics.depth import MAX_DEPTH, MIN_DEPTH
+from metrics.depth import MIN_DEPTH
 from metrics.temporal import temporal_errors
 from prediction.predictor import Predictor
 from runtime.distributed import World
@@ -117,7 +117,7 @@ def measure_video(opts: Namespace, test_set: TestSet, video: Video, disps: np.nd
 
     Args:
         opts: flags of the evaluation.
-        test_set: N test images.
+        test_set: N test images with ground truth.
         video: its pairs, with their motions.
         disps: (N, h, w) scaled disparities.
         columns: (N,) scale and shift of the alignments by name.
@@ -133,7 +133,7 @@ def measure_video(opts: Namespace, test_set: TestSet, video: Video, disps: np.nd
         if opts.temporal == PREDICTED:
             return 1 / disps[i]
         fit = Alignment(chosen_alignment(opts), float(columns[RATIO][i]), float(columns[SHIFT][i]))
-        return fit.apply(factor / disps[i]).clip(MIN_DEPTH, MAX_DEPTH)
+        return fit.apply(factor / disps[i]).clip(MIN_DEPTH, test_set.truth.max_depth)
 
     images = test_set.dataset(*disps.shape[1:])
     if opts.mask_dir:

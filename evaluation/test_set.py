@@ -10,10 +10,11 @@ import numpy as np
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datasets import Masks, MonoDataset, Samples, dataset_class
+from datasets import Masks, MonoDataset, Samples, dataset_class, make3d
 from datasets.ground_truth import LIST_NAME, GroundTruth, load_ground_truth
 from datasets.splits import SplitLine, parse_line, read_split, split_path
 from runtime.distributed import World
+from runtime.files import check_data_path
 from runtime.shared_memory import checked_workers
 from runtime.signals import leave_interrupts_to_parent
 
@@ -58,7 +59,21 @@ def is_benchmark(opts: Namespace) -> bool:
 
 def layout_of_images(opts: Namespace) -> str:
     """Return the layout of the test images, a value of --dataset."""
+    if opts.eval_split == make3d.SPLIT:
+        return make3d.SPLIT
     return "kitti_test" if is_benchmark(opts) else opts.dataset
+
+
+def read_test_lines(opts: Namespace) -> list[SplitLine]:
+    """Return the lines of --eval_split; Make3D's are the names of its images.
+
+    Raises:
+        DataError: the list, or Make3D's images, are missing.
+    """
+    if opts.eval_split == make3d.SPLIT:
+        check_data_path(opts.data_path)
+        return make3d.list_images(opts.data_path)
+    return read_split(split_path(opts.eval_split, LIST_NAME))
 
 
 def asked_extension(opts: Namespace) -> str:
@@ -76,7 +91,7 @@ def read_test_set(opts: Namespace, with_truth: bool) -> TestSet:
     Raises:
         DataError: the list or the ground truth is missing or broken.
     """
-    lines = read_split(split_path(opts.eval_split, LIST_NAME))
+    lines = read_test_lines(opts)
     truth = load_ground_truth(opts.data_path, opts.eval_split, lines, opts.num_workers,
                               opts.gt_disparity) if with_truth else None
     layout = layout_of_images(opts)

@@ -1,7 +1,8 @@
 """Compare ImageNet's weights with random ones: `python -m experiments.pretrained DATA --out OUT`.
 
-Each data folder has KITTI's raw layout with both colour cameras. EfficientNet-Lite0 is both the
-depth and the pose encoder. The table has the losses of the first and the last third of the steps:
+Each data folder has KITTI's raw layout with both colour cameras. The depth network has the encoder
+EfficientNet-Lite0, and learns from stereo pairs alone: without a pose network, the start of the
+encoder is all that differs. The table has the losses of the first and the last third of the steps:
 means over seeds, and standard deviations.
 """
 from __future__ import annotations
@@ -57,7 +58,7 @@ def train(data: Path, start: str, seed: int, opts: Namespace) -> Path:
     """
     split, name = opts.out / f"split_{data.name}", f"{data.name}_{start}_{seed}"
     flags = {"data_path": data, "split": split, "log_dir": opts.out, "model_name": name,
-             "encoder": NAME, "pose_encoder": NAME, "height": opts.height, "width": opts.width,
+             "encoder": NAME, "height": opts.height, "width": opts.width, "frame_ids": 0,
              "batch_size": opts.batch_size, "num_epochs": 1, "num_workers": 0, "seed": seed,
              "weights_init": "scratch", "log_frequency": max(1, opts.steps // LOGS),
              "resume": "auto",

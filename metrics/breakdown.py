@@ -1,4 +1,4 @@
-"""Further errors of depth: scale-invariant, in distance bands, in holes, at depth edges."""
+"""Further errors of depth: logarithmic, in distance bands, in holes, at depth edges."""
 from __future__ import annotations
 
 import cv2
@@ -13,18 +13,19 @@ EDGE_RATIO = 1.25  # of the depths on both sides of an edge: the threshold of a1
 EDGE_WINDOW = np.ones((3, 3), np.uint8)  # pixels searched for an edge
 
 
-def breakdown(gt: np.ndarray, pred: np.ndarray) -> dict[str, float]:
-    """Compute silog, the share of holes, and the errors in distance bands.
+def breakdown(gt: np.ndarray, pred: np.ndarray, max_depth: float = MAX_DEPTH) -> dict[str, float]:
+    """Compute silog, log10, the share of holes, and the errors in distance bands.
 
     Args:
         gt: (N,) true depth, metres, > 0; at least one pixel.
-        pred: (N,) predicted depth, limited to `MAX_DEPTH` as `metrics.depth.depths_at` does.
+        pred: (N,) predicted depth, limited to `max_depth` as `metrics.depth.depths_at` does.
+        max_depth: metres, the end of the evaluated range.
 
     Returns:
-        {"silog": ..., "holes": ..., "abs_rel_0_20": ...}; NaN where no pixel counts.
+        {"silog": ..., "log10": ..., "holes": ..., "abs_rel_0_20": ...}; NaN where no pixel counts.
     """
-    return {"silog": scale_invariant_log_error(gt, pred), "holes": hole_share(gt, pred),
-            **errors_in_bands(gt, pred)}
+    return {"silog": scale_invariant_log_error(gt, pred), "log10": log10_error(gt, pred),
+            "holes": hole_share(gt, pred, max_depth), **errors_in_bands(gt, pred)}
 
 
 def scale_invariant_log_error(gt: np.ndarray, pred: np.ndarray) -> float:
@@ -42,15 +43,27 @@ def scale_invariant_log_error(gt: np.ndarray, pred: np.ndarray) -> float:
     return float(np.std(np.log(pred, dtype=float) - np.log(gt, dtype=float)))
 
 
-def hole_share(gt: np.ndarray, pred: np.ndarray) -> float:
-    """Compute the share of pixels nearer than 40 m that are predicted at 80 m or farther.
+def log10_error(gt: np.ndarray, pred: np.ndarray) -> float:
+    """Compute the mean of |log10(pred) - log10(gt)|.
 
-    Objects that move as fast as the camera leave such holes. Predictions are limited to
-    `MAX_DEPTH`, 80 m, the end of the evaluated range; `NEAR` is half of it.
+    Args:
+        gt: (N,) true depth, metres, > 0.
+        pred: (N,) predicted depth, metres, > 0.
+
+    Source: Saxena et al. 2009 (Make3D, PAMI 31(5)).
+    """
+    return float(abs(np.log10(pred, dtype=float) - np.log10(gt, dtype=float)).mean())
+
+
+def hole_share(gt: np.ndarray, pred: np.ndarray, max_depth: float = MAX_DEPTH) -> float:
+    """Compute the share of pixels nearer than 40 m that are predicted at the end of the range.
+
+    Objects that move as fast as the camera leave such holes. `NEAR` is half of KITTI's range.
 
     Args:
         gt: (N,) true depth, metres.
         pred: (N,) predicted depth, metres.
+        max_depth: metres, the end of the evaluated range, which predictions are limited to.
 
     Returns:
         0 to 1; NaN if no pixel is nearer than 40 m.
@@ -59,7 +72,7 @@ def hole_share(gt: np.ndarray, pred: np.ndarray) -> float:
     auto-masking reduces, without a formula.
     """
     near = gt < NEAR
-    return float((pred[near] >= MAX_DEPTH).mean()) if near.any() else float("nan")
+    return float((pred[near] >= max_depth).mean()) if near.any() else float("nan")
 
 
 def errors_in_bands(gt: np.ndarray, pred: np.ndarray) -> dict[str, float]:

@@ -66,7 +66,8 @@ def evaluated_mask(gt: np.ndarray, eigen: bool) -> np.ndarray:
 
 
 def depths_at(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray, scale_factor: float = 1.0,
-              alignment: str = "median") -> tuple[np.ndarray, np.ndarray, Alignment]:
+              alignment: str = "median", max_depth: float = MAX_DEPTH,
+              ) -> tuple[np.ndarray, np.ndarray, Alignment]:
     """Return the true and the predicted depth at the N evaluated pixels of an image.
 
     Args:
@@ -75,10 +76,11 @@ def depths_at(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray, scale_factor: 
         mask: (H, W) bool, the evaluated pixels; at least one.
         scale_factor: multiplies the predicted depth.
         alignment: of the predicted depth with the true depth afterwards, one of `ALIGNMENTS`.
+        max_depth: metres that the aligned depth is limited to.
 
     Returns:
-        (N,) true depth, (N,) predicted depth limited to 1e-3 to 80 m, and the alignment; its scale
-        is the ratio of the medians for "median", 1 for "none".
+        (N,) true depth, (N,) predicted depth limited to 1e-3 m to `max_depth`, and the alignment;
+        its scale is the ratio of the medians for "median", 1 for "none".
     """
     # imported here: `from evaluate_depth import compute_errors` needs numpy only
     import cv2
@@ -88,7 +90,7 @@ def depths_at(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray, scale_factor: 
     pred = 1 / cv2.resize(disp, (width, height)).ravel()[pixels] * scale_factor
     gt = gt.ravel()[pixels]
     fit = fit_alignment(alignment, gt, pred)
-    return gt, fit.apply(pred).clip(MIN_DEPTH, MAX_DEPTH), fit
+    return gt, fit.apply(pred).clip(MIN_DEPTH, max_depth), fit
 
 
 def depth_errors(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray, scale_factor: float = 1.0,

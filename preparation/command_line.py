@@ -9,7 +9,7 @@ from runtime.arguments import OneLineParser, non_negative_int, path, positive, w
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Return the options of one command; `command` is "video", "check" or "kitti".
+    """Return the options of one command; `command` is "video", "import", "check" or "kitti".
 
     A wrong flag ends the program with status 2 and one line.
 
@@ -19,11 +19,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = OneLineParser(
         description="Prepare data for training and evaluation: COMMAND -h shows the flags.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add_command in (_add_video, _add_check, _add_kitti):
+    for add_command in (_add_video, _add_import, _add_check, _add_kitti):
         add_command(commands)
     opts = parser.parse_args(argv)
-    {"video": _check_video, "check": _check_split_flags, "kitti": _check_kitti}[opts.command](
-        opts, commands.choices[opts.command])
+    {"video": _check_video, "import": _check_import, "check": _check_split_flags,
+     "kitti": _check_kitti}[opts.command](opts, commands.choices[opts.command])
     return opts
 
 
@@ -79,6 +79,32 @@ def _check_video(opts: argparse.Namespace, parser: argparse.ArgumentParser) -> N
         parser.error("--baseline belongs to a stereo pair; give --left and --right too")
     if opts.fov is not None and opts.fov >= 180:
         parser.error(f"--fov is {opts.fov:g}; a pinhole camera sees less than 180 degrees")
+
+
+def _add_import(commands: argparse._SubParsersAction) -> None:
+    """Add the flags of the command `import`."""
+    about = "bring Cityscapes or TUM RGB-D into the layout of --dataset folder"
+    parser = commands.add_parser("import", help=about, description=about)
+    add = parser.add_argument
+    add("layout", choices=["cityscapes", "tum"], help="published layout of the files")
+    add("source", type=whole_path, metavar="SOURCE",
+        help="folder that Cityscapes' archives were extracted into; a sequence of TUM, or a folder "
+             "of sequences")
+    add("--out", type=whole_path, required=True,
+        help="folder to make; must be new or empty. Images are linked if it is on the same disk")
+    add("--crop_bonnet", action="store_true",
+        help="cityscapes: write images without their lower quarter, which shows the bonnet "
+             "(default: link the images, and write a mask for --mask_dir)")
+    add("--test", nargs="+", metavar="SEQUENCE",
+        help="tum: sequences for the test list; the others are for training (default: all)")
+
+
+def _check_import(opts: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End the program if a flag belongs to the other layout."""
+    if opts.crop_bonnet and opts.layout != "cityscapes":
+        parser.error("--crop_bonnet belongs to cityscapes; leave it out")
+    if opts.test and opts.layout != "tum":
+        parser.error("--test belongs to tum; Cityscapes has its own lists: leave it out")
 
 
 def _add_check(commands: argparse._SubParsersAction) -> None:

@@ -67,7 +67,8 @@ def prepare_video(opts: Namespace) -> None:
             raise DataError("between the gaps in the footage's numbers there are too few frames to "
                             "train and validate on; give footage without gaps")
     print_sequences(sequences, "pairs" if opts.left else "frames", min_flow)
-    print_next_commands(opts, sequences[0].intrinsics, counts)
+    print_next_commands(opts.out, sequences[0].intrinsics, counts,
+                        ["--use_stereo"] if opts.left else [])
 
 
 def choose_intrinsics(opts: Namespace, view: Footage, width: int, height: int) -> Intrinsics:
@@ -130,22 +131,22 @@ def print_sequences(sequences: Sequence[PreparedSequence], unit: str, min_flow: 
         print(line)
 
 
-def print_next_commands(opts: Namespace, intrinsics: Intrinsics, counts: dict[str, int]) -> None:
+def print_next_commands(out: Path, intrinsics: Intrinsics, counts: dict[str, int],
+                        more: Sequence[object]) -> None:
     """Print the commands that check the dataset and train on it.
 
     Args:
-        opts: options of `prepare_data.py video`.
+        out: folder of the dataset.
         intrinsics: intrinsics of the first sequence, for the size of the training.
         counts: number of samples for "train" and "val".
+        more: further words of both commands.
     """
     width = min(TRAIN_WIDTH, nearest_input_size(intrinsics.width))
     height = nearest_input_size(width * intrinsics.height / intrinsics.width)
-    words = ["--dataset", "folder", "--data_path", opts.out, "--split", opts.out / LISTS,
-             "--height", height, "--width", width]
-    if opts.left:
-        words.append("--use_stereo")
+    words = ["--dataset", "folder", "--data_path", out, "--split", out / LISTS,
+             "--height", height, "--width", width, *more]
     flags = shlex.join(map(str, words))
-    name = shlex.quote(os.path.basename(os.path.abspath(opts.out)))
-    print(f"{opts.out}: {counted(counts['train'], 'sample')} to train on, "
+    name = shlex.quote(os.path.basename(os.path.abspath(out)))
+    print(f"{out}: {counted(counts['train'], 'sample')} to train on, "
           f"{counts['val']} to validate. Next:\n"
           f"python prepare_data.py check {flags}\npython train.py {flags} --model_name {name}")

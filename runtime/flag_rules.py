@@ -42,6 +42,9 @@ def check_depth_flags(opts: Namespace, error: Callable[[str], None]) -> None:
     if opts.temporal == PREDICTED and opts.ext_disp_to_eval:
         error(f"--temporal {PREDICTED} asks the pose network of weights, and --ext_disp_to_eval "
               "has none; give true poses, --temporal FILE")
+    if (opts.gt_disparity or opts.mask_dir) and opts.eval_split == "make3d":
+        error("--eval_split make3d reads its own laser scans, 55 points high; leave "
+              "--gt_disparity and --mask_dir out")
     if opts.ext_disp_to_eval and opts.save_pred_disps:
         error("--save_pred_disps saves predictions, but --ext_disp_to_eval reads them from a "
               "file; leave one out")

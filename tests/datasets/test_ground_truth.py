@@ -213,7 +213,7 @@ def test_pngs_beside_a_list_are_read_in_the_order_of_their_names(tmp_path):
     pngs(tmp_path, "frame_2.png", "frame_9.png", "frame_10.png")
     (tmp_path / "gt_depths/._frame_2.png").touch()  # of macOS
     np.savez(tmp_path / "gt_depths.npz", depth_000000=np.zeros((4, 6)))  # the PNGs come first
-    depths, eigen, source, _ = loaded("nowhere", tmp_path)
+    depths, eigen, source, *_ = loaded("nowhere", tmp_path)
     assert [depth[0, 0] for depth in depths] == [1, 2, 3]
     assert not eigen
     assert source == tmp_path / "gt_depths"

@@ -34,6 +34,11 @@ def test_the_scale_invariant_error_is_the_published_pairwise_form():
     assert scale_invariant_log_error(gt, pred) == pytest.approx(math.sqrt(pairs))
 
 
+def test_log10_is_the_mean_number_of_powers_of_ten():
+    assert breakdown(np.array([1.0, 20.0]), np.array([10.0, 2.0]))["log10"] == pytest.approx(1)
+    assert breakdown(np.array([3.0, 5.0]), np.array([3.0, 50.0]))["log10"] == pytest.approx(1 / 2)
+
+
 def test_holes_are_near_pixels_predicted_at_the_end_of_the_range():
     gt = np.array([5.0, 39.9, 10.0, 20.0, 40.0, 79.0])
     pred = np.array([80.0, 80.0, 79.9, 20.0, 80.0, 80.0], np.float32)
