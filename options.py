@@ -60,6 +60,9 @@ class MonodepthOptions:
         in `parse`.
         """
         opts = self.parser.parse_args([], argparse.Namespace(**vars(opts)))
+        is_chosen = opts.eval_mono or opts.eval_stereo
+        if self.script == DEPTH and is_chosen and opts.alignment == "7dof":
+            opts.alignment = None  # odometry's former default, in the opt.json of earlier versions
         self._expand_paths(opts)
         if self.script == TRAIN:
             self._check_training(opts)
@@ -291,6 +294,9 @@ class MonodepthOptions:
         add("--robustness_baseline", type=path, metavar="FILE",
             help="with --corruptions: robustness_<split>_<alignment>.json of another network, to "
                  "which the mCE compares")
+        add("--temporal", type=path, metavar="FILE|predicted",
+            help="print how consistent the depth of consecutive images is, along the true poses of "
+                 "a trajectory, or along those of the pose network")
         add("--gt_disparity", type=path, metavar="FOLDER",
             help="read ground truth disparity from 16-bit PNGs, such as KITTI 2015's disp_occ_0")
         add("--eval_all", type=path, metavar="RUN_FOLDER",

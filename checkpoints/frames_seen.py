@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets.instants import UNNAMED, Instant, instant, instants
+from datasets.instants import UNNAMED, Instant, instant, instants, is_kittis
 from datasets.splits import compact, expand, own_splits, parse_line, read_split, split_path
 from runtime.errors import DataError, counted
 from runtime.files import write_atomically
@@ -22,8 +23,8 @@ class FramesSeen(NamedTuple):
 
     Attributes:
         instants: drive and frame of each moment.
-        lists: "split" and "sha256" (of the expanded lines) of each training list: that of the run,
-            then those of the runs that it was fine-tuned from.
+        lists: "split", "sha256" (of the expanded lines) and "data" (name of the data path) of each
+            training list: that of the run, then those of the runs that it was fine-tuned from.
         is_complete: whether the lists of all these runs are known.
     """
 
@@ -67,7 +68,8 @@ def describe_list(split: str, lines: Sequence[str]) -> dict[str, str]:
 
 def frames_of_training(dataset: str, split: str, lines: Sequence[str],
                        frame_ids: Sequence[int | str],
-                       parent: str | Path | None = None) -> FramesSeen:
+                       parent: str | Path | None = None,
+                       data_path: str | Path | None = None) -> FramesSeen:
     """Return what a run reads, and what the weights that it starts from have read.
 
     Args:
@@ -76,8 +78,10 @@ def frames_of_training(dataset: str, split: str, lines: Sequence[str],
         lines: of the training list.
         frame_ids: frames of a sample.
         parent: weights folder that the run starts from.
+        data_path: value of --data_path; None if it is unknown.
     """
-    own = FramesSeen(instants(dataset, lines, frame_ids), [describe_list(split, lines)])
+    described = describe_list(split, lines) | {"data": _name_of_data(data_path)}
+    own = FramesSeen(instants(dataset, lines, frame_ids), [described])
     if parent is None:
         return own
     before = read_frames_seen(parent)
@@ -112,7 +116,7 @@ def read_frames_seen(folder: str | Path) -> FramesSeen | None:
         fields = json.loads(content)
         found = {parse_line(line)[:2] for line in expand(fields["frames"])}
         lists = [{name: str(entry[name]) for name in ("split", "sha256")}
-                 for entry in fields["lists"]]
+                 | {"data": str(entry.get("data", ""))} for entry in fields["lists"]]
         return FramesSeen(found, lists, bool(fields["is_complete"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError):
         raise DataError(f"{path} is broken; copy it again, or delete it: whether test images were "
@@ -137,19 +141,32 @@ def _of_own_split(folder: Path) -> FramesSeen | None:
     return frames_of_training(dataset, split, lines, frame_ids)
 
 
-def find_leak(seen: FramesSeen | None, dataset: str, lines: Sequence[str]) -> Leak:
+def _name_of_data(data_path: str | Path | None) -> str:
+    """Return the name of a data path, which stays when its disk changes; "" if it is unknown."""
+    return "" if data_path is None else Path(os.path.abspath(data_path)).name
+
+
+def find_leak(seen: FramesSeen | None, dataset: str, lines: Sequence[str],
+              data_path: str | Path | None = None) -> Leak:
     """Count the test images whose moment was seen in training.
+
+    KITTI's drives have names of their own. Of other folders, those of one name are one drive if
+    their data paths have one name too, or are unknown; otherwise nobody can tell.
 
     Args:
         seen: what training read; None if unknown.
         dataset: value of --dataset of the test images.
         lines: split lines of the test images.
+        data_path: value of --data_path of the test images; None if it is unknown.
     """
     if seen is None or dataset in UNNAMED:
         return Leak(None, len(lines), [])
     drives = [drive for drive, frame in
               (instant(dataset, *parse_line(line)[:2]) for line in lines)
               if (drive, frame) in seen.instants]
-    if not drives and not seen.is_complete:
+    own, names = _name_of_data(data_path), {entry["data"] for entry in seen.lists}
+    is_same = own in names or "" in (own, *names)
+    certain = [drive for drive in drives if is_same or is_kittis(drive)]
+    if not certain and (drives or not seen.is_complete):
         return Leak(None, len(lines), [])
-    return Leak(len(drives), len(lines), sorted(set(drives)))
+    return Leak(len(certain), len(lines), sorted(set(certain)))

@@ -15,6 +15,7 @@ ODOMETRY_DRIVES = {
     6: ("2011_09_30_drive_0020", 0), 7: ("2011_09_30_drive_0027", 0),
     8: ("2011_09_30_drive_0028", 1100), 9: ("2011_09_30_drive_0033", 0),
     10: ("2011_09_30_drive_0034", 0)}
+DATES = ("2011_09_26", "2011_09_28", "2011_09_29", "2011_09_30", "2011_10_03")  # of all raw drives
 UNNAMED = ("kitti_test", "kitti_2015")  # layouts whose frames KITTI does not trace to drives
 DRIVE = re.compile(r"([0-9]{4}_[0-9]{2}_[0-9]{2}_drive_[0-9]{4})(?:_sync|_extract)?")
 
@@ -34,6 +35,11 @@ def instant(dataset: str, folder: str, frame: int) -> Instant:
         return drive, first + frame
     match = DRIVE.fullmatch(folder.rpartition("/")[2])
     return (match[1] if match else folder), frame
+
+
+def is_kittis(drive: str) -> bool:
+    """Return whether a drive of `instant` has a name of KITTI, which no other drive has."""
+    return drive.startswith(DATES) and DRIVE.fullmatch(drive) is not None
 
 
 def instants(dataset: str, lines: Iterable[str],

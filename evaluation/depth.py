@@ -28,6 +28,7 @@ from evaluation.results import (
     print_intervals,
     write_results,
 )
+from evaluation.temporal import Video, measure_video, predict_video, read_video
 from evaluation.test_set import (
     TestSet,
     asked_extension,
@@ -35,14 +36,12 @@ from evaluation.test_set import (
     load_batches,
     read_test_set,
 )
-from metrics.alignment import Alignment
 from metrics.boundaries import boundary_f1
 from metrics.breakdown import breakdown, edge_errors, edge_mask, surface_mask
 from metrics.clouds import back_project, cloud_errors, normal_angle
 from metrics.depth import (
     DEPTH_METRICS,
     MAX_DEPTH,
-    MIN_DEPTH,
     STEREO_SCALE_FACTOR,
     compute_errors,
     depths_at,
@@ -89,17 +88,19 @@ def evaluate_depth(opts: Namespace) -> None:
         check_edges(test_set.truth)
     if opts.clouds:
         test_set.cameras()  # raises if intrinsics are missing
+    video = read_video(opts, test_set) if opts.temporal else None
     errors = {}
     for epoch, own in runs.items():
         if opts.eval_all:
             world.print(f"\n{own.load_weights_folder}")
         weights = own.load_weights_folder
         seen = read_frames_seen(weights) if weights and world.is_main else None
+        moved = video and predict_video(own, test_set, video, world)
         predicted = predict(own, test_set, world)
         if epoch == max(runs):
             shut_down_distributed()  # only the main process goes on
         if world.is_main:
-            errors[epoch] = measure_and_write(own, test_set, predicted, seen)
+            errors[epoch] = measure_and_write(own, test_set, predicted, seen, moved)
     if opts.eval_all and world.is_main:
         write_epochs(opts, errors)
 
@@ -174,7 +175,8 @@ def print_notes(opts: Namespace, predictor: Predictor, dataset: MonoDataset, wor
 
 
 def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
-                      seen: FramesSeen | None) -> dict[str, Interval] | None:
+                      seen: FramesSeen | None,
+                      video: Video | None = None) -> dict[str, Interval] | None:
     """Measure the errors of predicted disparities and write every output that the flags ask for.
 
     Args:
@@ -182,6 +184,7 @@ def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
         test_set: the test images and their ground truth.
         predicted: disparities of the test images.
         seen: what training read; None if unknown.
+        video: the test images that have a next frame, for --temporal.
 
     Returns:
         The mean of each error with its interval; None without ground truth.
@@ -204,15 +207,13 @@ def measure_and_write(opts: Namespace, test_set: TestSet, predicted: Predicted,
                         predicted.metres * opts.pred_depth_scale_factor)
         return None
     columns, factor = measure(opts, test_set, predicted)
-    alignment = chosen_alignment(opts)
+    if video:
+        columns |= measure_video(opts, test_set, video, predicted.disps, columns, factor)
     intervals = write_errors(opts, folder, test_set, columns, factor, seen)
     if opts.save_figures or opts.report:
         from evaluation.depth_figures import save_figures  # matplotlib takes a second to import
-        fits = [Alignment(alignment, *fit) for fit in zip(
-            columns[RATIO].tolist(), columns[SHIFT].tolist(), strict=True)]
-        aligned = [1 / fit.apply(factor / disp).clip(MIN_DEPTH)  # affine depth can be below 0
-                   for fit, disp in zip(fits, predicted.disps, strict=True)]
-        save_figures(folder, evaluation_name(opts), test_set, np.stack(aligned), columns["abs_rel"])
+        save_figures(folder, evaluation_name(opts), test_set, predicted.disps, columns["abs_rel"],
+                     factor, fitted_alignment(opts))
     if opts.report:
         from evaluation.report import write_report  # imports matplotlib
         write_report(folder, evaluation_name(opts))
@@ -227,12 +228,17 @@ def measure(opts: Namespace, test_set: TestSet, predicted: Predicted
         (N,) values by name, as `measure_errors` does, and the factor of all predictions.
     """
     factor = opts.pred_depth_scale_factor * (predicted.metres if opts.eval_stereo else 1)
-    alignment = chosen_alignment(opts)
     return measure_errors(
         predicted.disps, test_set.truth.depths, eigen=test_set.truth.eigen, scale_factor=factor,
-        alignment="none" if alignment == FIXED else alignment,
+        alignment=fitted_alignment(opts),
         max_depth=test_set.truth.max_depth, edges=opts.edges,
         cameras=test_set.cameras() if opts.clouds else None), factor
+
+
+def fitted_alignment(opts: Namespace) -> str:
+    """Return how each prediction is fitted to its ground truth; one of `ALIGNMENTS`."""
+    alignment = chosen_alignment(opts)
+    return "none" if alignment == FIXED else alignment
 
 
 def measure_errors(disps: np.ndarray, gt_depths: list[np.ndarray], *, eigen: bool = True,
@@ -307,7 +313,7 @@ def measure_points(gt: np.ndarray, pred: np.ndarray, K: np.ndarray) -> dict[str,
 def describe_origin(opts: Namespace, test_set: TestSet, seen: FramesSeen | None) -> dict:
     """Return how results were made: flags, weights, lists, ground truth; print the leak."""
     truth = test_set.truth
-    leak = find_leak(seen, test_set.layout, test_set.lines)
+    leak = find_leak(seen, test_set.layout, test_set.lines, opts.data_path)
     print(leak.describe())
     return describe_evaluation(opts) | {
         "lists": {"test": describe_list(opts.eval_split, test_set.lines),

@@ -23,6 +23,7 @@ from evaluation.test_set import TestSet
 from metrics.depth import (
     DISTANCE_STEP,
     MAX_DEPTH,
+    MIN_DEPTH,
     depths_at,
     errors_by_distance,
     evaluated_mask,
@@ -54,7 +55,7 @@ class Example(NamedTuple):
         title: why the image is shown.
         line: split line of the image.
         image: (H, W, 3) uint8 RGB; None if the file is missing.
-        disp: (h, w) predicted disparity, 1 / metres.
+        disp: (h, w) predicted disparity of any size, 1 / metres.
         gt: (H, W) metres, 0 = no ground truth.
         error: (H, W) |prediction - truth| / truth, NaN where it is not evaluated.
     """
@@ -68,34 +69,37 @@ class Example(NamedTuple):
 
 
 def save_figures(folder: Path, name: str, test_set: TestSet, disps: np.ndarray,
-                 abs_rel: np.ndarray) -> None:
+                 abs_rel: np.ndarray, scale_factor: float, alignment: str) -> None:
     """Write the figures of an evaluation; warn about missing images and leave them out.
 
     Args:
         folder: where the figures go.
         name: of the evaluation, as in the file of its results.
         test_set: N test images with ground truth.
-        disps: (N, h, w) predicted disparities, 1 / metres.
+        disps: (N, h, w) scaled disparities.
         abs_rel: (N,) errors of the images.
+        scale_factor: multiplies the predicted depth.
+        alignment: of each predicted depth afterwards, one of `ALIGNMENTS`.
 
     Raises:
         DataError: a figure cannot be written.
     """
     gt_depths, eigen, *_ = test_set.truth
-    max_depth = test_set.truth.max_depth
-    depths = (depths_at(gt, disp, evaluated_mask(gt, eigen), alignment="none",
-                        max_depth=max_depth)[:2] for gt, disp in zip(gt_depths, disps, strict=True))
+    settings = scale_factor, alignment, test_set.truth.max_depth
+    depths = (depths_at(gt, disp, evaluated_mask(gt, eigen), *settings)[:2]
+              for gt, disp in zip(gt_depths, disps, strict=True))
     save_figure(draw_by_distance(*errors_by_distance(depths)), folder / BY_DISTANCE.format(name))
     examples, missing = [], []
     for rank, i in choose_examples(abs_rel).items():
         gt, image = gt_depths[i], None
+        mask = evaluated_mask(gt, eigen)
+        disp = measured_disparity(gt, disps[i], mask, *settings)
         try:
             image = test_set.image(i, *gt.shape)
         except DataError as error:
             missing.append(error)
         examples.append(Example(f"{rank}: abs_rel {abs_rel[i]:.3f}", test_set.lines[i], image,
-                                disps[i], gt, error_map(gt, disps[i], evaluated_mask(gt, eigen),
-                                                        max_depth)))
+                                disp, gt, error_map(gt, disp, mask, settings[-1])))
     path = folder / IMAGES.format(name)
     if missing:
         print(f"warning: {path.name} is without {len(missing)} of {len(examples)} input images: "
@@ -124,6 +128,21 @@ def choose_examples(abs_rel: np.ndarray) -> dict[str, int]:
     names = ("best", "median", "worst") if len(abs_rel) > 2 else ("best", "worst")[:len(abs_rel)]
     ranks = np.linspace(0, len(abs_rel) - 1, len(names)).astype(int)
     return dict(zip(names, np.argsort(abs_rel, kind="stable")[ranks].tolist(), strict=True))
+
+
+def measured_disparity(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray, scale_factor: float,
+                       alignment: str, max_depth: float = MAX_DEPTH) -> np.ndarray:
+    """Return a prediction as its errors are measured: resized, then aligned and limited.
+
+    Args:
+        gt, disp, mask, scale_factor, alignment, max_depth: as for `depths_at`.
+
+    Returns:
+        (H, W) disparity, 1 / metres.
+    """
+    *_, fit = depths_at(gt, disp, mask, scale_factor, alignment)
+    depth = 1 / cv2.resize(disp, gt.shape[::-1]) * scale_factor
+    return 1 / fit.apply(depth).clip(MIN_DEPTH, max_depth)
 
 
 def error_map(gt: np.ndarray, disp: np.ndarray, mask: np.ndarray,

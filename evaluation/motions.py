@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from checkpoints.architecture import pose_frames, read_input_format, read_pose_input
-from datasets import KITTIOdomDataset, as_float
+from datasets import as_float, dataset_class
 from datasets.splits import SplitLine, parse_line
 from evaluation.test_set import asked_extension, load_batches
 from prediction.predictor import Predictor
@@ -33,8 +33,9 @@ class MotionInputs(NamedTuple):
     batches: Iterator[dict]
 
 
-def load_motion_inputs(opts: Namespace, lines: list[str], world: World) -> MotionInputs:
-    """Start to load the images of a sequence; every process loads its share of the lines.
+def load_motion_inputs(opts: Namespace, lines: list[str], world: World,
+                       layout: str = "kitti_odom") -> MotionInputs:
+    """Start to load the images of sequences; every process loads its share of the lines.
 
     A network of pairs sees frames i and i + 1. A network of more frames predicts the poses from its
     target to its other frames, and the motion from i to i + 1 goes over the target. The target is
@@ -43,8 +44,9 @@ def load_motion_inputs(opts: Namespace, lines: list[str], world: World) -> Motio
 
     Args:
         opts: flags of the evaluation.
-        lines: N consecutive frames of a sequence.
+        lines: N frames, in runs of consecutive frames of a sequence.
         world: the processes.
+        layout: value of --dataset.
 
     Raises:
         DataError: the weights are missing or broken, or the network cannot see these motions.
@@ -54,10 +56,12 @@ def load_motion_inputs(opts: Namespace, lines: list[str], world: World) -> Motio
     frames = pose_frames(folder, read_pose_input(folder))
     offsets = np.zeros(len(lines), int)
     if frames:
-        offsets = _target_offsets(frames, len(lines), folder)
+        offsets = np.concatenate([_target_offsets(frames, count, folder)
+                                  for count in _count_runs(lines)])
     targets = [_earlier_line(line, b) for line, b in zip(lines, offsets, strict=True)]
-    dataset = KITTIOdomDataset(opts.data_path, targets, height, width, frames or [0, 1], 1,
-                               img_ext=asked_extension(opts))
+    dataset = dataset_class(layout)(opts.data_path, targets, height, width, frames or [0, 1], 1,
+                                    img_ext=asked_extension(opts))
+    dataset.load_depth = False
     dataset.img_ext = dataset.found_extension()
     first = dataset.get_image_path(*parse_line(targets[0]))
     world.print(f"reading {dataset.img_ext} images, as in {Path(first).parent}")
@@ -122,6 +126,17 @@ def _target_offsets(frames: list[int], count: int, folder: str) -> np.ndarray:
                             f"{count + 1} frames are too few to predict their motions")
         offsets[i] = fitting[0]
     return offsets
+
+
+def _count_runs(lines: list[str]) -> list[int]:
+    """Return the lengths of the runs of consecutive frames of one folder and side."""
+    counts, expected = [], None
+    for folder, frame, side in map(parse_line, lines):
+        if (folder, frame, side) != expected:
+            counts.append(0)
+        counts[-1] += 1
+        expected = folder, frame + 1, side
+    return counts
 
 
 def _earlier_line(line: str, by: int) -> SplitLine:

@@ -21,12 +21,12 @@ from evaluation.motions import load_motion_inputs, predict_motions
 from evaluation.trajectory_figure import trajectory_png
 from evaluation.trajectory_files import (
     RATE,
-    SCORES_NAME,
     check_poses,
     kitti_text,
     read_times,
     read_trajectory,
     scores_json,
+    scores_name,
     tum_text,
 )
 from kitti_utils import read_poses
@@ -89,7 +89,7 @@ def evaluate_odometry(opts: Namespace) -> None:
     if world.is_main:
         seen = read_frames_seen(opts.load_weights_folder)
         for sequence, predicted in zip(sequences, motions, strict=True):
-            print(find_leak(seen, "kitti_odom", sequence.lines).describe())
+            print(find_leak(seen, "kitti_odom", sequence.lines, opts.data_path).describe())
             measure_and_write(opts, sequence, predicted, predictor.training_camera.metres)
 
 
@@ -303,9 +303,8 @@ def find_times(data_path: str, sequence: OdometrySequence) -> tuple[np.ndarray, 
 def write_scores(folder: Path, sequence: OdometrySequence,
                  five_frames: tuple[float, float] | None, scores: Scores, name: str) -> None:
     """Write the errors and the picture of a trajectory, and print their paths."""
-    number = f"{sequence.number:02d}"
-    path = folder / SCORES_NAME.format(number)
+    path = folder / scores_name(sequence.number, scores.alignment)
     write_atomically(path, scores_json(five_frames, scores).encode())
-    picture = trajectory_png(scores, f"{name}, sequence {number}")
+    picture = trajectory_png(scores, f"{name}, sequence {sequence.number:02d}")
     write_atomically(path.with_suffix(".png"), picture)
     print(f"wrote {path} and {path.stem}.png")

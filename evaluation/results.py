@@ -52,7 +52,7 @@ HIGHER_IS_BETTER = ("a1", "a2", "a3", "edge_a1", "boundary_f1", "cloud_f", "clou
 ALIGNMENT_FLAGS = ("alignment", "eval_mono", "eval_stereo", "disable_median_scaling")
 # further flags that change the errors of one prediction
 METHOD_FLAGS = ("eval_split", "post_process", "pred_depth_scale_factor", "min_depth", "max_depth",
-                "gt_disparity", "eval_eigen_to_benchmark", "mask_dir")
+                "gt_disparity", "eval_eigen_to_benchmark", "mask_dir", "temporal")
 SOURCE_FLAGS = ("load_weights_folder", "ext_disp_to_eval")  # flags that name the prediction
 
 

@@ -9,17 +9,23 @@ import numpy as np
 import scipy  # loads `scipy.spatial` at its first use
 
 from kitti_utils import ROTATION_TOLERANCE, are_rotations
-from metrics.trajectory import Scores
+from metrics.trajectory import USUAL_ALIGNMENT, Scores
 from runtime.errors import DataError, counted
 from runtime.files import readlines
 
-SCORES_NAME = "trajectory_{}.json"  # takes the number of the sequence, two digits
+SCORES_NAME = "trajectory_{}.json"  # takes the name that `scores_name` puts together
 RATE = 10.0  # frames per second, of KITTI
 MAX_LENGTH = 1e8  # m; a larger number is no position, and its square may overflow
 TIME_TOLERANCE = 0.01  # s, between the time of a pose and the time of its frame
 KITTI_ROW = "12 numbers (the rows of a 3 x 4 pose, camera to world), or a frame and 12 numbers"
 TUM_ROW = "8 numbers, as in TUM's format (time x y z qx qy qz qw)"
 EXPECTED_ROW = f"{KITTI_ROW}, or {TUM_ROW}"
+
+
+def scores_name(number: int, alignment: str) -> str:
+    """Return the file name of a trajectory's errors; the usual alignment is not named."""
+    suffix = "" if alignment == USUAL_ALIGNMENT else f"_{alignment}"
+    return SCORES_NAME.format(f"{number:02d}{suffix}")
 
 
 def scores_json(five_frame_error: tuple[float, float] | None, scores: Scores) -> str:

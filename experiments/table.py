@@ -38,7 +38,8 @@ def read_errors(folder: Path, metrics: list[str]) -> dict[str, float]:
     means = read_means(find_results(folder)) if list_results(folder) else {}
     errors = {metric: means[metric] for metric in metrics if metric in means}
     for path in sorted(folder.glob(SCORES_NAME.format("*"))):
-        errors[f"5-frame {path.stem.rpartition('_')[2]}, m"] = read_five_frame_error(path)
+        # files of several alignments have the same 5-frame error
+        errors[f"5-frame {path.stem.split('_')[1]}, m"] = read_five_frame_error(path)
     return {column: error for column, error in errors.items() if isfinite(error)}
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 NOT_WITH_CORRUPTIONS = ("ext_disp_to_eval", "eval_all", "no_eval", "save_pred_disps",
-                        "save_figures", "report", "edges", "clouds")
+                        "save_figures", "report", "edges", "clouds", "temporal")
+PREDICTED = "predicted"  # value of --temporal: motions of the pose network
 
 
 def check_depth_flags(opts: Namespace, error: Callable[[str], None]) -> None:
@@ -38,6 +39,12 @@ def check_depth_flags(opts: Namespace, error: Callable[[str], None]) -> None:
             opts.no_eval or Path(opts.eval_split).name == "benchmark"):
         error(f"{'--eval_all' if opts.eval_all else '--gt_disparity'} asks for errors; leave "
               "out --no_eval, and choose an --eval_split that has ground truth here")
+    if opts.temporal and (opts.no_eval or Path(opts.eval_split).name == "benchmark"):
+        error("--temporal asks for errors; leave out --no_eval, and choose an --eval_split that "
+              "has ground truth here")
+    if opts.temporal == PREDICTED and opts.ext_disp_to_eval:
+        error(f"--temporal {PREDICTED} asks the pose network of weights, and --ext_disp_to_eval "
+              "has none; give true poses, --temporal FILE")
     if (opts.gt_disparity or opts.mask_dir) and opts.eval_split == "make3d":
         error("--eval_split make3d reads its own laser scans, 55 points high; leave "
               "--gt_disparity and --mask_dir out")

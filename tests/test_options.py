@@ -32,7 +32,7 @@ DEFAULTS = {
     "overwrite": False, "save_every": None, "keep": 2, "max_bad_samples": 0, "save_figures": False,
     "sequences": None, "ext_poses_to_eval": None, "alignment": None, "report": False,
     "mask_dir": None, "velocity_weight": 0.0, "edges": False, "clouds": False, "gt_disparity": None,
-    "eval_all": None, "compare": None, "check_leak": None,
+    "eval_all": None, "compare": None, "check_leak": None, "temporal": None,
     "encoder": None, "pose_encoder": None, "encoder_weights": None,
     "learn_intrinsics": False,
     "corruptions": None, "severities": [1, 2, 3, 4, 5], "robustness_baseline": None,
@@ -129,6 +129,10 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
      "--eval_all asks for errors; leave out --no_eval"),
     ("evaluate_depth", ["--eval_stereo", *WEIGHTS, "--eval_split", "benchmark", "--gt_disparity",
                         "folder"], "--gt_disparity asks for errors"),
+    ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--eval_split", "benchmark", "--temporal", "x"],
+     "--temporal asks for errors"),
+    ("evaluate_depth", ["--eval_mono", "--ext_disp_to_eval", "x", "--temporal", "predicted"],
+     "give true poses, --temporal FILE"),
     ("evaluate_depth", ["--compare", "one.json"], "expected 2 arguments"),
     ("evaluate_pose", ["--eval_split", "odom_9"], "--load_weights_folder is missing"),
     ("evaluate_pose", WEIGHTS,
@@ -161,10 +165,16 @@ def test_an_alignment_of_the_other_script_is_refused(script, capsys):
         capsys.readouterr().err)
 
 
+def test_the_former_default_of_odometry_does_not_align_depth():
+    opts = MonodepthOptions().parser.parse_args(["--alignment", "7dof", "--eval_mono", *WEIGHTS])
+    assert MonodepthOptions(DEPTH).complete(opts).alignment is None
+    assert opts.alignment == "7dof"
+
+
 PATHS = {
     TRAIN: "data_path mask_dir log_dir model_name split cache_dir load_weights_folder",
     DEPTH: "data_path load_weights_folder eval_split eval_out_dir ext_disp_to_eval gt_disparity "
-           "eval_all compare robustness_baseline",
+           "eval_all compare robustness_baseline temporal",
     POSE: "data_path load_weights_folder eval_split eval_out_dir ext_poses_to_eval"}
 
 

@@ -286,7 +286,7 @@ def make_frames_seen(opts: Namespace, dataset: MonoDataset) -> FramesSeen:
         DataError: frames_seen.json of --load_weights_folder is broken.
     """
     return frames_of_training(opts.dataset, opts.split, dataset.filenames, opts.frame_ids,
-                              opts.load_weights_folder)
+                              opts.load_weights_folder, opts.data_path)
 
 
 def choose_compiling(opts: Namespace, steps: int, device: torch.device) -> tuple[bool, str]:

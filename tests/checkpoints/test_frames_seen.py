@@ -79,6 +79,29 @@ def test_padding_cameras_and_neighbours_are_seen_through(train, test, count):
     assert leak.seen == count
 
 
+@pytest.mark.parametrize(("drive", "trained", "tested", "count"), [
+    ("ride", "~/a/videos", "/mnt/videos", 1), ("ride", "videos", "others", None),
+    ("ride", None, "others", 1), ("ride", "videos", None, 1), ("walk", "videos", "others", 0),
+    ("2011_09_26_drive_0001_sync", "videos", "others", 1),
+    ("2011_01_01_drive_0001_sync", "videos", "others", None)])  # of a rendered street
+def test_own_drives_of_one_name_need_data_of_one_name(tmp_path, drive, trained, tested, count):
+    lines = [f"{name} 5" for name in ("ride", "2011_09_26_drive_0001_sync",
+                                      "2011_01_01_drive_0001_sync")]
+    write_frames_seen(tmp_path, frames_of_training("folder", "mine", lines, MONO,
+                                                   data_path=trained))
+    leak = find_leak(read_frames_seen(tmp_path), "folder", [f"{drive} 5"], tested)
+    assert leak.seen == count
+
+
+def test_a_record_without_the_name_of_its_data_counts(tmp_path):
+    write_frames_seen(tmp_path, frames_of_training("folder", "mine", ["ride 5"], MONO,
+                                                   data_path="videos"))
+    fields = json.loads((tmp_path / FILE_NAME).read_text())
+    del fields["lists"][0]["data"]
+    (tmp_path / FILE_NAME).write_text(json.dumps(fields))
+    assert find_leak(read_frames_seen(tmp_path), "folder", ["ride 5"], "others").seen == 1
+
+
 def test_a_sequence_is_its_raw_drive():
     assert instant("kitti_odom", "08", 0) == ("2011_09_30_drive_0028", 1100)
     assert instant("kitti_odom", "11", 7) == ("11", 7)  # of a test sequence: KITTI keeps the drive

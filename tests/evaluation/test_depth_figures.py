@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from datasets.ground_truth import export_gt_depths
+from evaluation.depth import measure_errors
 from evaluation.depth_figures import (
     POINT,
     Example,
@@ -20,7 +21,9 @@ from evaluation.depth_figures import (
     draw_examples,
     enlarge_points,
     error_map,
+    measured_disparity,
 )
+from metrics.alignment import ALIGNMENTS
 from metrics.intervals import Interval
 
 
@@ -62,6 +65,18 @@ def test_the_error_is_relative_and_only_where_it_is_evaluated():
     gt = np.array([[4.0, 8.0, 0.0, 2.0]])
     errors = error_map(gt, np.full((1, 4), 0.2, np.float32), np.array([[1, 1, 0, 0]], bool))
     np.testing.assert_allclose(errors, [[0.25, 0.375, np.nan, np.nan]])
+
+
+@pytest.mark.parametrize("alignment", ALIGNMENTS)
+def test_the_figure_shows_what_was_measured(alignment):
+    rng = np.random.default_rng(0)
+    gt = rng.uniform(2, 60, (40, 70))
+    disp = rng.uniform(0.01, 0.5, (8, 12)).astype(np.float32)  # resized fivefold
+    mask = gt < 50
+    gt[~mask] = 0
+    columns = measure_errors(disp[None], [gt], eigen=False, scale_factor=1.5, alignment=alignment)
+    shown = error_map(gt, measured_disparity(gt, disp, mask, 1.5, alignment), mask)
+    assert np.nanmean(shown) == pytest.approx(columns["abs_rel"][0], rel=1e-5)
 
 
 def example(height=60, width=200, line="drive 5 l", image=True):

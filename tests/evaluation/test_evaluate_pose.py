@@ -268,6 +268,18 @@ def test_the_recorded_scores_are_printed(tmp_path, script):
     assert f"Trajectory error: {found['five_frame_error']:.3f}, " in outcome.out
 
 
+def test_two_alignments_of_a_trajectory_keep_their_files(drive, tmp_path, script):
+    flags = ["--data_path", drive, "--sequences", 9, "--ext_poses_to_eval", drive / "poses/09.txt",
+             "--eval_out_dir", tmp_path]
+    names = {"7dof": "trajectory_09", "none": "trajectory_09_none", "6dof": "trajectory_09_6dof"}
+    for alignment, name in names.items():
+        assert f"{name}.json and {name}.png\n" in script(
+            "evaluate_pose", *flags, "--alignment", alignment).out
+    for alignment, name in names.items():
+        assert json.loads((tmp_path / f"{name}.json").read_text())["alignment"] == alignment
+        assert (tmp_path / f"{name}.png").is_file()
+
+
 @pytest.mark.parametrize(("text", "found"), [
     ("12 1 0 0 0 0 1 0 0 0 0 1 0\n", "has frame 12; of sequence 09 the frames 0 to 11"),
     ("3 1 0 0 0 0 1 0 0 0 0 1 0\n", "has 1 frame; expected two or more"),

@@ -215,6 +215,14 @@ def test_a_missing_error_is_a_dash_in_the_table(tmp_path):
         "| row | seeds | 5-frame 09, m |\n| --- | --- | --- |\n| a | 1 | 0.5000 |\n| b | 0 | - |")
 
 
+@pytest.mark.parametrize("name", ["trajectory_09.json", "trajectory_09_6dof.json"])
+def test_the_table_reads_trajectories_of_any_alignment(tmp_path, name):
+    (tmp_path / "a_1").mkdir()
+    (tmp_path / "a_1" / name).write_text(json.dumps({"five_frame_error": 0.5}))
+    assert markdown_table(["a"], [1], tmp_path, []).endswith("09, m |\n| --- | --- | --- |\n"
+                                                             "| a | 1 | 0.5000 |")
+
+
 @pytest.mark.parametrize(("line", "message"), [
     ("python train.py --model_name a", "line 1: found 'python train.py"),
     ("rm -r $OUT/a_$SEED", "line 1: found 'rm -r .*expected `python train.py"),
