@@ -319,7 +319,9 @@ def describe_origin(opts: Namespace, test_set: TestSet, seen: FramesSeen | None)
         "lists": {"test": describe_list(opts.eval_split, test_set.lines),
                   "training": seen and seen.lists},
         "ground_truth": {"kind": truth.kind, "source": str(truth.source.resolve()),
-                         "pixels": "Eigen's crop" if truth.eigen else "all that have depth"},
+                         "pixels": "Eigen's crop" if truth.eigen else "all that have depth",
+                         "count": int(sum(evaluated_mask(depth, truth.eigen).sum()
+                                          for depth in truth.depths))},
         "seen_in_training": leak._asdict()}
 
 

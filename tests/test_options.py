@@ -35,7 +35,7 @@ DEFAULTS = {
     "eval_all": None, "compare": None, "check_leak": None, "temporal": None,
     "encoder": None, "pose_encoder": None, "encoder_weights": None,
     "learn_intrinsics": False,
-    "corruptions": None, "severities": [1, 2, 3, 4, 5], "robustness_baseline": None,
+    "corruptions": None, "severities": None, "robustness_baseline": None,
 }
 
 
@@ -120,7 +120,11 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("evaluate_depth", ["--eval_stereo", *WEIGHTS, "--eval_split", "benchmark", "--save_figures"],
      "choose an --eval_split that has ground truth here"),
     ("evaluate_depth", ["--eval_stereo", *WEIGHTS, "--eval_split", "benchmark", "--report"],
-     "--report shows errors; leave out --no_eval"),
+     "--report asks for errors; leave out --no_eval"),
+    ("evaluate_depth", ["--eval_stereo", *WEIGHTS, "--eval_split", "benchmark", "--clouds"],
+     "--clouds asks for errors"),
+    ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--no_eval", "--save_pred_disps", "--mask_dir",
+                        "x"], "--mask_dir asks for errors"),
     ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--eval_split", "odom_9"], "evaluate_pose.py"),
     ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--eval_eigen_to_benchmark"],
      "--eval_eigen_to_benchmark goes with"),
