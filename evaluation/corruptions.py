@@ -10,6 +10,7 @@ import numpy as np
 
 from checkpoints.frames_seen import FramesSeen, read_frames_seen
 from datasets.corruptions import CORRUPTIONS, SEVERITIES, choose_corruptions, corrupted
+from datasets.splits import parse_line
 from evaluation.corruption_figures import PLOT, SHEET, draw_plot, draw_sheet
 from evaluation.depth import Predicted, describe_origin, measure, predict
 from evaluation.depth_figures import save_figure
@@ -235,10 +236,11 @@ def save_figures(opts: Namespace, test_set: TestSet, robustness: dict) -> None:
     folder, name = robustness_path(opts).parent, evaluation_name(opts)
     names, severities = (robustness["scores"][key] for key in ("corruptions", "severities"))
     severity = severities[len(severities) // 2]
-    size = test_set.truth.depths[0].shape
-    images = {"as it is": test_set.image(0, *size)} | {
-        each: corrupt_test_set(test_set, each, severity).image(0, *size) for each in names}
-    save_figure(draw_sheet(images, f"{test_set.lines[0]}, severity {severity}"),
+    line, images = test_set.lines[0], test_set.dataset(1, 1)
+    shown = {"as it is": images} | {each: corrupted(images, each, severity) for each in names}
+    sheet = {each: np.asarray(dataset.get_color(*parse_line(line), False))
+             for each, dataset in shown.items()}
+    save_figure(draw_sheet(sheet, f"{line}, severity {severity}"),
                 folder / SHEET.format(name))
     dee = dict(zip(names, dee_of(robustness, names, severities), strict=True))
     save_figure(draw_plot(dee, severities, robustness["clean"]["dee"]), folder / PLOT.format(name))
