@@ -1,7 +1,6 @@
 """Evaluate depth on corrupted images: the error of each corruption and severity, mCE and mRR."""
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,19 +13,22 @@ from datasets.splits import parse_line
 from evaluation.corruption_figures import PLOT, SHEET, draw_plot, draw_sheet
 from evaluation.depth import Predicted, describe_origin, measure, predict
 from evaluation.depth_figures import save_figure
-from evaluation.results import METHOD_FLAGS, describe_alignment, evaluation_name
+from evaluation.results import describe_alignment, evaluation_name
+from evaluation.robustness_file import (
+    ROBUSTNESS,
+    SCHEMA,
+    differing,
+    network_of,
+    read_baseline,
+    read_robustness,
+    write_robustness,
+)
 from evaluation.test_set import TestSet, read_test_set
 from metrics.depth import DEPTH_METRICS
 from metrics.robustness import corruption_errors, depth_estimation_error, resilience_rates
 from runtime.distributed import init_distributed, shut_down_distributed
 from runtime.errors import DataError
-from runtime.files import check_out_dir, write_atomically
-
-SCHEMA = 1  # version of the fields of a robustness file
-ROBUSTNESS = "robustness_{}.json"  # takes an `evaluation_name`
-EXPECTED = "expected a robustness_<split>_<alignment>.json of evaluate_depth.py --corruptions"
-# flags that change the errors of one network on one list; --temporal only adds others
-OWN_FLAGS = (*(name for name in METHOD_FLAGS if name != "temporal"), "data_path", "dataset", "png")
+from runtime.files import check_out_dir
 
 
 def evaluate_corruptions(opts: Namespace) -> None:
@@ -114,75 +116,6 @@ def start_robustness(opts: Namespace, test_set: TestSet, seen: FramesSeen | None
         print(f"{path} has {done} of {len(names) * len(severities)} pairs of corruption and "
               "severity; measuring the others")
     return robustness, baseline
-
-
-def protocol_of(fields: dict) -> dict:
-    """Return the fields of an evaluation that must agree for a comparison of two networks."""
-    truth = fields["ground_truth"]
-    return {"test list": fields["lists"]["test"]["sha256"],
-            "alignment": fields["alignment"],
-            "ground truth": [truth[name] for name in ("kind", "pixels", "count")]}
-
-
-def network_of(fields: dict) -> dict:
-    """Return the fields of an evaluation that must agree if its errors are to be used again."""
-    return protocol_of(fields) | {"weights": fields["weights"]["sha256"]} | {
-        f"--{name}": fields["flags"].get(name) for name in OWN_FLAGS}
-
-
-def differing(a: dict, b: dict) -> list[str]:
-    """Return the keys of two dicts of equal keys whose values differ."""
-    return [name for name in a if a[name] != b[name]]
-
-
-def read_baseline(path: Path, origin: dict, names: Sequence[str],
-                  severities: Sequence[int]) -> dict:
-    """Read the robustness file of another network that was evaluated in the same way.
-
-    Raises:
-        DataError: the file is broken, was evaluated in another way, or lacks a corruption.
-    """
-    baseline = read_robustness(path)
-    if changed := differing(protocol_of(origin), protocol_of(baseline)):
-        raise DataError(f"--robustness_baseline {path} differs in {' and '.join(changed)}; "
-                        "evaluate both networks with the same flags")
-    missing = [name for name in names
-               if not {*map(str, severities)} <= baseline["corrupted"].get(name, {}).keys()]
-    if missing:
-        raise DataError(f"--robustness_baseline {path} lacks {' '.join(missing)} at severities "
-                        f"{' '.join(map(str, severities))}; evaluate its network with them")
-    return baseline
-
-
-def read_robustness(path: Path) -> dict:
-    """Read and validate a robustness file.
-
-    Raises:
-        DataError: the file is missing or broken, or of a newer version of this project.
-    """
-    try:
-        robustness = json.loads(path.read_bytes())
-        is_newer = robustness["schema"] > SCHEMA
-        if not is_newer:
-            network_of(robustness)
-            for errors in (robustness["clean"], *(
-                    errors for by_severity in robustness["corrupted"].values()
-                    for errors in by_severity.values())):
-                if not 0 <= errors["dee"] < np.inf:
-                    raise ValueError("a DEE is negative or infinite")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; {EXPECTED}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise DataError(f"{path} is broken, or another kind of file; {EXPECTED}") from None
-    if is_newer:
-        raise DataError(f"{path} has schema {robustness['schema']}, and this version reads up to "
-                        f"{SCHEMA}; update the project, or evaluate again")
-    return robustness
-
-
-def write_robustness(path: Path, robustness: dict) -> None:
-    """Write a robustness file."""
-    write_atomically(path, (json.dumps(robustness, indent=1) + "\n").encode())
 
 
 def corrupt_test_set(test_set: TestSet, name: str, severity: int) -> TestSet:

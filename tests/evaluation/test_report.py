@@ -14,8 +14,8 @@ from conftest import read_results
 import evaluate_depth
 from datasets.ground_truth import export_gt_depths
 from evaluation.corruption_figures import SHEET
-from evaluation.corruptions import ROBUSTNESS
 from evaluation.report import PAGE_NAME, leak_line, write_report
+from evaluation.robustness_file import ROBUSTNESS
 
 HOSTILE = """<script>alert("it's") & <img src=x>"""  # the name of a split
 NAME = f"{HOSTILE}_median"
