@@ -7,15 +7,20 @@ from pathlib import Path
 
 NOT_WITH_CORRUPTIONS = ("ext_disp_to_eval", "eval_all", "no_eval", "save_pred_disps",
                         "save_figures", "report", "edges", "clouds", "temporal")
+NOT_WITH_MAKE3D = ("gt_disparity", "mask_dir", "png")
 WITH_CORRUPTIONS = ("severities", "robustness_baseline")
 ASK_FOR_ERRORS = ("save_figures", "report", "eval_all", "gt_disparity", "mask_dir", "edges",
                   "clouds", "corruptions", "temporal")
+PREDICTING = ("save_figures", "report", "edges", "clouds", "corruptions", "temporal")
 PREDICTED = "predicted"  # value of --temporal: motions of the pose network
 
 
 def check_depth_flags(opts: Namespace, error: Callable[[str], None]) -> None:
     """Call `error` with a line if flags of evaluate_depth.py exclude each other."""
     if opts.compare or opts.check_leak:
+        if others := given(opts, PREDICTING):
+            error(f"{others[0]} goes with a prediction, and --compare and --check_leak make none; "
+                  "leave one out")
         return
     if opts.eval_mono == opts.eval_stereo and (opts.eval_mono or not opts.alignment):
         error(f"{'both' if opts.eval_mono else 'neither'} of --eval_mono and --eval_stereo "
@@ -37,9 +42,9 @@ def check_depth_flags(opts: Namespace, error: Callable[[str], None]) -> None:
     if opts.temporal == PREDICTED and opts.ext_disp_to_eval:
         error(f"--temporal {PREDICTED} asks the pose network of weights, and --ext_disp_to_eval "
               "has none; give true poses, --temporal FILE")
-    if (opts.gt_disparity or opts.mask_dir) and opts.eval_split == "make3d":
-        error("--eval_split make3d reads its own laser scans, 55 points high; leave "
-              "--gt_disparity and --mask_dir out")
+    if opts.eval_split == "make3d" and (others := given(opts, NOT_WITH_MAKE3D)):
+        error("--eval_split make3d reads its own JPEG images and laser scans, 55 points high; "
+              f"leave out {', '.join(others)}")
     if opts.corruptions is not None and (others := given(opts, NOT_WITH_CORRUPTIONS)):
         error("--corruptions predicts with --load_weights_folder, and writes files of its own; "
               f"leave out {', '.join(others)}")
