@@ -59,8 +59,7 @@ def read_weights(path: str | Path) -> NetworkWeights:
     Raises:
         DataError: the file is missing or broken, or holds no weights.
     """
-    read = _read_safetensors if Path(path).suffix == ".safetensors" else read_state
-    state, others, notes = _without_nesting(read(path))
+    state, others, notes = _without_nesting(read_state(path))
     name = state.get(ENCODER_NAME)
     if isinstance(name, str):
         state = {key: value for key, value in state.items() if key != ENCODER_NAME}
@@ -79,25 +78,6 @@ def read_weights(path: str | Path) -> NetworkWeights:
                      "from the names")
     return NetworkWeights(Path(path), tensors, input_format, others, notes,
                           name if isinstance(name, str) else None)
-
-
-def _read_safetensors(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a .safetensors file.
-
-    Raises:
-        DataError: the file is missing or broken, or safetensors is not installed.
-    """
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError:
-        raise DataError(f"{path} needs safetensors, which is not installed; type: "
-                        "pip install -r requirements-timm.txt") from None
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} cannot be read as safetensors ({error}); copy or download it "
-                        "again") from None
 
 
 def _without_nesting(state: dict) -> tuple[dict, list[str], list[str]]:

@@ -16,6 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from checkpoints.state_file import weights_file
+from checkpoints.training_camera import FILE_NAME as CAMERA
+from metrics.alignment import ALIGNMENT_WORDS, FIXED
 from metrics.depth import DEPTH_METRICS
 from metrics.intervals import (
     LEVEL,
@@ -39,14 +42,6 @@ EXPECTED = "give a results_<split>_<alignment>.json that evaluate_depth.py wrote
 NO_RESULTS = f"no results; {EXPECTED}"
 # columns that hold no errors: scale and shift of the alignment, number of evaluated pixels
 RATIO, SHIFT, PIXELS = "scaling_ratio", "scaling_shift", "pixels"
-FIXED = "fixed"  # alignment of --eval_stereo
-ALIGNMENT_WORDS = {"median": "each prediction is scaled to the median of its ground truth",
-                   "none": "predictions are not fitted to the ground truth",
-                   FIXED: "one known factor for all predictions",
-                   "scale": "each prediction is scaled by least squares",
-                   "affine_depth": "each prediction is scaled and shifted by least squares",
-                   "affine_disparity": "each 1 / prediction is scaled and shifted by least squares"}
-READ_FROM_WEIGHTS = ("encoder.pth", "depth.pth", "camera.json")
 HIGHER_IS_BETTER = ("a1", "a2", "a3", "edge_a1", "boundary_f1", "cloud_f", "cloud_precision",
                     "cloud_recall")
 ALIGNMENT_FLAGS = ("alignment", "eval_mono", "eval_stereo", "disable_median_scaling")
@@ -106,7 +101,8 @@ def describe_evaluation(opts: Namespace) -> dict:
     if opts.ext_disp_to_eval:
         folder, names = Path(opts.ext_disp_to_eval).parent, [Path(opts.ext_disp_to_eval).name]
     else:
-        folder, names = Path(opts.load_weights_folder), READ_FROM_WEIGHTS
+        folder = Path(opts.load_weights_folder)
+        names = [*(weights_file(folder, name).name for name in ("encoder", "depth")), CAMERA]
     hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
               for name in names if (folder / name).is_file()}
     return {"date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
