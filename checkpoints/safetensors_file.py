@@ -58,5 +58,6 @@ def write_safetensors(path: Path, state: Mapping[str, object]) -> None:
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()
                if isinstance(value, Tensor)}
     others = {name: value for name, value in state.items() if name not in tensors}
-    content = library.torch.save(tensors, {"format": "pt", OTHERS: json.dumps(others)})
+    # a single key: safetensors writes several in random order, and equal weights give equal files
+    content = library.torch.save(tensors, {OTHERS: json.dumps(others)})
     write_atomically(path, content)
