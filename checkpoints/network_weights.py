@@ -128,7 +128,7 @@ def load_network(network: nn.Module, weights: NetworkWeights, cure: str = OTHER_
     layers = {key for key in more if key.endswith((".weight", ".bias"))}
     shapes = {key for key in own.keys() & given.keys() if own[key].shape != given[key].shape}
     types = {key for key in own.keys() & given.keys()
-             if own[key].is_floating_point() and not given[key].is_floating_point()}
+             if own[key].is_floating_point() and not _is_float(given[key])}
     if len(given) - len(more) < min(len(own), len(given)) / 2:
         cure = OTHER_NETWORK
     for what, noun, keys in (("misses", "key", missing - filled), ("has", "unknown key", layers),
@@ -144,6 +144,11 @@ def load_network(network: nn.Module, weights: NetworkWeights, cure: str = OTHER_
     _check_variances(fitting, weights.path)
     network.load_state_dict(own | fitting)
     return _describe(weights, more, filled)
+
+
+def _is_float(tensor: Tensor) -> bool:
+    """Return whether a tensor's numbers convert to float32; PyTorch has no such code for float4."""
+    return tensor.is_floating_point() and "float4" not in str(tensor.dtype)
 
 
 def _check_variances(tensors: dict[str, Tensor], path: Path) -> None:

@@ -39,9 +39,11 @@ def read_safetensors(path: Path) -> dict:
     try:
         with library.safe_open(path, "pt") as file:
             others = json.loads((file.metadata() or {}).get(OTHERS, "{}"))
-            return dict(others) | {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (library.SafetensorError, OSError, ValueError, TypeError, AttributeError, RuntimeError,
-            RecursionError) as error:
+            if not isinstance(others, dict):
+                raise ValueError(f"{OTHERS} in its metadata is no JSON object")
+            return others | {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (library.SafetensorError, OSError, ValueError, TypeError, AttributeError,
+            RuntimeError) as error:  # RecursionError, too, of deep JSON
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path} cannot be read as safetensors ({reason}); copy or download it "
                         "again") from None

@@ -116,4 +116,4 @@ def _reason(errors: ModuleType, error: Exception) -> str:
     if status in (401, 403) or isinstance(error, errors.LocalTokenNotFoundError):
         return f"the Hub wants a token that may do this; {LOG_IN}"
     lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
-    return f"{lines[0][:200]}; check the connection and the disk, and try again"
+    return f"{lines[0][:200].rstrip('.')}; check the connection and the disk, and try again"
