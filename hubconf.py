@@ -47,8 +47,8 @@ def monodepth2(weights: str | os.PathLike) -> Predictor:
     models = downloads.PRETRAINED_MODELS
     DataError = _import("runtime.errors", fromlist=["DataError"]).DataError
     folder = os.path.expanduser(weights)
-    is_shared = os.fspath(weights).startswith("hf:")
-    if not os.path.isdir(folder) and not is_shared:
+    shared = _import("runtime.hub", fromlist=["PREFIX"]).PREFIX
+    if not (os.path.isdir(folder) or folder.startswith(shared)):  # Predictor downloads a shared one
         if weights not in models:
             raise DataError(f"weights {weights} is neither a folder nor a published model; give a "
                             "weights_<epoch> folder, hf:user/name, or one of "

@@ -13,10 +13,12 @@ from conftest import HEIGHT, ROOT, WIDTH, Outcome, one_line, read_results, train
 from https_server import serve
 from hub_server import COMMIT, HubServer
 
-from checkpoints.architecture import load_model, pose_frames
+from checkpoints.architecture import TRUSTED_FILE, load_model, pose_frames
 from checkpoints.frames_seen import FramesSeen, read_frames_seen
 from checkpoints.state_file import read_state, weights_file
+from checkpoints.weights import InputFormat, save_weights
 from evaluate_depth import evaluate
+from networks import Monodepth2
 from options import DEPTH, MonodepthOptions
 from prediction.predictor import Predictor
 from prediction.shared_folder import make_shared_folder
@@ -28,6 +30,22 @@ NETWORKS = ("encoder", "depth", "pose_encoder", "pose")
 IMAGE = np.random.RandomState(0).randint(0, 256, (70, 90, 3), np.uint8)
 SHARED_NAMES = {*(f"{name}.safetensors" for name in NETWORKS), "config.json", "camera.json",
                 "frames_seen.json", "README.md"}
+
+
+OWN_ENCODER = """
+from torch import nn
+
+class Small(nn.Module):
+    num_ch_enc = [8, 8, 16, 16, 32]
+
+    def __init__(self, pretrained, num_input_images=1):
+        super().__init__()
+        widths = [3 * num_input_images, *self.num_ch_enc]
+        self.stages = nn.ModuleList(nn.Conv2d(*pair, 3, 2, 1) for pair in zip(widths, widths[1:]))
+
+    def forward(self, x):
+        return [x := stage(x) for stage in self.stages]
+"""
 
 
 def evaluate_on(drive, weights, *more):
@@ -138,6 +156,25 @@ def test_weights_without_a_record_say_that_it_is_unknown(evaluated, tmp_path):
                   "## Training data\n\nUnknown.", "All images that training has seen",
                   "without `camera.json`, that of KITTI is assumed"):
         assert words in card
+
+
+def test_the_name_of_an_own_encoder_travels_without_its_path(tmp_path, monkeypatch):
+    own = tmp_path / "mine.py"
+    own.write_text(OWN_ENCODER)
+    model = Monodepth2(frame_ids=[0], encoder=f"{own}:Small", image_size=(HEIGHT, WIDTH))
+    save_weights(tmp_path / "weights_0", model, torch.optim.Adam(model.parameters()),
+                 InputFormat(HEIGHT, WIDTH, False))
+    monkeypatch.setenv(TRUSTED_FILE, str(own))
+    make_shared_folder(tmp_path / "weights_0", "user/name", tmp_path / "shared")
+    state = read_state(tmp_path / "shared/encoder.safetensors")
+    assert state["encoder_name"] == "mine.py:Small"
+    assert (state["height"], state["width"], state["use_stereo"]) == (HEIGHT, WIDTH, False)
+    before, after = (Predictor(tmp_path / name).predict(IMAGE).disp
+                     for name in ("weights_0", "shared"))
+    assert before.equal(after)
+    monkeypatch.delenv(TRUSTED_FILE)
+    with pytest.raises(DataError, match=r"encoder\.safetensors was trained with the encoder mine"):
+        Predictor(tmp_path / "shared")
 
 
 def test_safetensors_are_preferred_to_a_pth_file(shared, tmp_path):
@@ -276,16 +313,18 @@ np.save("disp.npy", disps[0].numpy())
 def test_a_name_loads_everywhere_and_later_without_a_network(hub, shared, tmp_path):
     np.save(tmp_path / "image.npy", IMAGE)
     words = [sys.executable, "-c", USE, ROOT, tmp_path / "image.npy"]
-    for endpoint in (hub.url, "http://127.0.0.1:9"):  # nobody listens on the second one
-        done = subprocess.run(
-            words, cwd=tmp_path, capture_output=True, text=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "HF_ENDPOINT": endpoint})
-        assert done.returncode == 0, done.stderr
-        folders = done.stdout.splitlines()
-        assert folders[0] == folders[1]
-        assert folders[0].endswith(COMMIT)
-        assert (np.load(tmp_path / "disp.npy") == Predictor(shared).predict(IMAGE).disp.numpy()
-                ).all()
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    folders = done.stdout.splitlines()
+    assert folders[0] == folders[1]
+    assert folders[0].endswith(COMMIT)
+    disp = Predictor(shared).predict(IMAGE).disp.numpy()
+    np.testing.assert_array_equal(np.load(tmp_path / "disp.npy"), disp)
+    later = run_hub("pull", "user/name", "--out", tmp_path / "later",
+                    HF_ENDPOINT="http://127.0.0.1:9")  # nobody listens there
+    assert later.status == 0, later.err
+    assert Predictor(tmp_path / "later").folder == tmp_path / "later"
 
 
 @pytest.mark.parametrize(("name", "status", "words"), [
