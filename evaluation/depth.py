@@ -23,7 +23,6 @@ from evaluation.results import (
     SHIFT,
     chosen_alignment,
     compute_intervals,
-    describe_alignment,
     describe_evaluation,
     evaluation_name,
     print_intervals,
@@ -37,7 +36,7 @@ from evaluation.test_set import (
     read_test_set,
 )
 from kitti_utils import DEPTH_PNG_SCALE
-from metrics.alignment import Alignment
+from metrics.alignment import Alignment, describe_alignment
 from metrics.boundaries import boundary_f1
 from metrics.breakdown import breakdown, edge_errors, edge_mask, surface_mask
 from metrics.clouds import back_project, cloud_errors, normal_angle

@@ -18,7 +18,7 @@ import numpy as np
 
 from checkpoints.state_file import weights_file
 from checkpoints.training_camera import FILE_NAME as CAMERA
-from metrics.alignment import ALIGNMENT_WORDS, FIXED
+from metrics.alignment import FIXED
 from metrics.depth import DEPTH_METRICS
 from metrics.intervals import (
     LEVEL,
@@ -58,16 +58,10 @@ def error_columns(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def chosen_alignment(opts: Namespace) -> str:
-    """Return how the flags align predictions: a key of `ALIGNMENT_WORDS`."""
+    """Return how the flags align predictions, as `describe_alignment` takes it."""
     if opts.eval_stereo:
         return FIXED
     return opts.alignment or ("none" if opts.disable_median_scaling else "median")
-
-
-def describe_alignment(alignment: str, factor: float) -> str:
-    """Return an alignment in words, with the factor of all predictions if it is not 1."""
-    before = f"; before, all are multiplied by {factor:g}" if factor != 1 else ""
-    return f"{alignment} ({ALIGNMENT_WORDS[alignment]}{before})"
 
 
 def compute_intervals(lines: Sequence[str], columns: dict[str, np.ndarray]

@@ -40,6 +40,12 @@ class Alignment(NamedTuple):
         return 1 / np.maximum(self.scale / depth + self.shift, SMALLEST)
 
 
+def describe_alignment(alignment: str, factor: float) -> str:
+    """Return an alignment in words, with the factor of all predictions if it is not 1."""
+    before = f"; before, all are multiplied by {factor:g}" if factor != 1 else ""
+    return f"{alignment} ({ALIGNMENT_WORDS[alignment]}{before})"
+
+
 def fit_alignment(name: str, gt: np.ndarray, pred: np.ndarray) -> Alignment:
     """Fit the alignment of one image; least squares give all N pixels the same weight.
 

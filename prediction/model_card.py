@@ -9,7 +9,7 @@ from pathlib import Path
 from checkpoints.frames_seen import FramesSeen, Leak
 from checkpoints.state_file import weights_file
 from checkpoints.training_camera import FILE_NAME as CAMERA
-from metrics.alignment import ALIGNMENT_WORDS
+from metrics.alignment import describe_alignment
 from metrics.depth import DEPTH_METRICS
 from metrics.intervals import LEVEL, choose_resampled
 from networks.encoders import describe_encoder
@@ -129,11 +129,14 @@ def _errors(path: Path, folder: Path) -> str:
             f"### {split}, alignment {fields['alignment']}", "",
             f"- {counted(len(lines), 'image')}, SHA-256 of the test list's lines "
             f"`{fields['lists']['test']['sha256']}`",
-            f"- alignment: {ALIGNMENT_WORDS[fields['alignment']]}",
+            f"- alignment: {describe_alignment(fields['alignment'], fields['scale_factor'])}",
+            *(["- each prediction is averaged with that of the mirrored image (--post_process)"]
+              if fields["flags"]["post_process"] else []),
             f"- ground truth: {fields['ground_truth']['kind']}, "
             f"{fields['ground_truth']['pixels']}, metres",
             f"- {Leak(**fields['seen_in_training']).describe()}",
             f"- {LEVEL:.0%} intervals by {resampled.describe()}", "",
+            "sq_rel and rmse are in metres; of a1, a2 and a3, more is better.", "",
             "| error | mean | interval |", "|---|---|---|", *rows])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DataError(f"{path} is not a results file of a depth evaluation with this version; "

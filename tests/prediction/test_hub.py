@@ -201,7 +201,8 @@ def test_the_model_card_has_the_figures_of_the_evaluation(evaluated, shared):
         assert f"| {name} | {mean:.4f} | {low:.4f} to {high:.4f} |" in card
     for words in ("### tiny, alignment median", "4 images", "0 of 4 test images were seen in",
                   results["lists"]["test"]["sha256"], results["lists"]["training"][0]["sha256"],
-                  "each prediction is scaled to the median of its ground truth",
+                  "median (each prediction is scaled to the median of its ground truth)",
+                  "sq_rel and rmse are in metres",
                   "| depth | metres: 5.4 x the network's depth", "resnet18", f"{WIDTH}x{HEIGHT}",
                   "trained with | video and stereo pairs"):
         assert words in card
@@ -210,6 +211,20 @@ def test_the_model_card_has_the_figures_of_the_evaluation(evaluated, shared):
     assert fields.pipeline_tag == "depth-estimation"
     assert fields.license == "other"
     assert card.count("FILL IN") == 3
+
+
+def test_the_model_card_says_how_predictions_were_changed(evaluated, tmp_path):
+    folder = copy_of(evaluated, tmp_path)
+    path = folder / "results_tiny_median.json"
+    fields = json.loads(path.read_text())
+    fields["flags"]["post_process"], fields["scale_factor"] = True, 5.4
+    fields["metrics"]["a1"]["low"] = fields["metrics"]["a1"]["high"] = None  # of a single drive
+    path.write_text(json.dumps(fields))
+    make_shared_folder(folder, "user/name", tmp_path / "shared")
+    card = (tmp_path / "shared/README.md").read_text()
+    assert "averaged with that of the mirrored image (--post_process)" in card
+    assert "ground truth; before, all are multiplied by 5.4)" in card
+    assert f"| a1 | {fields['metrics']['a1']['mean']:.4f} | unknown |" in card
 
 
 def test_the_three_lines_of_the_model_card_load_the_weights(shared):
