@@ -13,7 +13,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the options of a command line (default: of this program)."""
     parser = OneLineParser(description=__doc__)
     parser.add_argument("--load_weights_folder", required=True, type=whole_path,
-                        help="a folder with encoder.pth and depth.pth")
+                        help="a folder with the networks encoder and depth, or hf:user/name")
     parser.add_argument("--output", metavar="FILE", type=whole_path,
                         help="file to write (default: depth.onnx in the weights folder)")
     parser.add_argument("--opset", type=int, default=OPSETS[0], choices=OPSETS,

@@ -28,8 +28,8 @@ def monodepth2(weights: str | os.PathLike) -> Predictor:
     """Load a depth network; its `.predict(images)` takes images of any size.
 
     Args:
-        weights: a weights folder, or the name of a published model, which is downloaded to
-            models/ beside this file on first use.
+        weights: a weights folder; the name of a published model, which is downloaded to models/
+            beside this file on first use; or hf:user/name, a model on the Hugging Face Hub.
 
     Returns:
         A module in evaluation mode, on the CPU. `predict(images)` returns `disp` (B, 1, H, W),
@@ -47,10 +47,12 @@ def monodepth2(weights: str | os.PathLike) -> Predictor:
     models = downloads.PRETRAINED_MODELS
     DataError = _import("runtime.errors", fromlist=["DataError"]).DataError
     folder = os.path.expanduser(weights)
-    if not os.path.isdir(folder):
+    shared = _import("runtime.hub", fromlist=["PREFIX"]).PREFIX
+    if not (os.path.isdir(folder) or folder.startswith(shared)):  # Predictor downloads a shared one
         if weights not in models:
             raise DataError(f"weights {weights} is neither a folder nor a published model; give a "
-                            f"weights_<epoch> folder, or one of {', '.join(models)}")
+                            "weights_<epoch> folder, hf:user/name, or one of "
+                            f"{', '.join(models)}")
         folder = downloads.download_model_if_doesnt_exist(weights)
     return Predictor(folder)
 

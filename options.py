@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runtime.arguments import OneLineParser, non_negative_int, path, positive, weight
 from runtime.flag_rules import check_depth_flags, check_pose_flags
+from runtime.hub import find_weights
 
 PROJECT = Path(__file__).resolve().parent
 SIZE_STEP = 32  # the encoder halves the image five times
@@ -71,6 +72,8 @@ class MonodepthOptions:
         else:
             check_pose_flags(opts, self.parser.get_default("eval_split"), self.parser.error)
         self._check_common(opts)
+        if opts.load_weights_folder:  # last: a wrong flag is answered before a download
+            opts.load_weights_folder = str(find_weights(opts.load_weights_folder))
         return opts
 
     def _expand_paths(self, opts: argparse.Namespace):
@@ -230,7 +233,7 @@ class MonodepthOptions:
     def _loading(self):
         add = self._group("loading", "weights to start from", TRAIN, DEPTH, POSE)
         add("--load_weights_folder", type=path,
-            help="a weights_<epoch> folder, or that of a published model")
+            help="a weights_<epoch> folder, that of a published model, or hf:user/name")
 
     def _fine_tuning(self):
         add = self._group("fine-tuning", "networks to load from --load_weights_folder", TRAIN)

@@ -21,7 +21,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     weights.add_argument("--model_name", choices=PRETRAINED_MODELS,
                          help="a published model, downloaded on first use")
     weights.add_argument("--load_weights_folder", type=path,
-                         help="a folder with encoder.pth and depth.pth")
+                         help="a folder with the networks encoder and depth, or hf:user/name")
     add("--ext", default="jpg", help="extension of the images in a folder (%(default)s)")
     add("--batch_size", type=positive(int), default=16, help="images per batch (%(default)s)")
     add("--no_cuda", action="store_true", help="use the CPU")

@@ -1,7 +1,6 @@
 """Infer a model's architecture from its weights, and build the model."""
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -17,6 +16,8 @@ from checkpoints.network_weights import (
     print_note,
     read_weights,
 )
+from checkpoints.state_file import weights_file
+from checkpoints.training_flags import read_training_flags
 from networks import ENCODERS, Monodepth2
 from networks.cpu import prepare_for_cpu
 from networks.depth_decoder import NUM_CH_DEC
@@ -50,7 +51,7 @@ def load_model(folder: str | Path, *, with_pose: bool = False,
         DataError: a file is missing or broken, or has other keys than the model.
     """
     folder = Path(folder)
-    weights = {name: read_weights(folder / f"{name}.pth") for name in ("encoder", "depth")}
+    weights = {name: read_weights(weights_file(folder, name)) for name in ("encoder", "depth")}
     if with_pose:
         weights |= _read_pose(folder)
     architecture = _architecture(weights, folder)
@@ -70,7 +71,7 @@ def read_input_format(folder: str | Path) -> InputFormat:
     Raises:
         DataError: encoder.pth is missing or broken.
     """
-    return _input_format(read_weights(Path(folder, "encoder.pth")))
+    return _input_format(read_weights(weights_file(folder, "encoder")))
 
 
 def read_pose_input(folder: str | Path) -> int:
@@ -86,9 +87,9 @@ def read_pose_input(folder: str | Path) -> int:
 def _read_pose(folder: Path) -> dict[str, NetworkWeights]:
     """Read the files of a pose network by name: its own, and its encoder's if it has one."""
     names = ["pose"]
-    if os.path.isfile(folder / "pose_encoder.pth"):  # pathlib raises an error for a long name
+    if os.path.isfile(weights_file(folder, "pose_encoder")):  # pathlib fails for a long name
         names.append("pose_encoder")
-    return {name: read_weights(folder / f"{name}.pth") for name in names}
+    return {name: read_weights(weights_file(folder, name)) for name in names}
 
 
 def _input_format(encoder: NetworkWeights) -> InputFormat:
@@ -152,7 +153,7 @@ def _pose_network(states: dict[str, dict[str, Tensor]], folder: Path) -> tuple[s
 
 
 def _encoder_name(weights: NetworkWeights, folder: Path) -> str | int:
-    """Return an encoder's name: stored, or from a ResNet's blocks, or else from opt.json."""
+    """Return an encoder's name: stored, or from a ResNet's blocks, or from opt.json."""
     if weights.encoder_name is not None:
         return _trusted(weights.encoder_name, weights.path)
     encoder = weights.tensors
@@ -161,10 +162,7 @@ def _encoder_name(weights: NetworkWeights, folder: Path) -> str | int:
               if (found := re.match(r"encoder\.layer3\.(\d+)\.", key))}
     if (bottleneck, len(blocks)) in RESNETS:
         return RESNETS[bottleneck, len(blocks)]
-    try:
-        num_layers = json.loads((folder.parent / "opt.json").read_bytes())["num_layers"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        num_layers = None
+    num_layers = read_training_flags(folder).get("num_layers")
     own = [name for name in ENCODERS if name not in RESNETS.values()]
     if not isinstance(num_layers, int) or num_layers not in own:
         raise DataError(f"{weights.path} is no ResNet of 18, 34, 50, 101 or 152 layers: "
@@ -189,7 +187,7 @@ def _trusted(name: str, path: Path) -> str:
 def pose_frames(folder: str | Path, frames: int) -> list[int] | None:
     """Return the frames that a pose network takes at once, 0 first; None if it takes pairs.
 
-    opt.json of the training names the frames. Without it, three frames mean 0 -1 1, the default.
+    The flags of the training name the frames. Without them, three frames mean 0 -1 1, the default.
 
     Args:
         folder: weights folder.
@@ -199,11 +197,11 @@ def pose_frames(folder: str | Path, frames: int) -> list[int] | None:
         DataError: the frames are unknown.
     """
     try:
-        flags = json.loads((Path(folder).parent / "opt.json").read_bytes())
+        flags = read_training_flags(folder)
         kind, found = flags["pose_model_input"], flags["frame_ids"]
         is_valid = (all(type(f) is int and abs(f) < 1000 for f in found) and found[:1] == [0]
                     and len(set(found)) == len(found) == frames)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (KeyError, TypeError):
         kind, is_valid = "pairs", False
     if frames == 2 and not (kind == "all" and is_valid):
         return None

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from checkpoints.training_flags import read_training_flags
 from datasets.instants import UNNAMED, Instant, instant, instants, is_kittis
 from datasets.splits import compact, expand, own_splits, parse_line, read_split, split_path
 from runtime.errors import DataError, counted
@@ -99,7 +100,7 @@ def write_frames_seen(folder: str | Path, seen: FramesSeen) -> None:
 
 
 def read_frames_seen(folder: str | Path) -> FramesSeen | None:
-    """Read frames_seen.json of a weights folder, or the list of this project that opt.json names.
+    """Read frames_seen.json of a weights folder, or the project's list that training's flags name.
 
     Returns:
         None if the training list is unknown.
@@ -124,16 +125,16 @@ def read_frames_seen(folder: str | Path) -> FramesSeen | None:
 
 
 def _of_own_split(folder: Path) -> FramesSeen | None:
-    """Return the frames of the project's split that opt.json beside a weights folder names.
+    """Return the frames of the project's split that the flags of a weights folder's training name.
 
     Weights of Monodepth2 have an opt.json and nothing else. It may come from a stranger, so no
     other list is read.
     """
+    flags = read_training_flags(folder)
     try:
-        flags = json.loads((folder.parent / "opt.json").read_bytes())
         split, dataset = flags["split"], flags.get("dataset", "kitti")
         frame_ids = [f for f in flags.get("frame_ids", [0]) if isinstance(f, int)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (KeyError, TypeError):
         return None
     if split not in own_splits(TRAIN_LIST) or flags.get("load_weights_folder"):
         return None

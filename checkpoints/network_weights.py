@@ -59,8 +59,7 @@ def read_weights(path: str | Path) -> NetworkWeights:
     Raises:
         DataError: the file is missing or broken, or holds no weights.
     """
-    read = _read_safetensors if Path(path).suffix == ".safetensors" else read_state
-    state, others, notes = _without_nesting(read(path))
+    state, others, notes = _without_nesting(read_state(path))
     name = state.get(ENCODER_NAME)
     if isinstance(name, str):
         state = {key: value for key, value in state.items() if key != ENCODER_NAME}
@@ -79,25 +78,6 @@ def read_weights(path: str | Path) -> NetworkWeights:
                      "from the names")
     return NetworkWeights(Path(path), tensors, input_format, others, notes,
                           name if isinstance(name, str) else None)
-
-
-def _read_safetensors(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a .safetensors file.
-
-    Raises:
-        DataError: the file is missing or broken, or safetensors is not installed.
-    """
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError:
-        raise DataError(f"{path} needs safetensors, which is not installed; type: "
-                        "pip install -r requirements-timm.txt") from None
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} cannot be read as safetensors ({error}); copy or download it "
-                        "again") from None
 
 
 def _without_nesting(state: dict) -> tuple[dict, list[str], list[str]]:
@@ -148,7 +128,7 @@ def load_network(network: nn.Module, weights: NetworkWeights, cure: str = OTHER_
     layers = {key for key in more if key.endswith((".weight", ".bias"))}
     shapes = {key for key in own.keys() & given.keys() if own[key].shape != given[key].shape}
     types = {key for key in own.keys() & given.keys()
-             if own[key].is_floating_point() and not given[key].is_floating_point()}
+             if own[key].is_floating_point() and not _is_float(given[key])}
     if len(given) - len(more) < min(len(own), len(given)) / 2:
         cure = OTHER_NETWORK
     for what, noun, keys in (("misses", "key", missing - filled), ("has", "unknown key", layers),
@@ -164,6 +144,11 @@ def load_network(network: nn.Module, weights: NetworkWeights, cure: str = OTHER_
     _check_variances(fitting, weights.path)
     network.load_state_dict(own | fitting)
     return _describe(weights, more, filled)
+
+
+def _is_float(tensor: Tensor) -> bool:
+    """Return whether a tensor's numbers convert to float32; PyTorch has no such code for float4."""
+    return tensor.is_floating_point() and "float4" not in str(tensor.dtype)
 
 
 def _check_variances(tensors: dict[str, Tensor], path: Path) -> None:

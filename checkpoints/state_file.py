@@ -1,4 +1,4 @@
-"""Read a .pth file of tensors and numbers, without running code that the file may contain."""
+"""Read a state dict of tensors and numbers, without running code that its file may contain."""
 from __future__ import annotations
 
 import os
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from checkpoints.safetensors_file import SUFFIX, read_safetensors
 from runtime.errors import DataError
 
 # Exceptions of torch.load for files that are broken or hold something other than weights
@@ -24,10 +25,16 @@ LOAD_ERRORS = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyEr
                OSError)
 
 
+def weights_file(folder: str | Path, name: str) -> Path:
+    """Return the path of a network's file: <name>.safetensors if it exists, or else <name>.pth."""
+    path = Path(folder, name + SUFFIX)
+    return path if os.path.isfile(path) else path.with_suffix(".pth")
+
+
 def read_state(path: str | Path) -> dict:
     """Read a state dict onto the CPU, without running code that the file may contain.
 
-    Tensors of any device, numbers, numpy's scalars and argparse's flags are read.
+    Of a .pth file, tensors of any device, numbers, numpy's scalars and argparse's flags are read.
 
     Raises:
         DataError: the file is missing, broken, or holds something else.
@@ -35,6 +42,8 @@ def read_state(path: str | Path) -> dict:
     path = Path(path)
     if not os.path.isfile(path):  # pathlib raises an error for a name that is too long
         raise DataError(_missing(path))
+    if path.suffix == SUFFIX:
+        return read_safetensors(path)
     try:
         with warnings.catch_warnings(), _stand_ins_allowed():
             warnings.simplefilter("ignore")  # of TorchScript, which then raises an error

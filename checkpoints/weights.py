@@ -1,4 +1,4 @@
-"""Read and write weights_<epoch>/{encoder,depth,pose_encoder,pose}.pth and adam.pth."""
+"""Read weights folders, and write weights_<epoch>/{encoder,depth,pose_encoder,pose,adam}.pth."""
 from __future__ import annotations
 
 import os
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from checkpoints.network_weights import ENCODER_NAME, InputFormat, load_network, read_weights
-from checkpoints.state_file import LOAD_ERRORS, check_finite, read_state
+from checkpoints.state_file import LOAD_ERRORS, check_finite, read_state, weights_file
 from networks import Monodepth2
 from runtime.errors import DataError
 from runtime.files import remove_abandoned, write_atomically
@@ -104,7 +104,7 @@ def load_weights(folder: str | Path, model: Monodepth2, names: Iterable[str]) ->
         raise DataError(f"{folder} {fault}; --load_weights_folder expects a weights_<epoch> folder")
     children = dict(model.named_children())
     for name in names:
-        path = folder / f"{name}.pth"
+        path = weights_file(folder, name)
         if name not in children:
             lines.append(f"skipped {name}: this model has no such network")
         elif not path.is_file():

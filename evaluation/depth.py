@@ -20,7 +20,6 @@ from evaluation.results import (
     RATIO,
     chosen_alignment,
     compute_intervals,
-    describe_alignment,
     describe_evaluation,
     evaluation_name,
     print_intervals,
@@ -34,6 +33,7 @@ from evaluation.test_set import (
     load_batches,
     read_test_set,
 )
+from metrics.alignment import describe_alignment
 from metrics.depth import DEPTH_METRICS, STEREO_SCALE_FACTOR, evaluated_mask
 from metrics.intervals import Interval
 from prediction.predictor import Predictor

@@ -16,6 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from checkpoints.state_file import weights_file
+from checkpoints.training_camera import FILE_NAME as CAMERA
+from metrics.alignment import FIXED
 from metrics.depth import DEPTH_METRICS
 from metrics.intervals import (
     LEVEL,
@@ -40,15 +43,6 @@ EXPECTED = "give a results_<split>_<alignment>.json that evaluate_depth.py wrote
 NO_RESULTS = f"no results; {EXPECTED}"
 # columns that hold no errors: scale and shift of the alignment, number of evaluated pixels
 RATIO, SHIFT, PIXELS = "scaling_ratio", "scaling_shift", "pixels"
-FIXED = "fixed"  # alignment of --eval_stereo
-ALIGNMENT_WORDS = {"median": "each prediction is scaled to the median of its ground truth",
-                   "none": "predictions are not fitted to the ground truth",
-                   FIXED: "one known factor for all predictions",
-                   "scale": "each prediction is scaled by least squares",
-                   "affine_depth": "each prediction is scaled and shifted by least squares",
-                   "affine_disparity": "each 1 / prediction is scaled and shifted by least squares"}
-READ_FROM_WEIGHTS = ("encoder.pth", "depth.pth", "camera.json")
-READ_FOR_MOTIONS = ("pose_encoder.pth", "pose.pth")
 HIGHER_IS_BETTER = ("a1", "a2", "a3", "edge_a1", "boundary_f1", "cloud_f", "cloud_precision",
                     "cloud_recall")
 ALIGNMENT_FLAGS = ("alignment", "eval_mono", "eval_stereo", "disable_median_scaling")
@@ -65,16 +59,10 @@ def error_columns(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def chosen_alignment(opts: Namespace) -> str:
-    """Return how the flags align predictions: a key of `ALIGNMENT_WORDS`."""
+    """Return how the flags align predictions, as `describe_alignment` takes it."""
     if opts.eval_stereo:
         return FIXED
     return opts.alignment or ("none" if opts.disable_median_scaling else "median")
-
-
-def describe_alignment(alignment: str, factor: float) -> str:
-    """Return an alignment in words, with the factor of all predictions if it is not 1."""
-    before = f"; before, all are multiplied by {factor:g}" if factor != 1 else ""
-    return f"{alignment} ({ALIGNMENT_WORDS[alignment]}{before})"
 
 
 def compute_intervals(lines: Sequence[str], columns: dict[str, np.ndarray]
@@ -113,8 +101,10 @@ def describe_evaluation(opts: Namespace) -> dict:
     if opts.ext_disp_to_eval:
         folder, names = Path(opts.ext_disp_to_eval).parent, [Path(opts.ext_disp_to_eval).name]
     else:
-        folder, names = Path(opts.load_weights_folder), READ_FROM_WEIGHTS
-        names += READ_FOR_MOTIONS if opts.temporal == PREDICTED else ()
+        folder = Path(opts.load_weights_folder)
+        networks = ["encoder", "depth"]
+        networks += ["pose_encoder", "pose"] if opts.temporal == PREDICTED else []
+        names = [*(weights_file(folder, name).name for name in networks), CAMERA]
     hashes = {name: _hash(folder / name) for name in names if (folder / name).exists()}
     return {"date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "commit": project_commit(), "flags": MonodepthOptions(DEPTH).used(opts),

@@ -6,6 +6,13 @@ from typing import NamedTuple
 import numpy as np
 
 ALIGNMENTS = ("median", "none", "scale", "affine_depth", "affine_disparity")
+FIXED = "fixed"  # alignment of --eval_stereo
+ALIGNMENT_WORDS = {"median": "each prediction is scaled to the median of its ground truth",
+                   "none": "predictions are not fitted to the ground truth",
+                   FIXED: "one known factor for all predictions",
+                   "scale": "each prediction is scaled by least squares",
+                   "affine_depth": "each prediction is scaled and shifted by least squares",
+                   "affine_disparity": "each 1 / prediction is scaled and shifted by least squares"}
 SMALLEST = np.finfo(np.float32).tiny  # disparity whose inverse is still finite
 
 
@@ -31,6 +38,12 @@ class Alignment(NamedTuple):
         if self.name != "affine_disparity":
             return depth * self.scale + self.shift
         return 1 / np.maximum(self.scale / depth + self.shift, SMALLEST)
+
+
+def describe_alignment(alignment: str, factor: float) -> str:
+    """Return an alignment in words, with the factor of all predictions if it is not 1."""
+    before = f"; before, all are multiplied by {factor:g}" if factor != 1 else ""
+    return f"{alignment} ({ALIGNMENT_WORDS[alignment]}{before})"
 
 
 def fit_alignment(name: str, gt: np.ndarray, pred: np.ndarray) -> Alignment:

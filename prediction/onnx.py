@@ -50,7 +50,7 @@ def export_onnx(weights_folder: Path, path: Path | None, opset: int) -> None:
     predictor = Predictor(weights_folder)
     content = onnx_bytes(predictor, opset)
     differences = differences_from_pytorch(content, predictor)
-    path = path or weights_folder / "depth.onnx"
+    path = path or predictor.folder / "depth.onnx"
     write_atomically(path, content)
     print(description(path, predictor, differences))
 

@@ -14,6 +14,7 @@ from datasets import as_float
 from datasets.images import resize, resize_float
 from layers import resize_disp
 from metrics.depth import batch_post_process_disparity
+from runtime.hub import find_weights
 from runtime.machine import keep_freed_memory
 
 METRES, RELATIVE = "metres", "relative"
@@ -40,13 +41,15 @@ class Predictor(nn.Module):
     """Predict depth with the networks, input size, depth range and unit of a weights folder.
 
     Args:
-        folder: a weights folder of train.py or a published one, with encoder.pth and depth.pth.
+        folder: a weights folder of train.py, a published one, or a shared one, with the networks
+            encoder and depth; or hf:user/name, which is downloaded from the Hugging Face Hub.
         device: where the networks run.
         min_depth: depth at disparity 1 (default: the value used in training).
         max_depth: depth at disparity 0 (default: the value used in training).
         with_pose: also load the pose network.
 
     Attributes:
+        folder: the weights folder, also of a name that was downloaded.
         model: `Monodepth2`, in evaluation mode.
         height, width: size of the network's input, pixels.
         use_stereo: whether the weights were trained with stereo pairs.
@@ -60,9 +63,10 @@ class Predictor(nn.Module):
                  min_depth: float | None = None, max_depth: float | None = None,
                  with_pose: bool = False):
         super().__init__()
-        self.model, input_format = load_model(folder, with_pose=with_pose, device=device)
+        self.folder = Path(find_weights(folder))
+        self.model, input_format = load_model(self.folder, with_pose=with_pose, device=device)
         self.height, self.width, self.use_stereo = input_format
-        self.training_camera = read_training_camera(folder, self.use_stereo).with_range(
+        self.training_camera = read_training_camera(self.folder, self.use_stereo).with_range(
             min_depth, max_depth)
         self.eval()
 

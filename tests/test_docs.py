@@ -30,9 +30,10 @@ LANGUAGES = {"shell", "python", "text", "bibtex"}
 MAX_README_LINES = 200
 VARIABLES = {"DATA": "kitti_data", "OUT": "runs", "SEED": "1"}  # of the lines in experiments/
 PARSERS = ("parse_args", "parse")  # names of a script's parse function
-COMMANDS = ("video", "import", "check", "kitti")  # of prepare_data.py
+COMMANDS = {"prepare_data": ("video", "import", "check", "kitti"),
+            "prediction.hub": ("push", "pull")}
 SCRIPTS = [TRAIN, DEPTH, POSE, "test_simple", "export_gt_depth", "export_onnx", "prepare_data",
-           "synthetic.render", "experiments.run"]
+           "synthetic.render", "experiments.run", "prediction.hub"]
 REPOSITORY, WEIGHTS = "path/to/this/repository", "mono+stereo_640x192"  # in Python blocks
 
 
@@ -365,7 +366,7 @@ def test_no_sentence_of_a_page_goes_on_over_a_block(page):
 
 def help_of(script: str, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> str:
     """Return what -h prints of a script, and of each of its commands."""
-    commands = [[name] for name in COMMANDS] if script == "prepare_data" else [[]]
+    commands = [[name] for name in COMMANDS.get(script, ())] or [[]]
     for command in commands:
         with pytest.raises(SystemExit) as ended:
             parse_flags(script, [*command, "-h"], patch)

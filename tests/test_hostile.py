@@ -16,8 +16,10 @@ from conftest import Malicious
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import save as safetensors
 
-from checkpoints.architecture import load_model
+from checkpoints.architecture import load_model, pose_frames
+from checkpoints.frames_seen import read_frames_seen
 from checkpoints.state_file import read_state
 from checkpoints.training_camera import TrainingCamera, parse_training_camera
 from checkpoints.weights import load_adam
@@ -277,6 +279,37 @@ def test_weights(place, content):
     assert tried(load_model, place) is None  # no mutation is a whole ResNet
 
 
+OTHERS = json.dumps({"height": 64, "width": 96, "use_stereo": False, "encoder_name": "a"})
+SAFETENSORS = [safetensors({"encoder.conv1.weight": torch.zeros(2, 3, 2, 2, dtype=dtype)},
+                           {"monodepth2": OTHERS}) for dtype in (torch.float32, torch.int64)]
+
+
+@given(mutated(SAFETENSORS))
+def test_safetensors(place, content):
+    folder = place / "safetensors"
+    folder.mkdir(exist_ok=True)
+    for name in ("encoder", "depth"):
+        (folder / f"{name}.safetensors").write_bytes(content)
+    tried(read_state, folder / "encoder.safetensors")
+    assert tried(load_model, folder) is None
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+                        st.sampled_from(["height", "width", "use_stereo", "encoder_name", "model",
+                                         "encoder.conv1.weight"]), inner, max_size=4), max_leaves=6)
+
+
+@given(JSON.map(json.dumps) | st.text(max_size=30) | st.sampled_from(["[" * 5000, "9" * 5000]))
+def test_safetensors_metadata(place, words):
+    folder = place / "metadata"
+    folder.mkdir(exist_ok=True)
+    for name in ("encoder", "depth"):
+        (folder / f"{name}.safetensors").write_bytes(
+            safetensors({"encoder.conv1.weight": torch.zeros(64, 3, 7, 7)}, {"monodepth2": words}))
+    assert tried(load_model, folder) is None
+
+
 VALUES = st.sampled_from([
     torch.zeros(1).expand(10**12), torch.zeros(64, 3, 7, 7), torch.zeros(1, 16, 3, 3),
     torch.zeros(0), torch.zeros(2, 2).to_sparse(), torch.zeros((), dtype=torch.bool),
@@ -313,6 +346,10 @@ def test_options_beside_weights(place, content):
     for name in ("encoder", "depth"):
         torch.save(STATE, folder / f"{name}.pth")
     assert tried(load_model, folder) is None
+    (folder / "config.json").write_bytes(content)
+    for read in (load_model, read_frames_seen, lambda folder: pose_frames(folder, 3)):
+        tried(read, folder)
+    (folder / "config.json").unlink()
 
 
 PARTS = st.dictionaries(

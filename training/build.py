@@ -15,7 +15,7 @@ from torchvision.models import get_model_weights, list_models
 
 from checkpoints.frames_seen import FramesSeen, frames_of_training
 from checkpoints.network_weights import load_network, read_weights
-from checkpoints.state_file import LOAD_ERRORS, check_finite
+from checkpoints.state_file import LOAD_ERRORS, check_finite, weights_file
 from checkpoints.training_camera import TrainingCamera
 from datasets import Augment, FrameCache, Masks, MonoDataset, dataset_class
 from datasets.images import IMAGE_ERRORS, read_image
@@ -235,7 +235,7 @@ def _encoders_are_loaded(opts: Namespace) -> bool:
     """Return whether --load_weights_folder has every encoder, which replaces ImageNet's weights."""
     return opts.load_weights_folder is not None and all(
         name in opts.models_to_load
-        and os.path.isfile(Path(opts.load_weights_folder, f"{name}.pth"))
+        and os.path.isfile(weights_file(opts.load_weights_folder, name))
         for name in _encoder_names(opts))
 
 

@@ -149,7 +149,12 @@ SITUATIONS = [
     Situation("weights: safetensors named depth.pth", COMMAND, safetensors("m/depth.pth"),
               r"depth\.pth"),
     Situation("weights: depth.safetensors alone", COMMAND, safetensors("m/depth.safetensors"),
-              r"depth\.pth"),
+              None, is_like_shared()),
+    Situation("weights: depth.safetensors is cut off, depth.pth is whole", COMMAND,
+              lambda: [folder()(), Path("m/depth.safetensors").write_bytes(b"cut")],
+              r"depth\.safetensors cannot be read as safetensors"),
+    Situation("weights: hf: without a user's name", "test_simple --image_path {base}/picture.png "
+              "--load_weights_folder hf:name", refused="'name' is no name of a model"),
     Situation("weights: a folder named depth.pth", COMMAND,
               lambda: [folder(depth=None)(), Path("m/depth.pth").mkdir()], r"depth\.pth"),
     Situation("weights: a link to itself", COMMAND,
