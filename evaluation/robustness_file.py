@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.results import METHOD_FLAGS, READ_FROM_WEIGHTS
+from evaluation.results import METHOD_FLAGS
 from runtime.errors import DataError
 from runtime.files import write_atomically
 
@@ -28,9 +28,10 @@ def protocol_of(fields: dict) -> dict:
 
 def network_of(fields: dict) -> dict:
     """Return the fields of an evaluation that must agree if its errors are to be used again."""
-    hashes = fields["weights"]["sha256"]
+    hashes = fields["weights"]["sha256"].items()
     return protocol_of(fields) | {
-        "weights": [hashes.get(name) for name in READ_FROM_WEIGHTS]} | {
+        # the pose network takes part in --temporal alone
+        "weights": {name: digest for name, digest in hashes if not name.startswith("pose")}} | {
         f"--{name}": fields["flags"].get(name) for name in OWN_FLAGS}
 
 
