@@ -18,8 +18,9 @@ from checkpoints.frames_seen import Leak
 from datasets.corruptions import CORRUPTIONS, SEVERITIES
 from evaluation.corruption_figures import PLOT, SHEET
 from evaluation.depth_figures import BY_DISTANCE, IMAGES
-from evaluation.results import HIGHER_IS_BETTER, JSON_NAME, describe_alignment, resampled_of
+from evaluation.results import HIGHER_IS_BETTER, JSON_NAME, resampled_of
 from evaluation.robustness_file import ROBUSTNESS, differing, network_of, read_robustness
+from metrics.alignment import describe_alignment
 from metrics.depth import DEPTH_METRICS
 from metrics.intervals import LEVEL, Interval
 from options import DEPTH, MonodepthOptions
