@@ -105,7 +105,7 @@ def write_batches(footage: Footage, batches: Iterable[list[Frame]], writer: Fram
                     if paths and not footage.is_video:
                         bar.write(f"{frame.label}: wrote {enumerate_in_words(paths)}")
                     if video:
-                        video.write(writer.paint_beside(frame))
+                        video.write(writer.paint_beside(frame), frame.time)
                 count += len(batch)
                 bar.update(len(batch))
         except KeyboardInterrupt:
