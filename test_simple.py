@@ -34,6 +34,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="disp and depth: .npy; png: depth x 256 in 16 bits; picture: coloured disparity; "
              "video: frames beside their disparities (default: disp picture; for a video: video)")
     add("--ply", action="store_true", help="also write a point cloud of each image")
+    add("--scene", action="store_true", help="fuse all frames to one cloud with the camera's path")
     add("--size", choices=["network", "image"], default="network",
         help="size of .npy maps (%(default)s)")
     add("--output_dir", type=whole_path, help="folder of all outputs (default: beside the input)")
