@@ -25,7 +25,7 @@ from prediction.write import FrameWriter, cloud_ply
 from runtime.errors import DataError, counted
 from runtime.files import write_atomically
 
-FAR = 5.0       # median depths: points beyond are left out, and so is the sky
+FAR = 3.0       # median depths: points beyond are left out, and so is the sky
 VOXEL = 0.01    # median depths: edge of a voxel
 TOLERANCE = 0.05  # of depth: the difference between neighbouring views up to which they agree
 GLTF_AXES = np.diag([1, -1, -1])  # from x right, y down, z forward to x right, y up, z backward
