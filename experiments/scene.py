@@ -34,7 +34,7 @@ from synthetic.render import HELD_OUT, LEFT_CAMERA, SEQUENCE
 from synthetic.street import kitti_K
 
 SKY = 1e4  # m: true depth of pixels without a surface
-FAR, VOXEL = 40.0, 0.1  # m
+FAR, VOXEL = 30.0, 0.2  # m
 MAX_POINTS = 2_000_000  # compared: all of them
 
 

@@ -28,6 +28,7 @@ from runtime.files import write_atomically
 FAR = 3.0       # median depths: points beyond are left out, and so is the sky
 VOXEL = 0.01    # median depths: edge of a voxel
 TOLERANCE = 0.05  # of depth: the difference between neighbouring views up to which they agree
+REACH = 2       # frames from a view to its neighbours: in one frame a car moves too little
 GLTF_AXES = np.diag([1, -1, -1])  # from x right, y down, z forward to x right, y up, z backward
 
 
@@ -50,9 +51,9 @@ class View(NamedTuple):
 class SceneCloud:
     """Fuse views to a cloud, without the points that their neighbouring views contradict.
 
-    A point is kept if it is nearer than `far` and if the previous and the next view agree with its
-    depth, where they see it; at least one of them must. Moving objects and smeared edges are at
-    another place in the next view, so they are left out.
+    A point is kept if it is nearer than `far` and if the views `REACH` frames before and after
+    agree with its depth, where they see it; at least one of them must. Moving objects and smeared
+    edges are at another place in these views, so they are left out.
 
     Args:
         far: depth from which points are left out.
@@ -62,25 +63,27 @@ class SceneCloud:
 
     def __init__(self, far: float, voxel: float, tolerance: float = TOLERANCE):
         self.far, self.tolerance, self.voxels = far, tolerance, VoxelCloud(voxel)
-        self._views: deque[View] = deque(maxlen=3)
+        self._views: deque[View] = deque(maxlen=2 * REACH + 1)
+        self._unfused = 0  # of the last views
 
     def add(self, view: View) -> None:
-        """Add the next view, and fuse the view before it."""
+        """Add the next view, and fuse the one whose neighbours are now known."""
         self._views.append(view)
-        if len(self._views) == 3:
-            self._fuse(1)
-        elif len(self._views) == 2:
-            self._fuse(0)
+        self._unfused += 1
+        if self._unfused > REACH:
+            self._fuse(len(self._views) - self._unfused)
 
     def means(self) -> tuple[np.ndarray, np.ndarray]:
-        """Fuse the last view; return the points (N, 3) float32 and their colours (N, 3) uint8."""
-        if len(self._views) > 1:
-            self._fuse(len(self._views) - 1)
+        """Fuse the last views; return the points (N, 3) float32 and their colours (N, 3) uint8."""
+        while self._unfused and len(self._views) > 1:
+            self._fuse(len(self._views) - self._unfused)
         return self.voxels.means()
 
     def _fuse(self, index: int) -> None:
-        view = self._views[index]
-        neighbours = [self._views[i] for i in (index - 1, index + 1) if 0 <= i < len(self._views)]
+        view, last = self._views[index], len(self._views) - 1
+        self._unfused -= 1
+        neighbours = [self._views[i] for i in {max(index - REACH, 0), min(index + REACH, last)}
+                      if i != index]
         seen, agrees = zip(*(compare_views(view, other, self.tolerance) for other in neighbours),
                            strict=True)
         keep = (view.depth < self.far) & torch.stack(seen).any(0)                  # (h, w)
