@@ -34,6 +34,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="disp and depth: .npy; png: depth x 256 in 16 bits; picture: coloured disparity; "
              "video: frames beside their disparities (default: disp picture; for a video: video)")
     add("--ply", action="store_true", help="also write a point cloud of each image")
+    add("--scene", action="store_true", help="fuse all frames to one cloud with the camera's path")
     add("--size", choices=["network", "image"], default="network",
         help="size of .npy maps (%(default)s)")
     add("--output_dir", type=whole_path, help="folder of all outputs (default: beside the input)")
@@ -47,7 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     scale.add_argument("--scale_from", type=path, metavar="GT_DEPTHS.npz", help="fit that factor "
                        "to ground truth: one depth map for each image, in the same order")
     add("--intrinsics", nargs=4, type=float, metavar=("FX", "FY", "CX", "CY"),
-        help="intrinsics of the images in pixels, for --ply (default: an intrinsics.json beside "
+        help="intrinsics of the images in pixels, for clouds (default: an intrinsics.json beside "
              "the images, else the intrinsics of training)")
     add("--max_frames", type=positive(int), help="stop a video or a webcam after this many frames")
     args = parser.parse_args(argv)

@@ -1,7 +1,6 @@
 """Read the frames of an image, a folder of images, a video file or a webcam."""
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from datasets.folder_dataset import EXTENSIONS
 from datasets.images import IMAGE_ERRORS, list_files, read_image
+from datasets.videos import decode_frames, rate_and_count
 from runtime.errors import DataError, counted
 
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv",
@@ -31,8 +31,8 @@ DEFAULT_FPS = 10.0  # frames per second where the rate is unknown, and of videos
 PREDICTION_SUFFIXES = ("_disp", "_depth")  # name endings of pictures that test_simple.py writes
 MISSING = ("does not exist; give an image, a folder of images, a video file or the number of a "
            "webcam")
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # errors are reported here, in one line
-(cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2).setLogLevel(0)  # OpenCV 5, 4
+# errors are reported here, in one line; OpenCV 5, 4
+(cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2).setLogLevel(0)
 
 
 class Still(NamedTuple):
@@ -93,37 +93,35 @@ class Footage:
             for path in self.images[:self.max_frames]:
                 yield Still(str(path), path.with_suffix(""), partial(read_still, path))
             return
-        for number, (time, frame) in enumerate(islice(self._frames(), self.max_frames)):
-            yield Still(f"{self.source}, frame {number}", self.name / f"{number:06d}",
-                        partial(_from_opencv, frame), time)
+        for number, (time, read) in enumerate(islice(self._frames(), self.max_frames)):
+            yield Still(f"{self.source}, frame {number}", self.name / f"{number:06d}", read, time)
 
     def _rate_and_count(self) -> tuple[float, int | None]:
-        with self._opened() as capture:
-            rate = capture.get(cv2.CAP_PROP_FPS)
-            count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        if self.is_webcam:
+            with self._webcam() as capture:
+                rate, count = capture.get(cv2.CAP_PROP_FPS), None
+        elif not Path(self.source).is_file():
+            raise DataError(f"{self.source} {MISSING}")
+        else:
+            rate, count = rate_and_count(self.source)
         if not 0 < rate < MAX_FPS:
             rate = DEFAULT_FPS
             print(f"warning: the frame rate of {self.source} is unknown; assuming {rate:g} frames "
                   "per second", file=sys.stderr)
-        return rate, int(count) if 0 < count < 1e9 and not self.is_webcam else None
+        return rate, count
 
-    def _frames(self) -> Iterator[tuple[float, np.ndarray]]:
-        """Yield the time since the first frame, seconds, and the image of each frame."""
+    def _frames(self) -> Iterator[tuple[float, Callable[[], Tensor]]]:
+        """Yield the time since the first frame, seconds, of each frame, and read its image."""
         number, start, time = 0, 0.0, 0.0
-        with self._opened() as capture:
-            while True:
-                is_there, frame = capture.read()
-                if not is_there:
-                    break
-                stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                if number == 0:
-                    start = stamp
-                elif stamp - start > time:
-                    time = stamp - start
-                else:  # formats without time stamps, recordings that were joined
-                    time += 1 / self.fps
-                yield time, frame
-                number += 1
+        for stamp, read in self._views() if self.is_webcam else decode_frames(self.source):
+            if number == 0:
+                start = stamp or 0.0
+            elif stamp is not None and stamp - start > time:
+                time = stamp - start
+            else:  # formats without time stamps, recordings that were joined
+                time += 1 / self.fps
+            yield time, read
+            number += 1
         if not number:
             raise DataError(f"{self.source} has no frame that can be decoded; convert it again, "
                             "for example to H.264 in .mp4")
@@ -131,19 +129,22 @@ class Footage:
             print(f"\nwarning: {self.source} breaks off: it has {number} of the {self.count} "
                   "frames that it announces; copy it again", file=sys.stderr)
 
+    def _views(self) -> Iterator[tuple[float, Callable[[], Tensor]]]:
+        """Yield the time stamp, seconds, of each frame of a webcam, and read its image."""
+        with self._webcam() as capture:
+            while True:
+                is_there, frame = capture.read()
+                if not is_there:
+                    return
+                yield capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, partial(_from_opencv, frame)
+
     @contextmanager
-    def _opened(self) -> Iterator[cv2.VideoCapture]:
-        if not self.is_webcam and not Path(self.source).is_file():
-            raise DataError(f"{self.source} {MISSING}")
-        capture = cv2.VideoCapture(int(self.source) if self.is_webcam else str(self.source))
+    def _webcam(self) -> Iterator[cv2.VideoCapture]:
+        capture = cv2.VideoCapture(int(self.source))
         try:
-            if not capture.isOpened() and self.is_webcam:
+            if not capture.isOpened():
                 raise DataError(f"webcam {self.source} cannot be opened; the first webcam is "
                                 "usually 0")
-            if not capture.isOpened():
-                raise DataError(f"{self.source} cannot be read as a video "
-                                f"({Path(self.source).stat().st_size} bytes); copy it again, or "
-                                "convert it to H.264 in .mp4")
             yield capture
         finally:
             capture.release()

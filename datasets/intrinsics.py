@@ -49,6 +49,13 @@ class Intrinsics(NamedTuple):
         K[1, 1], K[1, 2] = self.fy / self.height, (self.cy + 0.5) / self.height
         return K
 
+    @property
+    def in_pixels(self) -> np.ndarray:
+        """K, (4, 4) float32."""
+        K = np.eye(4, dtype=np.float32)
+        K[0, 0], K[0, 2], K[1, 1], K[1, 2] = self.fx, self.cx, self.fy, self.cy
+        return K
+
     def resized(self, width: int, height: int) -> Intrinsics:
         """Return the intrinsics of the same images resized to `width` x `height`."""
         x, y = width / self.width, height / self.height

@@ -13,7 +13,7 @@ from datasets.splits import parse_line
 from evaluation.corruption_figures import PLOT, SHEET, draw_plot, draw_sheet
 from evaluation.depth import Predicted, describe_origin, measure, predict
 from evaluation.depth_figures import save_figure
-from evaluation.results import describe_alignment, evaluation_name
+from evaluation.results import evaluation_name
 from evaluation.robustness_file import (
     ROBUSTNESS,
     SCHEMA,
@@ -24,6 +24,7 @@ from evaluation.robustness_file import (
     write_robustness,
 )
 from evaluation.test_set import TestSet, read_test_set
+from metrics.alignment import describe_alignment
 from metrics.depth import DEPTH_METRICS
 from metrics.robustness import corruption_errors, depth_estimation_error, resilience_rates
 from runtime.distributed import init_distributed, shut_down_distributed

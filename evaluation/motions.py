@@ -8,15 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from checkpoints.architecture import pose_frames, read_input_format, read_pose_input
 from datasets import as_float, dataset_class
 from datasets.splits import SplitLine, parse_line
 from evaluation.test_set import asked_extension, load_batches
+from prediction.motions import motions_over_targets, target_offsets
 from prediction.predictor import Predictor
 from runtime.distributed import World
-from runtime.errors import DataError
 
 
 class MotionInputs(NamedTuple):
@@ -37,11 +36,6 @@ def load_motion_inputs(opts: Namespace, lines: list[str], world: World,
                        layout: str = "kitti_odom") -> MotionInputs:
     """Start to load the images of sequences; every process loads its share of the lines.
 
-    A network of pairs sees frames i and i + 1. A network of more frames predicts the poses from its
-    target to its other frames, and the motion from i to i + 1 goes over the target. The target is
-    frame i itself if the network then sees frame i + 1; otherwise, and at the ends of the sequence,
-    it is the nearest frame from which the network sees both.
-
     Args:
         opts: flags of the evaluation.
         lines: N frames, in runs of consecutive frames of a sequence.
@@ -56,7 +50,7 @@ def load_motion_inputs(opts: Namespace, lines: list[str], world: World,
     frames = pose_frames(folder, read_pose_input(folder))
     offsets = np.zeros(len(lines), int)
     if frames:
-        offsets = np.concatenate([_target_offsets(frames, count, folder)
+        offsets = np.concatenate([target_offsets(frames, count, folder)
                                   for count in _count_runs(lines)])
     targets = [_earlier_line(line, b) for line, b in zip(lines, offsets, strict=True)]
     dataset = dataset_class(layout)(opts.data_path, targets, height, width, frames or [0, 1], 1,
@@ -89,43 +83,10 @@ def predict_motions(predictor: Predictor, inputs: MotionInputs, world: World) ->
     for batch in inputs.batches:
         images = {f: as_float(batch["color", f, 0].to(world.device))
                   for f in inputs.frames or (0, 1)}
-        if inputs.frames:
-            done = sum(map(len, motions))
-            found = _motions_over_target(predictor.model.motions(images),
-                                         inputs.offsets[done:done + len(images[0])])
-        else:
-            found = predictor.model.motion(images[0], images[1])
-        motions.append(found.cpu().numpy())
+        done = sum(map(len, motions))
+        offsets = inputs.offsets[done:done + len(images[0])] if inputs.frames else None
+        motions.append(motions_over_targets(predictor.model, images, offsets).cpu().numpy())
     return world.gather_on_main(np.concatenate(motions))
-
-
-def _target_offsets(frames: list[int], count: int, folder: str) -> np.ndarray:
-    """Choose the target of each of `count` motions among `count` + 1 frames.
-
-    Args:
-        frames: offsets of the frames that the network sees; 0 is the target.
-        count: number of motions.
-        folder: of the weights, for the error.
-
-    Returns:
-        (count,) offset of the motion's first frame from the motion's target.
-
-    Raises:
-        DataError: the network sees no two consecutive frames, or the sequence is too short.
-    """
-    choices = sorted((b for b in frames if b + 1 in frames), key=lambda b: (abs(b), b))
-    if not choices:
-        raise DataError(f"the pose network in {folder} sees frames {frames} at once, of which no "
-                        "two are consecutive, so it cannot predict the motion from a frame to the "
-                        "next")
-    offsets = np.empty(count, int)
-    for i in range(count):
-        fitting = [b for b in choices if i - b + min(frames) >= 0 and i - b + max(frames) <= count]
-        if not fitting:
-            raise DataError(f"the pose network in {folder} sees frames {frames} at once; "
-                            f"{count + 1} frames are too few to predict their motions")
-        offsets[i] = fitting[0]
-    return offsets
 
 
 def _count_runs(lines: list[str]) -> list[int]:
@@ -144,17 +105,3 @@ def _earlier_line(line: str, by: int) -> SplitLine:
     folder, frame, side = parse_line(line)
     return SplitLine(" ".join([folder, str(frame - by), *filter(None, [side])]),
                      getattr(line, "where", ""))
-
-
-def _motions_over_target(poses: dict[int, Tensor], offsets: np.ndarray) -> Tensor:
-    """Return the (B, 4, 4) motions from frame b to frame b + 1, composed over the target.
-
-    Args:
-        poses: {frame: (B, 4, 4) from the camera of the target to the camera of the frame}.
-        offsets: (B,) frames b.
-    """
-    identity = torch.eye(4).to(next(iter(poses.values()))).expand(len(offsets), 4, 4)
-    poses = {0: identity, **poses}
-    start, end = (torch.stack([poses[int(b) + ahead][i] for i, b in enumerate(offsets)])
-                  for ahead in (0, 1))
-    return end @ torch.linalg.inv(start)

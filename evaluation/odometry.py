@@ -27,7 +27,6 @@ from evaluation.trajectory_files import (
     read_trajectory,
     scores_json,
     scores_name,
-    tum_text,
 )
 from kitti_utils import read_poses
 from metrics.trajectory import (
@@ -36,6 +35,7 @@ from metrics.trajectory import (
     chain_motions,
     five_frame_errors,
     score_trajectory,
+    tum_text,
 )
 from prediction.predictor import Predictor
 from runtime.distributed import init_distributed, shut_down_distributed

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -191,16 +191,3 @@ def read_times(path: str | Path) -> np.ndarray:
 def kitti_text(poses: np.ndarray) -> str:
     """Format poses (N, 4, 4) as KITTI does: 12 numbers per line, the first three rows of a pose."""
     return "".join(" ".join(f"{value:.9e}" for value in pose[:3].ravel()) + "\n" for pose in poses)
-
-
-def tum_text(times: Sequence[float], poses: np.ndarray) -> str:
-    """Format N poses (N, 4, 4) as TUM does: `time x y z qx qy qz qw`, seconds and metres."""
-    return "".join(f"{time:.6f} " + " ".join(f"{value:.9e}" for value in row) + "\n"
-                   for time, row in zip(times, np.hstack([poses[:, :3, 3], quaternions(poses)]),
-                                        strict=True))
-
-
-def quaternions(poses: np.ndarray) -> np.ndarray:
-    """Return the rotations of poses (N, 4, 4) as unit quaternions (N, 4): x y z w, w >= 0."""
-    rows = scipy.spatial.transform.Rotation.from_matrix(poses[:, :3, :3]).as_quat()
-    return rows * np.where(rows[:, 3:] < 0, -1, 1)

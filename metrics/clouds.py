@@ -27,7 +27,8 @@ def back_project(depth: np.ndarray, K: np.ndarray) -> np.ndarray:
     return np.stack([depth * x, depth * y[:, None], depth], -1)
 
 
-def cloud_errors(gt: np.ndarray, pred: np.ndarray) -> dict[str, float]:
+def cloud_errors(gt: np.ndarray, pred: np.ndarray,
+                 max_points: int = MAX_POINTS) -> dict[str, float]:
     """Compute the Chamfer distance, and precision, recall and F-score at 10, 25 and 50 cm.
 
     With d(p) the distance from a predicted point to the nearest true point, and d(g) from a true
@@ -39,6 +40,7 @@ def cloud_errors(gt: np.ndarray, pred: np.ndarray) -> dict[str, float]:
     Args:
         gt: (N, 3) true points, metres; at least one.
         pred: (M, 3) predicted points, metres; at least one.
+        max_points: of a cloud; larger clouds are thinned evenly.
 
     Returns:
         {"cloud_chamfer": ..., "cloud_precision_10cm": ..., "cloud_recall_10cm": ...,
@@ -48,7 +50,7 @@ def cloud_errors(gt: np.ndarray, pred: np.ndarray) -> dict[str, float]:
     (arXiv:2203.08122) for depth maps. Chamfer distances have several definitions: this one is the
     mean of both directions, unsquared.
     """
-    gt, pred = _thin(gt), _thin(pred)
+    gt, pred = _thin(gt, max_points), _thin(pred, max_points)
     to_gt, _ = scipy.spatial.cKDTree(gt).query(pred)
     to_pred, _ = scipy.spatial.cKDTree(pred).query(gt)
     errors = {"cloud_chamfer": float(to_gt.mean() + to_pred.mean()) / 2}
@@ -87,8 +89,8 @@ def normal_angle(gt: np.ndarray, pred: np.ndarray, where: np.ndarray) -> float:
     return float(np.degrees(np.arctan2(sines, cosines)).mean())
 
 
-def _thin(points: np.ndarray) -> np.ndarray:
-    """Return at most `MAX_POINTS` of (N, 3) points, evenly spaced in their order."""
-    if len(points) <= MAX_POINTS:
+def _thin(points: np.ndarray, count: int) -> np.ndarray:
+    """Return at most `count` of (N, 3) points, evenly spaced in their order."""
+    if len(points) <= count:
         return points
-    return points[np.linspace(0, len(points) - 1, MAX_POINTS).astype(int)]
+    return points[np.linspace(0, len(points) - 1, count).astype(int)]

@@ -8,7 +8,7 @@ metres; errors of lengths are in metres too.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -98,6 +98,19 @@ def chain_motions(motions: np.ndarray, scale: float = 1.0) -> np.ndarray:
     poses = np.array(poses)
     poses[:, :3, 3] *= scale
     return poses
+
+
+def tum_text(times: Sequence[float], poses: np.ndarray) -> str:
+    """Format N poses (N, 4, 4) as TUM does: `time x y z qx qy qz qw`, seconds and metres."""
+    return "".join(f"{time:.6f} " + " ".join(f"{value:.9e}" for value in row) + "\n"
+                   for time, row in zip(times, np.hstack([poses[:, :3, 3], quaternions(poses)]),
+                                        strict=True))
+
+
+def quaternions(poses: np.ndarray) -> np.ndarray:
+    """Return the rotations of poses (N, 4, 4) as unit quaternions (N, 4): x y z w, w >= 0."""
+    rows = scipy.spatial.transform.Rotation.from_matrix(poses[:, :3, :3]).as_quat()
+    return rows * np.where(rows[:, 3:] < 0, -1, 1)
 
 
 def align_trajectory(truth: np.ndarray, estimate: np.ndarray,

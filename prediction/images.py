@@ -29,12 +29,14 @@ class Frame(NamedTuple):
         name: path without extension, from which the names of output files are made.
         image: (3, H, W) uint8 RGB.
         disp: (1, 1, h, w) in (0, 1), at the size of the network, on the CPU.
+        time: seconds from the first frame of a video; None for images.
     """
 
     label: str
     name: Path
     image: Tensor
     disp: Tensor
+    time: float | None = None
 
 
 def predict_images(predictor: Predictor, footage: Iterable[Still], batch_size: int,
@@ -54,7 +56,7 @@ def predict_images(predictor: Predictor, footage: Iterable[Still], batch_size: i
     frames = _read_ahead(pool, footage, predictor.height, predictor.width, 2 * batch_size)
     for batch in _batches(frames, batch_size):
         disps = predictor.disparity(torch.stack([resized for _, _, resized in batch])).cpu()
-        yield [Frame(still.label, still.name, image, disp)
+        yield [Frame(still.label, still.name, image, disp, still.time)
                for (still, image, _), disp in zip(batch, disps.split(1), strict=True)]
 
 

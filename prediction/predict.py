@@ -14,6 +14,7 @@ from checkpoints.training_camera import Unit
 from datasets.footage import DEFAULT_FPS, Footage
 from prediction.images import Frame, fit_scale, predict_images
 from prediction.predictor import Predictor
+from prediction.scene import SceneWriter
 from prediction.video import VideoFile
 from prediction.write import FrameWriter, OutputOptions
 from runtime.distributed import get_device
@@ -35,7 +36,8 @@ def predict_footage(args: Namespace) -> None:
         raise UsageError("no weights are named; give --load_weights_folder, or --model_name of a "
                          "published model")
     weights = args.load_weights_folder or download_model_if_doesnt_exist(args.model_name)
-    predictor = Predictor(weights, get_device(args.no_cuda), args.min_depth, args.max_depth)
+    predictor = Predictor(weights, get_device(args.no_cuda), args.min_depth, args.max_depth,
+                          with_pose=args.scene)
     scale_is_given = args.scale is not None or args.scale_from is not None
     if args.pred_metric_depth and predictor.training_camera.metres is None and not scale_is_given:
         print(f"warning: {weights} was trained without stereo; its depth has an unknown scale")
@@ -43,9 +45,12 @@ def predict_footage(args: Namespace) -> None:
         unit = choose_unit(args, predictor, footage, pool)
         writer = FrameWriter(output_options(args, footage.is_video), predictor.training_camera,
                              unit, footage.is_video)
+        scene = SceneWriter(predictor, weights, writer) if args.scene else None
         started = time.monotonic()
-        count = write_batches(footage, predict_images(predictor, footage, args.batch_size, pool),
-                              writer, pool)
+        batches = predict_images(predictor, footage, args.batch_size, pool)
+        count = write_batches(footage, scene.follow(batches) if scene else batches, writer, pool)
+    if scene:
+        print(f"{footage.source}: wrote {scene.write(writer.path_stem(footage.name))}")
     seconds = time.monotonic() - started
     print(f"{counted(count, 'frame')} in {seconds:.1f} s, {count / seconds:.1f} frames/s; depth is "
           f"{unit.words}")
@@ -74,6 +79,8 @@ def output_options(args: Namespace, is_video: bool) -> OutputOptions:
                             f"{error.strerror}") from None
     if args.output:
         kinds = set(args.output)
+    elif args.scene:
+        kinds = set()
     elif args.pred_metric_depth:
         kinds = {"depth", "picture"}
     else:
@@ -105,7 +112,7 @@ def write_batches(footage: Footage, batches: Iterable[list[Frame]], writer: Fram
                     if paths and not footage.is_video:
                         bar.write(f"{frame.label}: wrote {enumerate_in_words(paths)}")
                     if video:
-                        video.write(writer.paint_beside(frame))
+                        video.write(writer.paint_beside(frame), frame.time)
                 count += len(batch)
                 bar.update(len(batch))
         except KeyboardInterrupt:

@@ -1,17 +1,21 @@
-"""Write a video file frame by frame, and verify that it is complete."""
+"""Write H.264 video files frame by frame, as browsers and slides play them, whole or not at all."""
 from __future__ import annotations
 
-import shutil
+import os
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from runtime.errors import DataError
+from runtime.errors import DataError, cannot_write
 
-CODEC = "mp4v"  # part of every OpenCV
-FULL = 2**20    # bytes; a disk with less space is full
+ENCODER = "libx264"  # part of every PyAV of PyPI
+# BT.709 in limited range, and said so: players guess the colours of other files by their size.
+# Without B-frames: the frames are in order, so that MP4 tells the duration at variable rates too
+OPTIONS = {"crf": "20", "bf": "0", "colorspace": "bt709", "color_primaries": "bt709",
+           "color_trc": "bt709", "color_range": "tv"}
+TICKS = 90_000  # of time stamps in a second
 
 
 class VideoFile:
@@ -19,66 +23,80 @@ class VideoFile:
 
     Args:
         path: an .mp4.
-        fps: frames per second.
+        fps: frames per second, where frames have no time.
 
     Raises:
-        DataError: the file cannot be written, or this OpenCV lacks the codec.
+        DataError: the file cannot be written, or this PyAV lacks the encoder.
     """
 
     def __init__(self, path: Path, fps: float):
-        self.path, self.fps = path, round(fps, 2)  # MPEG-4 stores the rate as a short fraction
+        self.path, self.fps, self.count = path, fps, 0
         self._temporary = path.with_name(f"{path.stem}.part{path.suffix}")
-        self._writer, self._shape, self.count = None, None, 0
+        self._container, self._stream, self._shape, self._ticks = None, None, None, -1
 
     def __enter__(self) -> VideoFile:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         """Rename the temporary file to `path`, or delete it after an error."""
-        if self._writer is None:
+        if self._container is None:
             return
-        self._writer.release()
         try:
             if kind is None:
-                self._verify()
+                self._container.mux(self._stream.encode(None))
+            self._container.close()
+            if kind is None:
+                with self._temporary.open("rb") as file:
+                    os.fsync(file.fileno())  # some file systems notice here that they are full
                 self._temporary.replace(self.path)
         except OSError as error:
-            raise DataError(f"{self.path} cannot be written: {error.strerror}") from None
+            if kind is None:  # otherwise the first error tells more
+                raise cannot_write(self.path, error) from None
         finally:
             with suppress(OSError):
                 self._temporary.unlink()
 
-    def write(self, image: np.ndarray) -> None:
-        """Append an (H, W, 3) uint8 RGB image; every image has the size of the first."""
+    def write(self, image: np.ndarray, time: float | None = None) -> None:
+        """Append an image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB; every image has the size of the first.
+            time: seconds from the first frame at which it is shown; rises.
+        """
+        import av
         if self._shape not in (None, image.shape):
             raise DataError(f"{self.path}: a frame has {image.shape[1]}x{image.shape[0]} pixels, "
                             f"the first {self._shape[1]}x{self._shape[0]}; all frames of a video "
                             "must have the same size")
-        height, width = (side // 2 * 2 for side in image.shape[:2])  # codecs need even sides
-        if self._writer is None:
+        height, width = (side // 2 * 2 for side in image.shape[:2])  # 4:2:0 needs even sides
+        if self._container is None:
             self._open(width, height)
+        seconds = self.count / self.fps if time is None else time
+        self._ticks = max(self._ticks + 1, round(seconds * TICKS))
         self._shape, self.count = image.shape, self.count + 1
-        self._writer.write(cv2.cvtColor(image[:height, :width], cv2.COLOR_RGB2BGR))
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]))
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
+        frame.pts, frame.duration = self._ticks, round(TICKS / self.fps)
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
 
     def _open(self, width: int, height: int) -> None:
+        import av
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"{self.path.parent} cannot be created: {error.strerror}") from None
-        self._writer = cv2.VideoWriter(str(self._temporary), cv2.VideoWriter_fourcc(*CODEC),
-                                       self.fps, (width, height))
-        if not self._writer.isOpened():
-            self._writer = None
-            raise DataError(f"{self.path} cannot be written: this OpenCV lacks the codec {CODEC}, "
-                            "or the folder is read-only; choose another --output_dir")
-
-    def _verify(self) -> None:
-        """Raise a DataError if frames are missing: OpenCV does not report a full disk."""
-        capture = cv2.VideoCapture(str(self._temporary))
-        found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-        capture.release()
-        if found != self.count:
-            is_full = shutil.disk_usage(self.path.parent).free < FULL
-            raise DataError(f"{self.path} cannot be written: {found} of {self.count} frames are in "
-                            f"the file; {'free some space, or ' if is_full else ''}choose another "
-                            "folder")
+        if ENCODER not in av.codecs_available:
+            raise DataError(f"{self.path} cannot be written: this PyAV lacks the encoder "
+                            f"{ENCODER}; type: pip install --force-reinstall av")
+        try:
+            # the index in front: players start before they have the whole file
+            self._container = av.open(f"file:{self._temporary}", "w", format="mp4",
+                                      options={"movflags": "+faststart"})
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
+        self._stream = self._container.add_stream(ENCODER, Fraction(self.fps).limit_denominator(
+            1001), OPTIONS, width=width, height=height, pix_fmt="yuv420p",
+            time_base=Fraction(1, TICKS))

@@ -86,7 +86,7 @@ class FrameWriter:
         return npy(self.training_camera.disp_to_depth(self._array_disp(frame))[0].numpy())
 
     def _depth_npy(self, frame: Frame) -> bytes:
-        return npy(self._depth(self._array_disp(frame)).numpy())
+        return npy(self.depth(self._array_disp(frame)).numpy())
 
     def _depth_png(self, frame: Frame) -> bytes:
         return depth_png(self._depth_at_image_size(frame))
@@ -97,7 +97,7 @@ class FrameWriter:
         return picture.getvalue()
 
     def _ply(self, frame: Frame) -> bytes:
-        return ply(self._depth_at_image_size(frame), frame.image, self._intrinsics(frame),
+        return ply(self._depth_at_image_size(frame), frame.image, self.intrinsics(frame),
                    self.unit.words)
 
     def _array_disp(self, frame: Frame) -> Tensor:
@@ -109,9 +109,10 @@ class FrameWriter:
         return resize_disp(frame.disp, *frame.image.shape[1:])
 
     def _depth_at_image_size(self, frame: Frame) -> np.ndarray:
-        return self._depth(self._disp_at_image_size(frame))[0, 0].numpy()
+        return self.depth(self._disp_at_image_size(frame))[0, 0].numpy()
 
-    def _depth(self, disp: Tensor) -> Tensor:
+    def depth(self, disp: Tensor) -> Tensor:
+        """Convert the network's disparity in (0, 1) to depth in `unit`."""
         return self.unit.factor * self.training_camera.disp_to_depth(disp)[1]
 
     def paint(self, frame: Frame) -> np.ndarray:
@@ -128,7 +129,7 @@ class FrameWriter:
         disps = np.concatenate([frame.disp.numpy() for frame in batch])
         self.disp_range = float(disps.min()), float(np.percentile(disps, BRIGHTEST))
 
-    def _intrinsics(self, frame: Frame) -> Intrinsics:
+    def intrinsics(self, frame: Frame) -> Intrinsics:
         """Find the intrinsics of a frame: from the options, beside the image, or from training."""
         height, width = frame.image.shape[1:]
         if self.options.intrinsics is not None:
@@ -166,9 +167,7 @@ def depth_png(depth: np.ndarray) -> bytes:
 
 
 def ply(depth: np.ndarray, image: Tensor, intrinsics: Intrinsics, unit: str) -> bytes:
-    """Encode a binary PLY file with a coloured point for each pixel.
-
-    Convention: x right, y down, z forward; the camera is the origin.
+    """Encode a binary PLY file with a coloured point for each pixel, from the camera.
 
     Args:
         depth: (H, W) along the optical axis.
@@ -177,19 +176,31 @@ def ply(depth: np.ndarray, image: Tensor, intrinsics: Intrinsics, unit: str) -> 
         unit: of depth, for the header.
     """
     v, u = np.indices(depth.shape)
-    points = np.empty(depth.size, POINT)
-    points["x"] = ((u - intrinsics.cx) / intrinsics.fx * depth).ravel()
-    points["y"] = ((v - intrinsics.cy) / intrinsics.fy * depth).ravel()
-    points["z"] = depth.ravel()
-    for name, channel in zip(("red", "green", "blue"), image.numpy(), strict=True):
-        points[name] = channel.ravel()
+    points = np.stack([(u - intrinsics.cx) / intrinsics.fx * depth,
+                       (v - intrinsics.cy) / intrinsics.fy * depth, depth], -1)
+    return cloud_ply(points.reshape(-1, 3), image.flatten(1).T.numpy(), unit)
+
+
+def cloud_ply(points: np.ndarray, colours: np.ndarray, unit: str,
+              origin: str = "the camera") -> bytes:
+    """Encode a binary PLY file of coloured points: x right, y down, z forward.
+
+    Args:
+        points: (N, 3).
+        colours: (N, 3) uint8 RGB.
+        unit: of the points, for the header.
+        origin: where they are seen from, for the header.
+    """
+    vertices = np.empty(len(points), POINT)
+    for name, values in zip(POINT.names, (*points.T, *colours.T), strict=True):
+        vertices[name] = values
     properties = "".join(f"property {PLY_TYPES[kind.str[1:]]} {name}\n"
                          for name, (kind, _) in POINT.fields.items())
     header = ("ply\nformat binary_little_endian 1.0\n"
-              "comment x right, y down, z forward, from the camera\n"
+              f"comment x right, y down, z forward, from {origin}\n"
               f"comment unit: {unit.encode('ascii', 'replace').decode()}\n"
-              f"element vertex {points.size}\n{properties}end_header\n")
-    return header.encode() + points.tobytes()
+              f"element vertex {len(vertices)}\n{properties}end_header\n")
+    return header.encode() + vertices.tobytes()
 
 
 def colorize(disp: np.ndarray, disp_range: tuple[float, float] | None = None,

@@ -7,7 +7,7 @@ from conftest import ROOT
 
 SCRIPTS = ("train", "evaluate_depth", "evaluate_pose", "test_simple", "export_gt_depth",
            "prepare_data", "export_onnx")
-HEAVY = {"torch", "torchvision", "tensorboardX", "cv2", "PIL", "matplotlib"}
+HEAVY = {"torch", "torchvision", "tensorboardX", "cv2", "av", "PIL", "matplotlib"}
 
 
 def run_python(*words):

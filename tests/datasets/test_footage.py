@@ -1,8 +1,10 @@
 """Frames are read from images, folders and videos."""
+import struct
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from datasets.footage import Footage
@@ -33,7 +35,7 @@ def test_a_written_video_gives_its_frames_back(video, frames):
     assert [still.name.name for still in stills] == [f"{i:06d}" for i in range(16)]
     for still, frame in zip(stills, frames, strict=True):
         image = still.read().permute(1, 2, 0).numpy().astype(float)
-        assert np.abs(image - frame).mean() < 12  # MPEG-4 is not lossless
+        assert np.abs(image - frame).mean() < 12  # H.264 is not lossless
         assert np.abs(image - frame).mean() < np.abs(image - frame[::-1]).mean() / 2
     assert len(list(Footage(video, max_frames=5))) == Footage(video, max_frames=5).count == 5
 
@@ -99,11 +101,19 @@ def test_a_broken_video_is_named(tmp_path, content, found):
         Footage(tmp_path / "zero.mp4")
 
 
-def test_a_truncated_video_is_named(tmp_path, video):
-    content = video.read_bytes()
-    video.write_bytes(content[:len(content) // 2])
+def test_a_truncated_video_is_named(tmp_path, frames):
+    write_with_opencv(tmp_path / "drive.mp4", "mp4v", frames)  # the index is at its end
+    content = (tmp_path / "drive.mp4").read_bytes()
+    (tmp_path / "drive.mp4").write_bytes(content[:len(content) // 2])
     with pytest.raises(DataError, match=r"drive\.mp4 (cannot be read|has no frame)"):
-        list(Footage(video))
+        list(Footage(tmp_path / "drive.mp4"))
+
+
+def write_with_opencv(path, codec, frames):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 10, (96, 64))
+    for frame in frames:
+        writer.write(np.ascontiguousarray(frame[..., ::-1]))
+    writer.release()
 
 
 def test_a_missing_source_is_named(tmp_path):
@@ -117,10 +127,7 @@ def test_a_missing_source_is_named(tmp_path):
 
 
 def test_a_video_with_missing_frames_prints_a_warning(tmp_path, frames, capsys):
-    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (96, 64))
-    for frame in frames:
-        writer.write(frame)
-    writer.release()
+    write_with_opencv(tmp_path / "a.avi", "MJPG", frames)
     content = (tmp_path / "a.avi").read_bytes()
     (tmp_path / "a.avi").write_bytes(content[:len(content) // 2])
     footage = Footage(tmp_path / "a.avi")
@@ -128,6 +135,43 @@ def test_a_video_with_missing_frames_prints_a_warning(tmp_path, frames, capsys):
     assert 4 < found < 14
     assert footage.count == 16  # as its header announces
     assert f"breaks off: it has {found} of the 16 frames" in capsys.readouterr().err
+
+
+def test_frames_after_broken_ones_are_read(video):
+    content = bytearray(video.read_bytes())
+    middle = content.index(b"mdat") + (len(content) - content.index(b"mdat")) // 2
+    content[middle:middle + 40] = bytes(40)
+    video.write_bytes(content)
+    stills = list(Footage(video))
+    assert len(stills) >= 15
+    assert all(still.read().shape == (3, 64, 96) for still in stills)
+
+
+@pytest.mark.parametrize(("degrees", "matrix"), [(0, (1, 0, 0, 1)), (90, (0, -1, 1, 0)),
+                                                 (180, (-1, 0, 0, -1)), (-90, (0, 1, -1, 0))])
+def test_a_video_is_turned_upright_as_it_says(video, degrees, matrix):
+    content = bytearray(video.read_bytes())
+    at = content.index(b"tkhd") + 44  # the display matrix of a phone that was held upright
+    struct.pack_into(">9i", content, at, *(65536 * n for n in matrix[:2]), 0,
+                     *(65536 * n for n in matrix[2:]), 0, 0, 0, 2**30)
+    plain = next(iter(Footage(video))).read()
+    video.with_name("turned.mp4").write_bytes(content)
+    turned = next(iter(Footage(video.with_name("turned.mp4")))).read()
+    assert torch.equal(turned, torch.rot90(plain, degrees // 90, (1, 2)))  # counterclockwise
+
+
+@pytest.mark.parametrize(("ending", "codec"), [(".mp4", "mp4v"), (".avi", "MJPG"), (".mkv", "MJPG"),
+                                               (".webm", "VP80")])
+def test_files_of_other_writers_are_read_as_opencv_reads_them(tmp_path, frames, ending, codec):
+    path = tmp_path / f"other{ending}"
+    write_with_opencv(path, codec, frames)
+    capture, footage = cv2.VideoCapture(str(path)), Footage(path)
+    assert (footage.count, round(footage.fps, 3)) == (16, 10)
+    for i, still in enumerate(footage):
+        image = still.read().permute(1, 2, 0).numpy().astype(int)
+        assert np.abs(image - capture.read()[1][..., ::-1]).mean() < 2.5
+        assert still.time == pytest.approx(i / 10, abs=2e-3)
+    assert i == 15
 
 
 def test_2_comes_before_10(tmp_path, frames):

@@ -3,14 +3,9 @@ import numpy as np
 import pytest
 from made_trajectories import pose, rotation, straight, wandering
 
-from evaluation.trajectory_files import (
-    kitti_text,
-    quaternions,
-    read_times,
-    read_trajectory,
-    tum_text,
-)
+from evaluation.trajectory_files import kitti_text, read_times, read_trajectory
 from kitti_utils import read_poses
+from metrics.trajectory import quaternions, tum_text
 from runtime.errors import DataError
 
 

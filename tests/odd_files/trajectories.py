@@ -47,7 +47,7 @@ def accepted(words: str, change: Callable[[list], str | bytes],
 
 def tum(rows: list) -> str:
     """Return the rows as TUM's format at KITTI's rate of 10 a second."""
-    from evaluation.trajectory_files import tum_text
+    from metrics.trajectory import tum_text
     poses = np.tile(np.eye(4), (len(rows), 1, 1))
     poses[:, :3] = np.reshape(rows, (-1, 3, 4))
     return "# timestamp tx ty tz qx qy qz qw\n" + tum_text(np.arange(len(rows)) / 10, poses)
