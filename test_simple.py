@@ -22,6 +22,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                          help="a published model, downloaded on first use")
     weights.add_argument("--load_weights_folder", type=path,
                          help="a folder with encoder.pth and depth.pth")
+    weights.add_argument("--load_onnx", type=path, help="a file of export_onnx.py, without PyTorch")
     add("--ext", default="jpg", help="extension of the images in a folder (%(default)s)")
     add("--batch_size", type=positive(int), default=16, help="images per batch (%(default)s)")
     add("--no_cuda", action="store_true", help="use the CPU")

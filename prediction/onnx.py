@@ -11,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from checkpoints.training_camera import format_training_camera
+from prediction.onnx_runtime import CAMERA, INPUT, OUTPUTS, open_session
 from prediction.predictor import Predictor
 from runtime.errors import DataError
 from runtime.files import write_atomically
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-INPUT, OUTPUTS = "image", ["disp", "depth"]
 TESTED_BATCHES = (1, 3)  # batch sizes that the exported file is run with
 MAX_BATCH = 16  # largest batch size in the TensorRT command
 TOLERANCE = 1e-4  # absolute, of scaled inverse depth; relative, of depth
@@ -85,7 +86,10 @@ def onnx_bytes(predictor: Predictor, opset: int) -> bytes:
     for part in (model, model.graph, *model.graph.node, *model.graph.value_info,
                  *model.graph.initializer, *model.graph.input, *model.graph.output):
         part.ClearField("metadata_props")
-    onnx.helper.set_model_props(model, {"unit": predictor.training_camera.unit().words})
+    onnx.helper.set_model_props(model, {
+        "unit": predictor.training_camera.unit().words,
+        "size": f"{predictor.width}x{predictor.height}",
+        CAMERA: format_training_camera(predictor.training_camera).decode()})
     return model.SerializeToString()
 
 
@@ -95,8 +99,7 @@ def differences_from_pytorch(content: bytes, predictor: Predictor) -> Difference
     Raises:
         DataError: the outputs differ by more than `TOLERANCE`.
     """
-    import onnxruntime
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = open_session(content)
     found = []
     for batch in TESTED_BATCHES:
         image = torch.rand(batch, 3, predictor.height, predictor.width)
