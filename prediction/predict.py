@@ -64,7 +64,7 @@ def find_weights(args: Namespace) -> str | Path:
 def load_predictor(weights: str | Path, args: Namespace) -> ArrayPredictor:
     """Load the network: an ONNX file without PyTorch, a weights folder with it."""
     if args.load_onnx:
-        return OnnxPredictor(weights, args.min_depth, args.max_depth)
+        return OnnxPredictor(weights, args.min_depth, args.max_depth, args.runtime)
     # imported here, because machines that run an ONNX file may lack PyTorch
     from prediction.predictor import Predictor
     from runtime.distributed import get_device
