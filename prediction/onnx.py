@@ -14,14 +14,7 @@ import torch
 from checkpoints.training_camera import format_training_camera
 from prediction.onnx_runtime import CAMERA, INPUT, OUTPUTS, open_session
 from prediction.predictor import Predictor
-from prediction.quantise import (
-    Loss,
-    measure_loss,
-    random_images,
-    read_calibration_images,
-    with_half_weights,
-    with_int8_convolutions,
-)
+from prediction.quantise import Loss, convert
 from runtime.errors import DataError
 from runtime.files import write_atomically
 
@@ -64,17 +57,12 @@ def export_onnx(weights_folder: Path, path: Path | None, opset: int, kind: str =
     differences = differences_from_pytorch(content, predictor)
     loss = None
     if kind != "float32":
-        size = predictor.height, predictor.width
-        images = read_calibration_images(calibrate, *size) if calibrate else random_images(*size)
-        float32, content = content, (
-            with_half_weights(content) if kind == "half" else
-            with_int8_convolutions(content, images.calibrating))
-        loss = measure_loss(float32, content, images.held_out)
+        content, loss = convert(content, kind, (predictor.height, predictor.width), calibrate)
     path = path or weights_folder / ("depth.onnx" if loss is None else f"depth_{kind}.onnx")
     write_atomically(path, content)
     print(description(path, predictor, differences, kind))
     if loss:
-        print(describe_loss(loss, kind, "held-out" if calibrate else "random"))
+        print(describe_loss(loss, kind))
 
 
 def require_packages() -> None:
@@ -158,8 +146,8 @@ same as PyTorch with ONNX Runtime, batches of {' and '.join(map(str, TESTED_BATC
 for TensorRT: {trtexec}"""
 
 
-def describe_loss(loss: Loss, kind: str, images: str) -> str:
-    """Describe what a converted file loses and gains; `images` says which images measured it."""
+def describe_loss(loss: Loss, kind: str) -> str:
+    """Describe what a converted file loses and gains beside the float32 file."""
     return (f"{kind} differs from float32 by {100 * loss.depth:.2g} % of depth on average, on "
-            f"{loss.images} {images} images; {loss.speed:.1f} images/s, float32 "
-            f"{loss.float32_speed:.1f}: {loss.speed / loss.float32_speed:.2f} times the speed")
+            f"{loss.images}; {loss.speed:.1f} images/s, float32 {loss.float32_speed:.1f}: "
+            f"{loss.speed / loss.float32_speed:.2f} times the speed")

@@ -40,15 +40,37 @@ class Loss(NamedTuple):
 
     Attributes:
         depth: mean over pixels and images of |difference of depth| / float32's depth.
-        images: number of images.
+        images: number and kind of these images, in words.
         speed: images per second, one at a time.
         float32_speed: the same of the float32 file.
     """
 
     depth: float
-    images: int
+    images: str
     speed: float
     float32_speed: float
+
+
+def convert(float32: bytes, kind: str, size: tuple[int, int],
+            folder: Path | None) -> tuple[bytes, Loss]:
+    """Convert a float32 ONNX file, and measure what is lost.
+
+    Args:
+        float32: content of the file.
+        kind: "half" or "int8".
+        size: (height, width) of the network's input, pixels.
+        folder: of --calibrate; None, for "half": random images measure the loss.
+
+    Raises:
+        DataError: there are too few images, or the converted network does not compute.
+    """
+    if folder is None:
+        images, words = random_images(*size), "random images"
+    else:
+        images, words = read_calibration_images(folder, *size), "held-out images"
+    content = (with_half_weights(float32) if kind == "half" else
+               with_int8_convolutions(float32, images.calibrating))
+    return content, measure_loss(float32, content, images.held_out, words)
 
 
 def read_calibration_images(folder: Path, height: int, width: int) -> CalibrationImages:
@@ -147,8 +169,15 @@ def _without_warnings() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def measure_loss(float32: bytes, converted: bytes, images: list[np.ndarray]) -> Loss:
+def measure_loss(float32: bytes, converted: bytes, images: list[np.ndarray],
+                 words: str = "images") -> Loss:
     """Compare a converted file with the float32 file, in depth and in speed.
+
+    Args:
+        float32: content of the file to compare with.
+        converted: content of the file.
+        images: (1, 3, h, w) float32 in [0, 1].
+        words: name the kind of these images.
 
     Raises:
         DataError: a depth is not finite.
@@ -165,5 +194,5 @@ def measure_loss(float32: bytes, converted: bytes, images: list[np.ndarray]) -> 
                         "written; export without --int8 and --half")
     seconds = time_in_turns({name: lambda session=session: session.run(None, {INPUT: images[0]})
                              for name, session in sessions.items()}, ROUNDS)
-    return Loss(float(np.mean(differences)), len(images), 1 / seconds["converted"],
+    return Loss(float(np.mean(differences)), f"{len(images)} {words}", 1 / seconds["converted"],
                 1 / seconds["float32"])

@@ -14,7 +14,7 @@ PACKAGES = ("networks", "datasets", "metrics", "checkpoints", "training", "predi
 FOLDERS = ("docs", "splits", "tests")
 FILES_BESIDE = ("LICENSE", "Makefile", "README.md", "pyproject.toml", "requirements.txt",
                 "requirements-dev.txt", "requirements-corruptions.txt",
-                "requirements-export.txt", "requirements-timm.txt")
+                "requirements-export.txt", "requirements-openvino.txt", "requirements-timm.txt")
 RANKS = {"runtime": 0,
          "options": 1, "kitti_utils": 1, "metrics": 1,
          "layers": 2, "datasets": 2,
