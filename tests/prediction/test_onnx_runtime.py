@@ -13,9 +13,10 @@ from prediction.onnx_runtime import OnnxPredictor
 from prediction.predictor import Predictor
 from runtime.errors import DataError
 
-TOLERANCES = {"onnxruntime": 2e-5, "openvino": 0.03}  # relative, of depth; bfloat16 has 8 bits
+TOLERANCES = {"onnxruntime": 2e-5, "openvino": 0.08}  # relative, of depth; bfloat16 on noise
 REAL = SHARED / "real/kitti_raw/2011_09_26/2011_09_26_drive_0052_sync/image_02/data"
-ALL_KINDS = ("--output", "disp", "depth", "png", "picture", "video", "--ply")
+FLAGS = ("--output", "disp", "depth", "png", "picture", "video", "--ply",
+         "--intrinsics", "80", "80", "75", "45")
 # what a machine with ONNX Runtime only may lack
 OTHERS = ("torch", "torchvision", "scipy", "skimage", "matplotlib", "onnx", "onnxscript",
           "tensorboardX", "safetensors")
@@ -45,18 +46,18 @@ def file(weights, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Write three textured images of different sizes."""
+    """Write three textured images of one size, as a video needs."""
     folder = tmp_path_factory.mktemp("images")
     for i in range(3):
         noise = Image.fromarray(np.random.randint(0, 256, (12, 16, 3), np.uint8))
-        noise.resize((150 + 9 * i, 90 + i)).save(folder / f"{i}.png")
+        noise.resize((150, 90)).save(folder / f"{i}.png")
     return folder
 
 
 def predict_elsewhere(file, folder, out, forbidden):
     return subprocess.run(
         [sys.executable, "-c", RUN, ",".join(forbidden), "--load_onnx", file, "--image_path",
-         folder, "--ext", "png", "--output_dir", out, *ALL_KINDS],
+         folder, "--ext", "png", "--output_dir", out, *FLAGS],
         cwd=ROOT, text=True, capture_output=True)
 
 
