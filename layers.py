@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metrics import compute_errors as compute_depth_errors
+from metrics.depth import disp_to_depth
 
 # the names that `from layers import *` gives to code written against Monodepth2
 __all__ = ["SSIM", "BackprojectDepth", "Conv3x3", "ConvBlock", "F", "Project3D",
@@ -24,25 +25,6 @@ __all__ = ["SSIM", "BackprojectDepth", "Conv3x3", "ConvBlock", "F", "Project3D",
 SSIM_C1 = 0.01**2  # for images in [0, 1] (Wang et al. 2004)
 SSIM_C2 = 0.03**2
 EPSILON = 1e-7  # keeps a division by an angle, a depth or a mean disparity finite
-
-
-def disp_to_depth(disp: Tensor, min_depth: float, max_depth: float) -> tuple[Tensor, Tensor]:
-    """Convert the network's sigmoid output to scaled disparity and depth.
-
-    Args:
-        disp: any shape, in (0, 1).
-        min_depth: depth at disp = 1, in the unit of the returned depth.
-        max_depth: depth at disp = 0, in the same unit.
-
-    Returns:
-        (scaled_disp, depth), both in the shape of `disp`; depth = 1 / scaled_disp.
-
-    Source: Monodepth2 (arXiv:1806.01260), supplementary B.
-    """
-    # Faithful: linear in inverse depth, 0.1 to 100 by default
-    min_disp, max_disp = 1 / max_depth, 1 / min_depth
-    scaled_disp = min_disp + (max_disp - min_disp) * disp
-    return scaled_disp, 1 / scaled_disp
 
 
 def rot_from_axisangle(vec: Tensor) -> Tensor:

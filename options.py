@@ -14,6 +14,7 @@ PROJECT = Path(__file__).resolve().parent
 SIZE_STEP = 32  # the encoder halves the image five times
 MIN_SIZE = 64   # reflection padding of the coarsest map needs two pixels
 MIN_DEPTH, MAX_DEPTH = 0.1, 100.0  # depth at disparity 1 and 0, in the network's unit of length
+NOMINAL_BASELINE = 0.1  # baseline of every stereo pair, in the network's unit of length
 WORKERS = min(12, os.cpu_count() or 1)  # the original uses 12 on every machine
 LOG_DIR = Path("~/tmp")  # no str: argparse would expand it, even where no script needs it
 RESUME_ALWAYS, RESUME_AUTO = "always", "auto"

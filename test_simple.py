@@ -8,6 +8,7 @@ from runtime.downloads import PRETRAINED_MODELS
 from runtime.errors import run
 
 COLORMAPS = ("magma", "inferno", "plasma", "viridis", "turbo", "jet")
+RUNTIMES = ("onnxruntime", "openvino")
 KINDS = ("disp", "depth", "png", "picture", "video")
 
 
@@ -18,10 +19,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--image_path", type=path, required=True, help="an image, a folder of images, a video "
         "file, or the number of a webcam (Ctrl-C stops it)")
     weights = parser.add_mutually_exclusive_group(required=True)
-    weights.add_argument("--model_name", choices=PRETRAINED_MODELS,
-                         help="a published model, downloaded on first use")
+    weights.add_argument("--model_name", choices=PRETRAINED_MODELS, help="a published model")
     weights.add_argument("--load_weights_folder", type=path,
                          help="a folder with the networks encoder and depth, or hf:user/name")
+    weights.add_argument("--load_onnx", type=path, help="a file of export_onnx.py, without PyTorch")
+    add("--runtime", choices=RUNTIMES, default=RUNTIMES[0], help="of --load_onnx (%(default)s)")
     add("--ext", default="jpg", help="extension of the images in a folder (%(default)s)")
     add("--batch_size", type=positive(int), default=16, help="images per batch (%(default)s)")
     add("--no_cuda", action="store_true", help="use the CPU")
@@ -39,10 +41,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="size of .npy maps (%(default)s)")
     add("--output_dir", type=whole_path, help="folder of all outputs (default: beside the input)")
     add("--disp_range", nargs=2, type=float, metavar=("DARK", "BRIGHT"),
-        help="disparities between 0 and 1 that are painted black and white (default: the range of "
-             "each image; for a video, of its first frames)")
-    add("--colormap", default="magma", choices=COLORMAPS,
-        help="colour map of pictures (%(default)s)")
+        help="disparities in (0, 1) painted black and white (default: the image's or video's own)")
+    add("--colormap", default="magma", choices=COLORMAPS, help="colours of pictures (%(default)s)")
     scale = parser.add_mutually_exclusive_group()
     scale.add_argument("--scale", type=positive(float), help="factor of the network's depth")
     scale.add_argument("--scale_from", type=path, metavar="GT_DEPTHS.npz", help="fit that factor "

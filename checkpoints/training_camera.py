@@ -5,14 +5,9 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import Tensor
-
 from datasets.intrinsics import Intrinsics, from_normalised
-from datasets.kitti_dataset import KITTIDataset
-from datasets.stereo import NOMINAL_BASELINE
-from layers import disp_to_depth
-from metrics.depth import STEREO_SCALE_FACTOR
-from options import MAX_DEPTH, MIN_DEPTH
+from metrics.depth import STEREO_SCALE_FACTOR, Values, disp_to_depth
+from options import MAX_DEPTH, MIN_DEPTH, NOMINAL_BASELINE
 from runtime.errors import DataError
 from runtime.files import write_atomically
 
@@ -85,7 +80,7 @@ class TrainingCamera(NamedTuple):
                         "which would be metres only after training with KITTI's stereo pairs")
         return Unit(1.0, "relative: depth up to an unknown scale factor")
 
-    def disp_to_depth(self, disp: Tensor) -> tuple[Tensor, Tensor]:
+    def disp_to_depth(self, disp: Values) -> tuple[Values, Values]:
         """Convert the network's disparity in (0, 1) to scaled inverse depth and depth."""
         return disp_to_depth(disp, self.min_depth, self.max_depth)
 
@@ -111,8 +106,13 @@ class TrainingCamera(NamedTuple):
 def write_training_camera(folder: str | Path, training_camera: TrainingCamera,
                           learned: dict | None = None) -> None:
     """Write camera.json into a weights folder; `learned` are further fields, for people."""
+    write_atomically(Path(folder, FILE_NAME), format_training_camera(training_camera, learned))
+
+
+def format_training_camera(training_camera: TrainingCamera, learned: dict | None = None) -> bytes:
+    """Return the content of a camera.json; `learned` are further fields, for people."""
     fields = training_camera._asdict() | {"unit": training_camera.unit().words} | (learned or {})
-    write_atomically(Path(folder, FILE_NAME), (json.dumps(fields, indent=2) + "\n").encode())
+    return (json.dumps(fields, indent=2) + "\n").encode()
 
 
 def read_training_camera(folder: str | Path, use_stereo: bool) -> TrainingCamera:
@@ -129,6 +129,8 @@ def read_training_camera(folder: str | Path, use_stereo: bool) -> TrainingCamera
     try:
         content = path.read_bytes()
     except FileNotFoundError:
+        # imported here: all else in this file works without PyTorch, as prediction with ONNX does
+        from datasets.kitti_dataset import KITTIDataset
         return TrainingCamera("stereo" if use_stereo else "mono", baseline=KITTIDataset.baseline,
                               K=KITTIDataset.K[:3, :3].tolist(),
                               image_size=list(KITTIDataset.full_res_shape))

@@ -1,45 +1,26 @@
 """Load KITTI and own footage as datasets; a key of `DATASETS` is a value of --dataset."""
-from datasets.augment import Augment
-from datasets.batches import Samples, collate
-from datasets.folder_dataset import FolderDataset
-from datasets.frame_cache import FrameCache
-from datasets.images import as_float
-from datasets.kitti_dataset import (
-    KITTI2015Dataset,
-    KITTIDataset,
-    KITTIDepthDataset,
-    KITTIOdomDataset,
-    KITTIRAWDataset,
-    KITTITestDataset,
-)
-from datasets.make3d import Make3DDataset
-from datasets.masks import Masks
-from datasets.mono_dataset import MonoDataset
-from runtime.errors import UsageError
+from importlib import import_module
 
-DATASETS = {
-    "kitti": KITTIRAWDataset,
-    "kitti_odom": KITTIOdomDataset,
-    "kitti_depth": KITTIDepthDataset,
-    "kitti_test": KITTITestDataset,
-    "kitti_2015": KITTI2015Dataset,
-    "make3d": Make3DDataset,
-    "folder": FolderDataset,
+# Names by module, imported at their first use: footage is also read where PyTorch is missing
+_NAMES = {
+    "augment": ("Augment",),
+    "batches": ("Samples", "collate"),
+    "folder_dataset": ("FolderDataset",),
+    "frame_cache": ("FrameCache",),
+    "images": ("as_float",),
+    "kitti_dataset": ("KITTI2015Dataset", "KITTIDataset", "KITTIDepthDataset", "KITTIOdomDataset",
+                      "KITTIRAWDataset", "KITTITestDataset"),
+    "make3d": ("Make3DDataset",),
+    "masks": ("Masks",),
+    "mono_dataset": ("MonoDataset",),
+    "registry": ("DATASETS", "dataset_class"),
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = list(_MODULES)
 
 
-def dataset_class(name: str) -> type[MonoDataset]:
-    """Return the class that --dataset names.
-
-    Raises:
-        UsageError: `name` is not a key of `DATASETS`.
-    """
-    if name not in DATASETS:
-        raise UsageError(f"--dataset {name} does not exist; choose one of {', '.join(DATASETS)}")
-    return DATASETS[name]
-
-
-__all__ = ["DATASETS", "Augment", "FolderDataset", "FrameCache", "KITTI2015Dataset", "KITTIDataset",
-           "KITTIDepthDataset", "KITTIOdomDataset", "KITTIRAWDataset", "KITTITestDataset",
-           "Make3DDataset", "Masks", "MonoDataset", "Samples", "as_float", "collate",
-           "dataset_class"]
+def __getattr__(name: str) -> object:
+    """Import a public name from its module."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.images import list_files
+from datasets.image_files import EXTENSIONS, list_files
 from datasets.intrinsics import Intrinsics, find_intrinsics, read_intrinsics
 from datasets.mono_dataset import MonoDataset
 from datasets.odometer import Odometer, read_speeds
 from datasets.splits import parse_line
 from runtime.errors import DataError
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 SIDE_FOLDERS = {None: "", "l": "left", "2": "left", "r": "right", "3": "right"}
 
 

@@ -12,11 +12,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
-from datasets.folder_dataset import EXTENSIONS
-from datasets.images import IMAGE_ERRORS, list_files, read_image
+from datasets.image_files import EXTENSIONS, IMAGE_ERRORS, list_files, read_array
 from datasets.videos import decode_frames, rate_and_count
 from runtime.errors import DataError, counted
 
@@ -47,7 +44,7 @@ class Still(NamedTuple):
 
     label: str
     name: Path
-    read: Callable[[], Tensor]
+    read: Callable[[], np.ndarray]
     time: float | None = None
 
 
@@ -110,7 +107,7 @@ class Footage:
                   "per second", file=sys.stderr)
         return rate, count
 
-    def _frames(self) -> Iterator[tuple[float, Callable[[], Tensor]]]:
+    def _frames(self) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
         """Yield the time since the first frame, seconds, of each frame, and read its image."""
         number, start, time = 0, 0.0, 0.0
         for stamp, read in self._views() if self.is_webcam else decode_frames(self.source):
@@ -129,7 +126,7 @@ class Footage:
             print(f"\nwarning: {self.source} breaks off: it has {number} of the {self.count} "
                   "frames that it announces; copy it again", file=sys.stderr)
 
-    def _views(self) -> Iterator[tuple[float, Callable[[], Tensor]]]:
+    def _views(self) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
         """Yield the time stamp, seconds, of each frame of a webcam, and read its image."""
         with self._webcam() as capture:
             while True:
@@ -216,18 +213,18 @@ def _print_left_out(folder: Path, outputs: set[Path], others: list[Path]) -> Non
         print(f"note: {folder}: left out {' and '.join(parts)}", file=sys.stderr)
 
 
-def read_still(path: Path) -> Tensor:
+def read_still(path: Path) -> np.ndarray:
     """Decode an image file to (3, H, W) uint8 RGB.
 
     Raises:
         DataError: the file cannot be decoded.
     """
     try:
-        return read_image(path)
+        return read_array(path).transpose(2, 0, 1)
     except IMAGE_ERRORS as error:
         raise DataError(f"{path} cannot be read as an image: {error}") from None
 
 
-def _from_opencv(frame: np.ndarray) -> Tensor:
+def _from_opencv(frame: np.ndarray) -> np.ndarray:
     """Convert (H, W, 3) BGR to (3, H, W) RGB."""
-    return torch.from_numpy(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)
+    return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).transpose(2, 0, 1)

@@ -15,7 +15,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datasets.images import list_files
+from datasets.image_files import list_files
 from datasets.kitti_dataset import KITTIDataset, annotated_path, read_depth_png
 from datasets.make3d import FARTHEST, SCANS, read_scan
 from datasets.make3d import SPLIT as MAKE3D

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.images import IMAGE_ERRORS, open_image
+from datasets.image_files import IMAGE_ERRORS, open_image
 from datasets.mono_dataset import MonoDataset
 from datasets.odometer import Odometer, odometer_of_positions, read_oxts
 from datasets.splits import parse_line

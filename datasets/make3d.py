@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.images import list_files, pil_loader
+from datasets.image_files import list_files, pil_loader
 from datasets.mono_dataset import MonoDataset
 from datasets.splits import SplitLine, parse_line
 from runtime.errors import DataError

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets.images import IMAGE_ERRORS, open_image
+from datasets.image_files import IMAGE_ERRORS, open_image
 from runtime.errors import DataError, UsageError
 
 FILE_NAME = "mask.png"

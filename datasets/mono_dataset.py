@@ -13,17 +13,8 @@ from torch.utils.data import Dataset
 
 from datasets.augment import HUE_JITTER, JITTER, PROBABILITY, draw_image_jitter
 from datasets.frame_cache import FrameCache
-from datasets.images import (
-    FILE_ERRORS,
-    IMAGE_ERRORS,
-    Resized,
-    from_pillow,
-    pil_loader,
-    read_image,
-    resize,
-    resize_pillow,
-    to_tensor,
-)
+from datasets.image_files import FILE_ERRORS, IMAGE_ERRORS, pil_loader, resize_pillow
+from datasets.images import Resized, from_pillow, read_image, resize, to_tensor
 from datasets.masks import Masks
 from datasets.odometer import Odometer
 from datasets.splits import parse_line

@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import torch
 
+from options import NOMINAL_BASELINE
 from runtime.errors import DataError
 
-NOMINAL_BASELINE = 0.1  # baseline of every stereo pair, in the network's unit of length
 OTHER_SIDE = {"l": "r", "r": "l", "2": "3", "3": "2"}
 LEFT_SIDES = ("l", "2")
 NO_SIDE = ("the side is missing; expected `folder frame side` with side l or r; for frames without "

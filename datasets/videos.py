@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from runtime.errors import DataError
 
@@ -37,7 +35,7 @@ def rate_and_count(path: str | Path) -> tuple[float, int | None]:
         return rate, stream.frames or round(seconds * rate) or None
 
 
-def decode_frames(path: str | Path) -> Iterator[tuple[float | None, Callable[[], Tensor]]]:
+def decode_frames(path: str | Path) -> Iterator[tuple[float | None, Callable[[], np.ndarray]]]:
     """Yield the time stamp, seconds, of each frame and a function that returns its image.
 
     The time stamp is None in formats without any. Frames that are broken are left out, and the
@@ -80,9 +78,9 @@ def _unreadable(path: str | Path) -> DataError:
                      "it again, or convert it to H.264 in .mp4")
 
 
-def _to_image(frame: av.VideoFrame) -> Tensor:
+def _to_image(frame: av.VideoFrame) -> np.ndarray:
     """Convert a frame to (3, H, W) uint8 RGB, by its colour matrix and range, and turn it."""
     is_hd = frame.colorspace == UNTAGGED and frame.height >= HD_HEIGHT
     image = frame.to_ndarray(format="rgb24", src_colorspace="ITU709" if is_hd else None)
     upright = np.rot90(image, round(frame.rotation / 90))  # counterclockwise, as the file says
-    return torch.from_numpy(np.ascontiguousarray(upright)).permute(2, 0, 1)
+    return np.ascontiguousarray(upright).transpose(2, 0, 1)

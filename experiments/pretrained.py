@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean
 
 from checkpoints.weights import save_state_dict
-from datasets.images import list_files
+from datasets.image_files import list_files
 from experiments.lite0_weights import NAME, convert
 from experiments.table import mean_and_spread
 from options import PROJECT

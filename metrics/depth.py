@@ -1,4 +1,4 @@
-"""Compute the paper's seven errors of depth, for evaluation and for the logs of training."""
+"""Convert disparity to depth, and compute the paper's seven errors of depth."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -22,6 +22,25 @@ DEPTH_METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "a1", "a2", "a3")
 LOGGED_METRICS = ("de/abs_rel", "de/sq_rel", "de/rms", "de/log_rms", "da/a1", "da/a2", "da/a3")
 # Share of the columns at each side that one stereo view cannot see; blending takes as much again
 UNSEEN = 0.05
+
+
+def disp_to_depth(disp: Values, min_depth: float, max_depth: float) -> tuple[Values, Values]:
+    """Convert the network's sigmoid output to scaled disparity and depth.
+
+    Args:
+        disp: array or tensor of any shape, in (0, 1).
+        min_depth: depth at disp = 1, in the unit of the returned depth.
+        max_depth: depth at disp = 0, in the same unit.
+
+    Returns:
+        (scaled_disp, depth), both in the shape of `disp`; depth = 1 / scaled_disp.
+
+    Source: Monodepth2 (arXiv:1806.01260), supplementary B.
+    """
+    # Faithful: linear in inverse depth, 0.1 to 100 by default
+    min_disp, max_disp = 1 / max_depth, 1 / min_depth
+    scaled_disp = min_disp + (max_disp - min_disp) * disp
+    return scaled_disp, 1 / scaled_disp
 
 
 def compute_errors(gt: Values, pred: Values) -> tuple:

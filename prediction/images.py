@@ -6,19 +6,33 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from checkpoints.training_camera import TrainingCamera
 from datasets.footage import Still
-from datasets.ground_truth import load_gt_depths
-from datasets.images import resize
-from layers import resize_disp
-from prediction.predictor import Predictor
+from datasets.image_files import resize_array
 from runtime.errors import DataError, counted
+
+
+class ArrayPredictor(Protocol):
+    """Predict arrays: what a runtime of the depth network offers, PyTorch or ONNX Runtime.
+
+    Attributes:
+        height, width: size of the network's input, pixels.
+        training_camera: depth range, baseline, intrinsics and unit of depth.
+    """
+
+    height: int
+    width: int
+    training_camera: TrainingCamera
+
+    def disparity_array(self, images: np.ndarray) -> np.ndarray:
+        """Map (B, 3, height, width) uint8 RGB to disparities (B, 1, height, width) in (0, 1)."""
+
+    def resize_disp(self, disp: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Resize (B, 1, h, w) disparities to (B, 1, height, width), bilinearly."""
 
 
 class Frame(NamedTuple):
@@ -28,23 +42,23 @@ class Frame(NamedTuple):
         label: names the image in messages.
         name: path without extension, from which the names of output files are made.
         image: (3, H, W) uint8 RGB.
-        disp: (1, 1, h, w) in (0, 1), at the size of the network, on the CPU.
+        disp: (1, 1, h, w) in (0, 1), at the size of the network.
         time: seconds from the first frame of a video; None for images.
     """
 
     label: str
     name: Path
-    image: Tensor
-    disp: Tensor
+    image: np.ndarray
+    disp: np.ndarray
     time: float | None = None
 
 
-def predict_images(predictor: Predictor, footage: Iterable[Still], batch_size: int,
+def predict_images(predictor: ArrayPredictor, footage: Iterable[Still], batch_size: int,
                    pool: Executor) -> Iterator[list[Frame]]:
     """Yield the images in batches, with their disparities.
 
     Args:
-        predictor: on any device.
+        predictor: of any runtime.
         footage: images of any size.
         batch_size: images per batch; the last batch may be smaller.
         pool: threads that read the next two batches while the network predicts.
@@ -52,20 +66,19 @@ def predict_images(predictor: Predictor, footage: Iterable[Still], batch_size: i
     Raises:
         DataError: an image cannot be read; the images before it have been yielded.
     """
-    predictor.keep_freed_memory()
     frames = _read_ahead(pool, footage, predictor.height, predictor.width, 2 * batch_size)
     for batch in _batches(frames, batch_size):
-        disps = predictor.disparity(torch.stack([resized for _, _, resized in batch])).cpu()
-        yield [Frame(still.label, still.name, image, disp, still.time)
-               for (still, image, _), disp in zip(batch, disps.split(1), strict=True)]
+        disps = predictor.disparity_array(np.stack([resized for _, _, resized in batch]))
+        yield [Frame(still.label, still.name, image, disp[None], still.time)
+               for (still, image, _), disp in zip(batch, disps, strict=True)]
 
 
 def _read_ahead(pool: Executor, footage: Iterable[Still], height: int, width: int,
-                ahead: int) -> Iterator[tuple[Still, Tensor, Tensor]]:
+                ahead: int) -> Iterator[tuple[Still, np.ndarray, np.ndarray]]:
     """Yield frames in order, decoded and resized, reading at most `ahead` frames in advance."""
-    def read(still: Still) -> tuple[Still, Tensor, Tensor]:
+    def read(still: Still) -> tuple[Still, np.ndarray, np.ndarray]:
         image = still.read()
-        return still, image, resize(image, height, width, exact=True)
+        return still, image, resize_array(image, height, width)
 
     pending = deque()
     try:
@@ -98,7 +111,7 @@ def _batches(frames: Iterable[tuple], batch_size: int) -> Iterator[list[tuple]]:
 
 
 def fit_scale(batches: Iterable[list[Frame]], path: str | Path,
-              training_camera: TrainingCamera) -> float:
+              predictor: ArrayPredictor) -> float:
     """Return the factor that scales predicted depth to ground truth.
 
     The factor is the median over images of median(true depth) / median(predicted depth), at pixels
@@ -107,11 +120,14 @@ def fit_scale(batches: Iterable[list[Frame]], path: str | Path,
     Args:
         batches: output of `predict_images`.
         path: an .npz with a depth map (H, W) for each image, 0 = no ground truth.
-        training_camera: of the weights.
+        predictor: that the batches are from.
 
     Raises:
         DataError: the file is broken, its number of maps is wrong, or every pixel is 0.
     """
+    from datasets.ground_truth import (
+        load_gt_depths,  # with PyTorch, which ONNX Runtime does without
+    )
     gt_depths, ratios = load_gt_depths(path), []
     # one frame too many proves that the numbers differ, and ends the endless frames of a webcam
     disps = [frame.disp for frame in islice(chain.from_iterable(batches), len(gt_depths) + 1)]
@@ -119,7 +135,8 @@ def fit_scale(batches: Iterable[list[Frame]], path: str | Path,
         raise DataError(f"--scale_from {path} has {counted(len(gt_depths), 'map')}, which is not "
                         "the number of images; give one map for each image, in the same order")
     for disp, gt in zip(disps, gt_depths, strict=True):
-        depth = training_camera.disp_to_depth(resize_disp(disp, *gt.shape))[1][0, 0].numpy()
+        disp = predictor.resize_disp(disp, *gt.shape)
+        depth = predictor.training_camera.disp_to_depth(disp)[1][0, 0]
         if (gt > 0).any():
             ratios.append(np.median(gt[gt > 0]) / np.median(depth[gt > 0]))
     if not ratios:

@@ -11,12 +11,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from checkpoints.training_camera import format_training_camera
+from prediction.onnx_runtime import CAMERA, INPUT, OUTPUTS, open_session
 from prediction.predictor import Predictor
+from prediction.quantise import Loss, convert
 from runtime.errors import DataError
 from runtime.files import write_atomically
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-INPUT, OUTPUTS = "image", ["disp", "depth"]
 TESTED_BATCHES = (1, 3)  # batch sizes that the exported file is run with
 MAX_BATCH = 16  # largest batch size in the TensorRT command
 TOLERANCE = 1e-4  # absolute, of scaled inverse depth; relative, of depth
@@ -34,25 +36,33 @@ class Differences(NamedTuple):
     depth: float
 
 
-def export_onnx(weights_folder: Path, path: Path | None, opset: int) -> None:
+def export_onnx(weights_folder: Path, path: Path | None, opset: int, kind: str = "float32",
+                calibrate: Path | None = None) -> None:
     """Write the depth network of a weights folder to an ONNX file, and print its description.
 
     Args:
         weights_folder: with encoder.pth and depth.pth.
-        path: of the file; None: depth.onnx in the weights folder.
+        path: of the file; None: depth.onnx in the weights folder, or depth_half.onnx ...
         opset: version of the ONNX operators.
+        kind: "float32"; "half": float16 weights; "int8": quantised convolutions.
+        calibrate: a folder of images for "int8", and for measuring what is lost.
 
     Raises:
-        DataError: a package is missing, the weights are broken, or the outputs of the file differ
-            from PyTorch's; nothing is written.
+        DataError: a package is missing, the weights are broken, the outputs of the file differ
+            from PyTorch's, or there are too few images; nothing is written.
     """
     require_packages()
     predictor = Predictor(weights_folder)
     content = onnx_bytes(predictor, opset)
     differences = differences_from_pytorch(content, predictor)
-    path = path or predictor.folder / "depth.onnx"
+    loss = None
+    if kind != "float32":
+        content, loss = convert(content, kind, (predictor.height, predictor.width), calibrate)
+    path = path or predictor.folder / ("depth.onnx" if loss is None else f"depth_{kind}.onnx")
     write_atomically(path, content)
-    print(description(path, predictor, differences))
+    print(description(path, predictor, differences, kind))
+    if loss:
+        print(describe_loss(loss, kind))
 
 
 def require_packages() -> None:
@@ -85,7 +95,10 @@ def onnx_bytes(predictor: Predictor, opset: int) -> bytes:
     for part in (model, model.graph, *model.graph.node, *model.graph.value_info,
                  *model.graph.initializer, *model.graph.input, *model.graph.output):
         part.ClearField("metadata_props")
-    onnx.helper.set_model_props(model, {"unit": predictor.training_camera.unit().words})
+    onnx.helper.set_model_props(model, {
+        "unit": predictor.training_camera.unit().words,
+        "size": f"{predictor.width}x{predictor.height}",
+        CAMERA: format_training_camera(predictor.training_camera).decode()})
     return model.SerializeToString()
 
 
@@ -95,8 +108,7 @@ def differences_from_pytorch(content: bytes, predictor: Predictor) -> Difference
     Raises:
         DataError: the outputs differ by more than `TOLERANCE`.
     """
-    import onnxruntime
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = open_session(content)
     found = []
     for batch in TESTED_BATCHES:
         image = torch.rand(batch, 3, predictor.height, predictor.width)
@@ -113,7 +125,8 @@ def differences_from_pytorch(content: bytes, predictor: Predictor) -> Difference
     return worst
 
 
-def description(path: Path, predictor: Predictor, differences: Differences) -> str:
+def description(path: Path, predictor: Predictor, differences: Differences,
+                kind: str = "float32") -> str:
     """Describe the inputs, outputs, unit and accuracy of an ONNX file to its user."""
     size, training_camera = f"{predictor.height}, {predictor.width}", predictor.training_camera
     shapes = [f"--{which}Shapes={INPUT}:{batch}x3x{predictor.height}x{predictor.width}"
@@ -127,6 +140,14 @@ output disp   float32 (batch, 1, {size})  scaled inverse depth, \
 {1 / training_camera.max_depth:g} to {1 / training_camera.min_depth:g}
 output depth  float32 (batch, 1, {size})  1 / disp
 unit   {training_camera.unit().words}
+{"" if kind == "float32" else "float32 is the "}\
 same as PyTorch with ONNX Runtime, batches of {' and '.join(map(str, TESTED_BATCHES))}: disp to \
 {differences.disp:.1g}, depth to {differences.depth:.1g} of its value
 for TensorRT: {trtexec}"""
+
+
+def describe_loss(loss: Loss, kind: str) -> str:
+    """Describe what a converted file loses and gains beside the float32 file."""
+    return (f"{kind} differs from float32 by {100 * loss.depth:.2g} % of depth on average, on "
+            f"{loss.images}; {loss.speed:.1f} images/s, float32 {loss.float32_speed:.1f}: "
+            f"{loss.speed / loss.float32_speed:.2f} times the speed")

@@ -12,12 +12,10 @@ from tqdm import tqdm
 
 from checkpoints.training_camera import Unit
 from datasets.footage import DEFAULT_FPS, Footage
-from prediction.images import Frame, fit_scale, predict_images
-from prediction.predictor import Predictor
-from prediction.scene import SceneWriter
+from prediction.images import ArrayPredictor, Frame, fit_scale, predict_images
+from prediction.onnx_runtime import OnnxPredictor
 from prediction.video import VideoFile
 from prediction.write import FrameWriter, OutputOptions
-from runtime.distributed import get_device
 from runtime.downloads import download_model_if_doesnt_exist
 from runtime.errors import DataError, UsageError, counted
 
@@ -32,20 +30,19 @@ def predict_footage(args: Namespace) -> None:
         DataError: the images, the weights or the flags are wrong, or a file cannot be written.
     """
     footage = Footage(args.image_path, args.ext, args.max_frames)
-    if not (args.load_weights_folder or args.model_name):
-        raise UsageError("no weights are named; give --load_weights_folder, or --model_name of a "
-                         "published model")
-    weights = args.load_weights_folder or download_model_if_doesnt_exist(args.model_name)
-    predictor = Predictor(weights, get_device(args.no_cuda), args.min_depth, args.max_depth,
-                          with_pose=args.scene)
+    weights = named_weights(args)
+    predictor = load_predictor(weights, args)
     scale_is_given = args.scale is not None or args.scale_from is not None
     if args.pred_metric_depth and predictor.training_camera.metres is None and not scale_is_given:
         print(f"warning: {weights} was trained without stereo; its depth has an unknown scale")
     with ThreadPoolExecutor() as pool:
         unit = choose_unit(args, predictor, footage, pool)
-        writer = FrameWriter(output_options(args, footage.is_video), predictor.training_camera,
-                             unit, footage.is_video)
-        scene = SceneWriter(predictor, weights, writer) if args.scene else None
+        writer = FrameWriter(output_options(args, footage.is_video), predictor, unit,
+                             footage.is_video)
+        scene = None
+        if args.scene:
+            from prediction.scene import SceneWriter  # needs PyTorch
+            scene = SceneWriter(predictor, writer)
         started = time.monotonic()
         batches = predict_images(predictor, footage, args.batch_size, pool)
         count = write_batches(footage, scene.follow(batches) if scene else batches, writer, pool)
@@ -56,13 +53,53 @@ def predict_footage(args: Namespace) -> None:
           f"{unit.words}")
 
 
-def choose_unit(args: Namespace, predictor: Predictor, footage: Footage, pool: Executor) -> Unit:
-    """Return the unit of depth; --scale_from predicts all frames once to fit the scale."""
-    scale, training_camera = args.scale, predictor.training_camera
+def named_weights(args: Namespace) -> str | Path:
+    """Return the weights folder or the ONNX file that the flags name; download a published model.
+
+    Raises:
+        UsageError: the flags name none.
+    """
+    if args.load_onnx or args.load_weights_folder:
+        return args.load_onnx or args.load_weights_folder
+    if args.model_name:
+        return download_model_if_doesnt_exist(args.model_name)
+    raise UsageError("no weights are named; give --load_weights_folder, or --model_name of a "
+                     "published model")
+
+
+def load_predictor(weights: str | Path, args: Namespace) -> ArrayPredictor:
+    """Load the network: an ONNX file without PyTorch, a weights folder with it.
+
+    Raises:
+        UsageError: --scene is given with an ONNX file.
+    """
+    if args.load_onnx:
+        if args.scene:
+            raise UsageError("--scene needs the pose network of a weights folder, and --load_onnx "
+                             "has none; give --load_weights_folder")
+        return OnnxPredictor(weights, args.min_depth, args.max_depth, args.runtime)
+    # imported here, because machines that run an ONNX file may lack PyTorch
+    from prediction.predictor import Predictor
+    from runtime.distributed import get_device
+    return Predictor(weights, get_device(args.no_cuda), args.min_depth, args.max_depth,
+                     with_pose=args.scene)
+
+
+def choose_unit(args: Namespace, predictor: ArrayPredictor, footage: Footage,
+                pool: Executor) -> Unit:
+    """Return the unit of depth; --scale_from predicts all frames once to fit the scale.
+
+    Raises:
+        UsageError: --scale_from is given with an ONNX file.
+    """
+    scale = args.scale
+    if args.scale_from and args.load_onnx:
+        raise UsageError("--scale_from needs PyTorch, and --load_onnx runs without it; fit the "
+                         "factor with --load_weights_folder, and give it as --scale")
     if args.scale_from:
         batches = predict_images(predictor, footage, args.batch_size, pool)
-        scale = fit_scale(batches, args.scale_from, training_camera)
-    return training_camera.unit(scale, args.scale_from, args.pred_metric_depth)
+        scale = fit_scale(batches, args.scale_from, predictor)
+    return predictor.training_camera.unit(scale, args.scale_from, args.pred_metric_depth)
 
 
 def output_options(args: Namespace, is_video: bool) -> OutputOptions:

@@ -106,6 +106,23 @@ class Predictor(nn.Module):
         """
         return self.model.disparity(self._as_input(images))
 
+    def disparity_array(self, images: np.ndarray) -> np.ndarray:
+        """Compute the network's own output for arrays, as `OnnxPredictor` does.
+
+        Args:
+            images: (B, 3, height, width) uint8.
+
+        Returns:
+            (B, 1, height, width) in (0, 1).
+        """
+        self.keep_freed_memory()
+        return self.disparity(torch.from_numpy(images)).cpu().numpy()
+
+    @staticmethod
+    def resize_disp(disp: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Resize (B, 1, h, w) disparities to (B, 1, height, width), bilinearly."""
+        return resize_disp(torch.from_numpy(disp), height, width).numpy()
+
     @torch.no_grad()
     def scaled_disparity(self, images: Tensor, post_process: bool = False) -> np.ndarray:
         """Compute scaled inverse depth, in 1 / the network's unit of length.

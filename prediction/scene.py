@@ -4,7 +4,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -123,20 +122,19 @@ class SceneWriter:
 
     Args:
         predictor: with its pose network.
-        weights: its folder.
         writer: of the frames; knows the intrinsics and the unit.
 
     Raises:
         DataError: trimesh is not installed, or the frames of the pose network are unknown.
     """
 
-    def __init__(self, predictor: Predictor, weights: str | Path, writer: FrameWriter):
+    def __init__(self, predictor: Predictor, writer: FrameWriter):
         if find_spec("trimesh") is None:
             raise DataError("--scene needs trimesh, which is not installed; type: "
                             "pip install -r requirements-scene.txt")
         self.predictor, self.writer = predictor, writer
-        seen = pose_frames(weights, read_pose_input(weights))
-        self._motions = MotionStream(predictor.model, seen, str(weights))
+        seen = pose_frames(predictor.folder, read_pose_input(predictor.folder))
+        self._motions = MotionStream(predictor.model, seen, str(predictor.folder))
         self._cloud, self._waiting = None, deque()  # frames without a pose, and their images
         self._poses, self._times = [], []
 
@@ -151,8 +149,8 @@ class SceneWriter:
         if self._cloud is None:
             middle = float(np.median(np.concatenate([self._depth(frame) for frame in batch])))
             self._cloud = SceneCloud(FAR * middle, VOXEL * middle)
-        images = [resize(frame.image, predictor.height, predictor.width, exact=True)
-                  for frame in batch]
+        images = [resize(torch.from_numpy(frame.image), predictor.height, predictor.width,
+                         exact=True) for frame in batch]
         self._waiting.extend(zip(batch, images, strict=True))
         motions = self._motions.add([as_float(image.to(predictor.device)) for image in images])
         if not self._poses:
@@ -171,7 +169,7 @@ class SceneWriter:
         self._poses.append(pose)
 
     def _depth(self, frame: Frame) -> np.ndarray:
-        return self.writer.depth(frame.disp)[0, 0].numpy()
+        return self.writer.depth(frame.disp)[0, 0]
 
     def write(self, stem: str) -> str:
         """Write the cloud, the path and the poses to `stem`_scene and _trajectory; describe them.

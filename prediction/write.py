@@ -8,13 +8,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from checkpoints.training_camera import TrainingCamera, Unit
+from checkpoints.training_camera import Unit
 from datasets.intrinsics import Intrinsics, find_intrinsics, from_numbers, read_intrinsics
 from kitti_utils import DEPTH_PNG_SCALE
-from layers import resize_disp
-from prediction.images import Frame
+from prediction.images import ArrayPredictor, Frame
 from runtime.errors import DataError
 from runtime.files import npy, write_atomically
 
@@ -52,7 +50,7 @@ class FrameWriter:
 
     Args:
         options: the outputs to write.
-        training_camera: of the weights: depth range, and intrinsics for point clouds.
+        predictor: that the frames are from; its camera has the depth range and intrinsics.
         unit: of depth.
         is_video: whether the frames come from one video; their files go to a folder of its name.
 
@@ -60,9 +58,9 @@ class FrameWriter:
         disp_range: disparities in (0, 1) that are painted black and white; None: per frame.
     """
 
-    def __init__(self, options: OutputOptions, training_camera: TrainingCamera, unit: Unit,
+    def __init__(self, options: OutputOptions, predictor: ArrayPredictor, unit: Unit,
                  is_video: bool = False):
-        self.options, self.training_camera, self.unit = options, training_camera, unit
+        self.options, self.predictor, self.unit = options, predictor, unit
         self.is_video, self.disp_range = is_video, options.disp_range
 
     def path_stem(self, name: Path, parts: int = 1) -> str:
@@ -83,10 +81,10 @@ class FrameWriter:
         return paths
 
     def _disp_npy(self, frame: Frame) -> bytes:
-        return npy(self.training_camera.disp_to_depth(self._array_disp(frame))[0].numpy())
+        return npy(self.predictor.training_camera.disp_to_depth(self._array_disp(frame))[0])
 
     def _depth_npy(self, frame: Frame) -> bytes:
-        return npy(self.depth(self._array_disp(frame)).numpy())
+        return npy(self.depth(self._array_disp(frame)))
 
     def _depth_png(self, frame: Frame) -> bytes:
         return depth_png(self._depth_at_image_size(frame))
@@ -100,33 +98,33 @@ class FrameWriter:
         return ply(self._depth_at_image_size(frame), frame.image, self.intrinsics(frame),
                    self.unit.words)
 
-    def _array_disp(self, frame: Frame) -> Tensor:
+    def _array_disp(self, frame: Frame) -> np.ndarray:
         """Return the (1, 1, h, w) disparity at the size of .npy files."""
         return self._disp_at_image_size(frame) if self.options.at_image_size else frame.disp
 
-    def _disp_at_image_size(self, frame: Frame) -> Tensor:
+    def _disp_at_image_size(self, frame: Frame) -> np.ndarray:
         # disparity is resized, not depth: the mean of a near and a far depth lies between objects
-        return resize_disp(frame.disp, *frame.image.shape[1:])
+        return self.predictor.resize_disp(frame.disp, *frame.image.shape[1:])
 
     def _depth_at_image_size(self, frame: Frame) -> np.ndarray:
-        return self.depth(self._disp_at_image_size(frame))[0, 0].numpy()
+        return self.depth(self._disp_at_image_size(frame))[0, 0]
 
-    def depth(self, disp: Tensor) -> Tensor:
+    def depth(self, disp: np.ndarray) -> np.ndarray:
         """Convert the network's disparity in (0, 1) to depth in `unit`."""
-        return self.unit.factor * self.training_camera.disp_to_depth(disp)[1]
+        return self.unit.factor * self.predictor.training_camera.disp_to_depth(disp)[1]
 
     def paint(self, frame: Frame) -> np.ndarray:
         """Colour the disparity at the size of the image: (H, W, 3) uint8 RGB."""
-        return colorize(self._disp_at_image_size(frame)[0, 0].numpy(), self.disp_range,
+        return colorize(self._disp_at_image_size(frame)[0, 0], self.disp_range,
                         self.options.colormap)
 
     def paint_beside(self, frame: Frame) -> np.ndarray:
         """Put the coloured disparity to the right of the image: (H, 2 W, 3) uint8 RGB."""
-        return np.hstack([frame.image.permute(1, 2, 0).numpy(), self.paint(frame)])
+        return np.hstack([frame.image.transpose(1, 2, 0), self.paint(frame)])
 
     def fix_disp_range(self, batch: list[Frame]) -> None:
         """Paint all further frames with the range of this batch: ranges per frame would flicker."""
-        disps = np.concatenate([frame.disp.numpy() for frame in batch])
+        disps = np.concatenate([frame.disp for frame in batch])
         self.disp_range = float(disps.min()), float(np.percentile(disps, BRIGHTEST))
 
     def intrinsics(self, frame: Frame) -> Intrinsics:
@@ -147,8 +145,8 @@ class FrameWriter:
         return intrinsics
 
     def _training_intrinsics(self, frame: Frame, height: int, width: int) -> Intrinsics:
-        intrinsics = self.training_camera.intrinsics(width, height)
-        size = self.training_camera.image_size
+        training_camera = self.predictor.training_camera
+        intrinsics, size = training_camera.intrinsics(width, height), training_camera.image_size
         if intrinsics is None:
             raise DataError(f"{frame.label}: its intrinsics are unknown, because the weights were "
                             "trained with several cameras; give --intrinsics FX FY CX CY, in "
@@ -166,7 +164,7 @@ def depth_png(depth: np.ndarray) -> bytes:
     return cv2.imencode(".png", values.astype(np.uint16))[1].tobytes()
 
 
-def ply(depth: np.ndarray, image: Tensor, intrinsics: Intrinsics, unit: str) -> bytes:
+def ply(depth: np.ndarray, image: np.ndarray, intrinsics: Intrinsics, unit: str) -> bytes:
     """Encode a binary PLY file with a coloured point for each pixel, from the camera.
 
     Args:
@@ -178,7 +176,7 @@ def ply(depth: np.ndarray, image: Tensor, intrinsics: Intrinsics, unit: str) -> 
     v, u = np.indices(depth.shape)
     points = np.stack([(u - intrinsics.cx) / intrinsics.fx * depth,
                        (v - intrinsics.cy) / intrinsics.fy * depth, depth], -1)
-    return cloud_ply(points.reshape(-1, 3), image.flatten(1).T.numpy(), unit)
+    return cloud_ply(points.reshape(-1, 3), image.reshape(3, -1).T, unit)
 
 
 def cloud_ply(points: np.ndarray, colours: np.ndarray, unit: str,

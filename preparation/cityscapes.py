@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.images import IMAGE_ERRORS, open_image
+from datasets.image_files import IMAGE_ERRORS, open_image
 from datasets.intrinsics import FILE_NAME, Intrinsics, parse_intrinsics, write_intrinsics
 from datasets.kitti_dataset import read_depth_png
 from datasets.masks import FILE_NAME as MASK_NAME

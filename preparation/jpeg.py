@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datasets.images import IMAGE_ERRORS, open_image
+from datasets.image_files import IMAGE_ERRORS, open_image
 from runtime.errors import ENLARGE_SHM, DataError
 from runtime.files import write_atomically
 from runtime.shared_memory import checked_workers

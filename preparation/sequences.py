@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -188,7 +189,7 @@ def _read_frame(still: Still, size: tuple[int, int], intrinsics: Intrinsics) -> 
     Raises:
         DataError: the frame cannot be read, or is not of `size`.
     """
-    image = still.read()
+    image = torch.from_numpy(still.read())
     found = tuple(image.shape[1:])
     if found != size:
         raise DataError(f"{still.label} has {found[1]}x{found[0]} pixels, the first frame "

@@ -18,7 +18,8 @@ from checkpoints.network_weights import load_network, read_weights
 from checkpoints.state_file import LOAD_ERRORS, check_finite, weights_file
 from checkpoints.training_camera import TrainingCamera
 from datasets import Augment, FrameCache, Masks, MonoDataset, dataset_class
-from datasets.images import IMAGE_ERRORS, read_image
+from datasets.image_files import IMAGE_ERRORS
+from datasets.images import read_image
 from datasets.splits import parse_line, read_split, split_path
 from losses import ReprojectionObjective
 from networks import ENCODERS, Monodepth2, ResnetEncoder

@@ -1,4 +1,4 @@
-"""datasets/images.py: decoding and resizing equal Pillow's, for every kind of image."""
+"""datasets/image_files.py, images.py: every kind of image is read and resized as by Pillow."""
 import io
 import warnings
 
@@ -9,8 +9,9 @@ import torch
 from conftest import SHARED, needs_shared
 from PIL import Image, ImageOps
 
-from datasets import images
-from datasets.images import pil_loader, pyramid, read_image, resize, resize_float
+from datasets import image_files, images
+from datasets.image_files import pil_loader
+from datasets.images import pyramid, read_image, resize, resize_float
 
 KITTI_SIZES = [(1242, 375), (1224, 370), (1226, 370), (1238, 374), (1241, 376)]
 
@@ -146,7 +147,7 @@ def test_pixels_of_32_bits_are_refused(tmp_path, kind, words):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_image_is_turned_upright_as_exif_says(tmp_path, form, orientation):
     exif = Image.Exif()
-    exif[images.ORIENTATION] = orientation
+    exif[image_files.ORIENTATION] = orientation
     path = tmp_path / "image"
     photo(160, 64).save(path, form, exif=exif)
     with Image.open(path) as opened:
@@ -158,7 +159,7 @@ def test_an_image_is_turned_upright_as_exif_says(tmp_path, form, orientation):
 
 def test_a_png_with_exif_behind_its_pixels_is_turned_upright(tmp_path):
     exif = Image.Exif()
-    exif[images.ORIENTATION] = 6
+    exif[image_files.ORIENTATION] = 6
     photo(160, 64).save(tmp_path / "image.png", exif=exif)
     content = (tmp_path / "image.png").read_bytes()
     start = content.index(b"eXIf") - 4
@@ -183,7 +184,7 @@ def test_a_cut_jpeg_with_an_end_marker_is_an_error(tmp_path, how, share, mode):
     buffer = io.BytesIO()
     photo(160, 96).convert(mode).save(buffer, "JPEG", quality=90, **how)
     content = buffer.getvalue()
-    (tmp_path / "image").write_bytes(content[:int(share * len(content))] + images.ENDS["JPEG"])
+    (tmp_path / "image").write_bytes(content[:int(share * len(content))] + image_files.ENDS["JPEG"])
     with pytest.raises(OSError, match="end early"):
         read_image(tmp_path / "image")
 
@@ -192,13 +193,13 @@ def test_a_cut_jpeg_with_an_end_marker_is_an_error(tmp_path, how, share, mode):
     ("JPEG", "RGB", 3), ("JPEG", "RGB", 6), ("JPEG", "CMYK", 1), ("MPO", "RGB", 1)])
 def test_a_cut_photo_of_a_phone_or_printer_is_an_error(tmp_path, form, mode, orientation):
     exif = Image.Exif()
-    exif[images.ORIENTATION] = orientation
+    exif[image_files.ORIENTATION] = orientation
     second = {"save_all": True, "append_images": [photo(80, 48)]} if form == "MPO" else {}
     buffer = io.BytesIO()
     photo(160, 96).convert(mode).save(buffer, form, exif=exif, **second)
     (tmp_path / "image").write_bytes(buffer.getvalue())
     read_image(tmp_path / "image")
-    (tmp_path / "image").write_bytes(buffer.getvalue()[:3000] + images.ENDS["JPEG"])
+    (tmp_path / "image").write_bytes(buffer.getvalue()[:3000] + image_files.ENDS["JPEG"])
     with pytest.raises(OSError, match="end early"):
         read_image(tmp_path / "image")
 
@@ -229,7 +230,7 @@ def test_a_whole_jpeg_may_end_in_gray(tmp_path, how, mode, filled, behind):
     (b"something", "unknown; convert it to JPEG or PNG")])
 def test_a_file_of_another_kind_is_named_with_what_to_do(tmp_path, content, words):
     (tmp_path / "image.jpg").write_bytes(content)
-    for read in (read_image, images.open_image):
+    for read in (read_image, image_files.open_image):
         with pytest.raises(OSError, match=words):
             read(tmp_path / "image.jpg")
 
@@ -254,4 +255,4 @@ def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path):
 def test_a_listing_is_in_natural_order_without_hidden_files(tmp_path):
     for name in ("10.png", "2.png", "._2.png", ".DS_Store"):
         (tmp_path / name).touch()
-    assert [path.name for path in images.list_files(tmp_path)] == ["2.png", "10.png"]
+    assert [path.name for path in image_files.list_files(tmp_path)] == ["2.png", "10.png"]

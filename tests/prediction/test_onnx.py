@@ -1,4 +1,5 @@
 """export_onnx.py writes an ONNX file only if its outputs equal PyTorch's."""
+import json
 import subprocess
 import sys
 from inspect import signature
@@ -9,7 +10,7 @@ import torch
 from conftest import HEIGHT, ROOT, WIDTH, filled_weights, one_line
 
 from checkpoints.architecture import load_model
-from checkpoints.training_camera import TrainingCamera
+from checkpoints.training_camera import TrainingCamera, parse_training_camera
 from checkpoints.weights import InputFormat, save_weights
 from prediction.onnx import (
     PACKAGES,
@@ -88,10 +89,16 @@ def test_the_export_is_one_file_of_standard_operators(exported):
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 18)]
 
 
-def test_the_file_holds_the_unit_but_no_paths_of_this_machine(exported):
+def test_the_file_holds_unit_size_range_and_k_but_no_paths(exported, weights):
     content = exported[0].read_bytes()
-    assert session(content).get_modelmeta().custom_metadata_map == {
-        "unit": TrainingCamera("stereo", baseline=0.54).unit().words}
+    found = dict(session(content).get_modelmeta().custom_metadata_map)
+    camera = json.loads(found.pop("camera"))
+    assert (camera["min_depth"], camera["max_depth"], camera["K"][0]) == (0.1, 100, [
+        pytest.approx(0.58), 0, 0.5])
+    assert parse_training_camera(json.dumps(camera).encode(), "") == Predictor(
+        weights).training_camera
+    assert found == {"unit": TrainingCamera("stereo", baseline=0.54).unit().words,
+                     "size": f"{WIDTH}x{HEIGHT}"}
     for words in (b"networks/", b"site-packages", str(ROOT).encode()):
         assert words not in content
 

@@ -39,7 +39,7 @@ def test_images_keep_their_order_and_size_and_get_their_own_disparity(images, pr
         with torch.no_grad():
             expected = predictor.model.disparity(
                 pixels[None, :, None, None].expand(1, 3, HEIGHT, WIDTH))
-        torch.testing.assert_close(frame.disp, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(torch.from_numpy(frame.disp), expected, atol=1e-5, rtol=0)
 
 
 class CountingPool(ThreadPoolExecutor):

@@ -10,12 +10,13 @@ from PIL import Image
 
 import test_simple
 from checkpoints.architecture import load_model
-from checkpoints.training_camera import TrainingCamera, Unit
+from checkpoints.training_camera import Unit
 from datasets.footage import Footage
 from layers import disp_to_depth
 from options import MonodepthOptions
 from prediction.images import Frame
 from prediction.predict import write_batches
+from prediction.predictor import Predictor
 from prediction.video import VideoFile
 from prediction.write import POINT, FrameWriter, OutputOptions
 from runtime import downloads
@@ -256,7 +257,7 @@ def test_a_video_becomes_a_video_with_disparities_beside_it(video, weights, scri
     made = Footage(video.with_name("drive_disp.mp4"))
     assert (made.count, made.fps) == (8, 10)
     for still, source in zip(made, Footage(video), strict=True):
-        image, frame = still.read().float(), source.read().float()
+        image, frame = still.read().astype(float), source.read().astype(float)
         assert image.shape == (3, HEIGHT, 2 * WIDTH)
         assert (image[:, :, :WIDTH] - frame).abs().mean() < 12
         assert (image[:, :, WIDTH:] - frame).abs().mean() > 20
@@ -285,12 +286,13 @@ def test_all_frames_of_a_video_share_one_colour_range(video, weights, script, fl
         assert np.abs(picture - paint(disps[i], low, high)).mean() < 15  # JPEG blurs colours
 
 
-def test_the_first_batch_fixes_the_colour_range_of_a_video(video, tmp_path):
+def test_the_first_batch_fixes_the_colour_range_of_a_video(video, weights, tmp_path):
     footage = Footage(video, max_frames=2)
     batches = [[Frame(still.label, still.name, still.read(),
-                      torch.linspace(*ends, HEIGHT * WIDTH).view(1, 1, HEIGHT, WIDTH))]
+                      np.linspace(*ends, HEIGHT * WIDTH, dtype=np.float32).reshape(
+                          1, 1, HEIGHT, WIDTH))]
                for still, ends in zip(footage, ((0.2, 0.4), (0.6, 0.9)), strict=True)]
-    writer = FrameWriter(OutputOptions({"picture"}, tmp_path / "out"), TrainingCamera("mono"),
+    writer = FrameWriter(OutputOptions({"picture"}, tmp_path / "out"), Predictor(weights),
                          Unit(1, "none"), is_video=True)
     with ThreadPoolExecutor() as pool:
         assert write_batches(footage, batches, writer, pool) == 2

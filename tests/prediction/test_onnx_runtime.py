@@ -1,0 +1,169 @@
+"""test_simple.py --load_onnx: an ONNX file predicts as its weights folder does, without PyTorch."""
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import HEIGHT, ROOT, SHARED, WIDTH, filled_weights, needs_shared, one_line
+from PIL import Image
+
+from checkpoints.training_camera import read_training_camera
+from prediction.onnx import PACKAGES, onnx_bytes
+from prediction.onnx_runtime import OnnxPredictor
+from prediction.predictor import Predictor
+from runtime.errors import DataError
+
+TOLERANCES = {"onnxruntime": 2e-5, "openvino": 0.08}  # relative, of depth; bfloat16 on noise
+REAL = SHARED / "real/kitti_raw/2011_09_26/2011_09_26_drive_0052_sync/image_02/data"
+FLAGS = ("--output", "disp", "depth", "png", "picture", "video", "--ply",
+         "--intrinsics", "80", "80", "75", "45")
+# what a machine with ONNX Runtime only may lack
+OTHERS = ("torch", "torchvision", "scipy", "skimage", "matplotlib", "onnx", "onnxscript",
+          "tensorboardX", "safetensors")
+RUN = """
+import runpy, sys
+forbidden = sys.argv.pop(1).split(",")
+sys.modules.update({name: None for name in forbidden if name})  # importing these raises
+sys.argv[0] = "test_simple.py"
+runpy.run_path("test_simple.py", run_name="__main__")
+print("torch is imported:", sys.modules.get("torch") is not None)
+"""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    for name in PACKAGES:
+        pytest.importorskip(name)
+    return filled_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def file(weights, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "network.onnx"
+    path.write_bytes(onnx_bytes(Predictor(weights), 18))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Write three textured images of one size, as a video needs."""
+    folder = tmp_path_factory.mktemp("images")
+    for i in range(3):
+        noise = Image.fromarray(np.random.randint(0, 256, (12, 16, 3), np.uint8))
+        noise.resize((150, 90)).save(folder / f"{i}.png")
+    return folder
+
+
+def predict_elsewhere(file, folder, out, forbidden):
+    return subprocess.run(
+        [sys.executable, "-c", RUN, ",".join(forbidden), "--load_onnx", file, "--image_path",
+         folder, "--ext", "png", "--output_dir", out, *FLAGS],
+        cwd=ROOT, text=True, capture_output=True)
+
+
+@pytest.mark.parametrize("forbidden", [(), OTHERS], ids=["there", "not there"])
+def test_an_onnx_file_is_predicted_without_pytorch(file, folder, tmp_path, forbidden):
+    done = predict_elsewhere(file, folder, tmp_path, forbidden)
+    assert done.returncode == 0, done.stderr
+    assert "torch is imported: False" in done.stdout
+    names = [f"{i}{ending}" for i in range(3) for ending in (
+        "_cloud.ply", "_depth.npy", "_depth.png", "_disp.jpeg", "_disp.npy")]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".mp4") == names
+    assert (tmp_path / f"{folder.name}_disp.mp4").stat().st_size > 0
+
+
+def outputs_of(folder):
+    """Return the arrays of all .npy files and pictures, by name."""
+    return {path.name: np.load(path) if path.suffix == ".npy" else
+            np.array(Image.open(path)).astype(float)
+            for path in folder.iterdir() if path.suffix in (".npy", ".png", ".jpeg")}
+
+
+def compare(script, file, weights, images, tmp_path):
+    """Predict images with both runtimes; return the largest relative difference of the arrays."""
+    worst = 0
+    for size in ("network", "image"):
+        for flag, network in (("--load_onnx", file), ("--load_weights_folder", weights)):
+            outcome = script("test_simple", flag, network, "--image_path", images, "--ext", "png",
+                             "--output_dir", tmp_path / size / flag, "--output", "disp", "depth",
+                             "png", "picture", "--size", size)
+            assert outcome.status == 0, outcome.err
+        found, expected = (outputs_of(tmp_path / size / flag)
+                           for flag in ("--load_onnx", "--load_weights_folder"))
+        assert found.keys() == expected.keys()
+        for name, values in expected.items():
+            if name.endswith(".npy"):
+                worst = max(worst, (np.abs(found[name] - values) / values).max())
+            else:
+                assert np.abs(found[name] - values).mean() < 0.1, name
+    return worst
+
+
+def test_outputs_equal_those_of_the_weights_folder(file, weights, folder, tmp_path, script):
+    assert compare(script, file, weights, folder, tmp_path) < TOLERANCES["onnxruntime"]
+
+
+@needs_shared
+def test_real_images_are_predicted_as_with_pytorch(file, weights, tmp_path, script):
+    assert compare(script, file, weights, REAL, tmp_path) < TOLERANCES["onnxruntime"]
+
+
+@pytest.mark.parametrize("runtime", TOLERANCES)
+def test_every_runtime_gives_pytorchs_depth(file, weights, runtime):
+    pytest.importorskip(runtime)
+    images = np.random.randint(0, 256, (2, 3, HEIGHT, WIDTH), np.uint8)
+    found, expected = OnnxPredictor(file, runtime=runtime), Predictor(weights)
+    assert (found.height, found.width) == (HEIGHT, WIDTH)
+    depths = [p.training_camera.disp_to_depth(p.disparity_array(images))[1]
+              for p in (found, expected)]
+    assert depths[0].shape == (2, 1, HEIGHT, WIDTH)
+    assert (np.abs(depths[0] - depths[1]) / depths[1]).max() < TOLERANCES[runtime]
+
+
+def test_camera_and_unit_come_out_of_the_file_alone(file, weights):
+    found = OnnxPredictor(file).training_camera
+    assert found == read_training_camera(weights, use_stereo=True)
+    assert found.unit().words.startswith("metres: 5.4 x")
+
+
+def test_another_depth_range_changes_depth_as_with_a_folder(file, weights):
+    images = np.random.randint(0, 256, (1, 3, HEIGHT, WIDTH), np.uint8)
+    found, expected = (
+        p.training_camera.disp_to_depth(p.disparity_array(images))[1]
+        for p in (OnnxPredictor(file, 0.5, 20), Predictor(weights, "cpu", 0.5, 20)))
+    np.testing.assert_allclose(found, expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("runtime", TOLERANCES)
+def test_a_missing_runtime_is_one_line(file, folder, script, monkeypatch, runtime):
+    monkeypatch.setitem(sys.modules, runtime, None)  # Python's own way to forbid an import
+    error = one_line(script("test_simple", "--load_onnx", file, "--runtime", runtime,
+                            "--image_path", folder, "--ext", "png"), 1)
+    assert f"{runtime} is not installed; type: pip install {runtime}" in error
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (None, "is missing; give an .onnx file"), (b"no network", "cannot be read as an ONNX file")])
+def test_a_wrong_onnx_file_is_one_line(folder, tmp_path, script, content, words):
+    pytest.importorskip("onnxruntime")
+    if content is not None:
+        (tmp_path / "x.onnx").write_bytes(content)
+    error = one_line(script("test_simple", "--load_onnx", tmp_path / "x.onnx", "--image_path",
+                            folder, "--ext", "png"), 1)
+    assert words in error
+
+
+def test_a_file_of_another_program_is_refused(file, tmp_path):
+    import onnx
+    model = onnx.load(file)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(DataError, match="does not say its depth range and unit; export it again"):
+        OnnxPredictor(tmp_path / "other.onnx")
+
+
+def test_ground_truth_for_the_scale_needs_a_weights_folder(file, folder, script):
+    error = one_line(script("test_simple", "--load_onnx", file, "--image_path", folder, "--ext",
+                            "png", "--scale_from", "gt.npz"), 2)
+    assert "--scale_from needs PyTorch" in error
+    assert "give it as --scale" in error
