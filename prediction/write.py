@@ -97,7 +97,7 @@ class FrameWriter:
         return picture.getvalue()
 
     def _ply(self, frame: Frame) -> bytes:
-        return ply(self._depth_at_image_size(frame), frame.image, self._intrinsics(frame),
+        return ply(self._depth_at_image_size(frame), frame.image, self.intrinsics(frame),
                    self.unit.words)
 
     def _array_disp(self, frame: Frame) -> Tensor:
@@ -128,7 +128,7 @@ class FrameWriter:
         disps = np.concatenate([frame.disp.numpy() for frame in batch])
         self.disp_range = float(disps.min()), float(np.percentile(disps, BRIGHTEST))
 
-    def _intrinsics(self, frame: Frame) -> Intrinsics:
+    def intrinsics(self, frame: Frame) -> Intrinsics:
         """Find the intrinsics of a frame: from the options, beside the image, or from training."""
         height, width = frame.image.shape[1:]
         if self.options.intrinsics is not None:
