@@ -86,6 +86,12 @@ def serve_page(args: Namespace) -> None:
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise UsageError(f"the page needs {' and '.join(missing)}; type: pip install -r "
                          "requirements-app.txt")
+    try:
+        socket.create_server((args.host, args.port or 0)).close()
+    except (OSError, OverflowError):
+        raise UsageError(f"{args.host} with port {args.port or 'any'} cannot be listened on: it is "
+                         "taken, or no address of this machine; choose another --port or "
+                         "--host") from None
     weights = args.load_weights_folder or download_model_if_doesnt_exist(args.model_name)
     predictor = Predictor(weights, get_device(args.no_cuda))
     examples = find_examples(args.examples) if args.examples else []
@@ -94,16 +100,9 @@ def serve_page(args: Namespace) -> None:
         # gradio asks its own server whether it runs, which a proxy could not answer
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=folder, no_proxy="*")
         page = build_page(PageAnswers(predictor, folder), examples)
-        try:
-            socket.create_server((args.host, args.port or 0)).close()
-            _, url, _ = page.launch(
-                server_name=args.host, server_port=args.port, share=False, ssr_mode=False,
-                quiet=True, prevent_thread_lock=True, max_file_size=MAX_UPLOAD, footer_links=[],
-                css=STYLE)
-        except (OSError, OverflowError):
-            raise UsageError(f"{args.host}:{args.port or 7860} cannot be listened on: it is taken, "
-                             "or no address of this machine; choose another --port or "
-                             "--host") from None
+        _, url, _ = page.launch(
+            server_name=args.host, server_port=args.port, share=False, ssr_mode=False, quiet=True,
+            prevent_thread_lock=True, max_file_size=MAX_UPLOAD, footer_links=[], css=STYLE)
         print(f"{url} (Ctrl-C stops it); depth is {predictor.training_camera.unit().words}",
               flush=True)
         page.block_thread()

@@ -4,7 +4,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,11 +105,12 @@ def open_tab(url: str, profile: Path, width: int = 1300, height: int = 1100) -> 
         width: of the window, pixels.
         height: of the window, pixels.
     """
+    # the browser reads commands from 3, and writes answers to 4
     (commands, write), (read, answers) = os.pipe(), os.pipe()
     words = [PROGRAM, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"]
-    browser = subprocess.Popen(  # which reads commands from 3, and writes answers to 4
-        ["sh", "-c", f'exec "$@" 3<&{commands} 4>&{answers}', "sh", *words],
-        pass_fds=(commands, answers), stderr=subprocess.DEVNULL)
+    browser = os.posix_spawn(PROGRAM, words, os.environ, file_actions=[
+        (os.POSIX_SPAWN_DUP2, commands, 3), (os.POSIX_SPAWN_DUP2, answers, 4),
+        (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)])
     os.close(commands)
     os.close(answers)
     tab = Tab(read, write)
@@ -119,6 +119,6 @@ def open_tab(url: str, profile: Path, width: int = 1300, height: int = 1100) -> 
         yield tab
     finally:
         tab.close()
-        browser.wait(PATIENCE)
+        os.waitpid(browser, 0)
         os.close(read)
         os.close(write)
