@@ -17,8 +17,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
                          help="a published model, downloaded on first use")
     weights.add_argument("--load_weights_folder", type=path,
                          help="a folder with encoder.pth and depth.pth")
-    add("--examples", type=path, metavar="IMAGES", help="an image or a folder of .jpg images, of "
-        "which the page offers a few to try")
+    add("--examples", type=path, metavar="IMAGES", help="an image or a folder of images, of which "
+        "the page offers a few to try")
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s: only this machine "
         "sees the page; 0.0.0.0: everybody who reaches this machine)")
     add("--port", type=positive(int), help="port to listen on (default: the first free one from "

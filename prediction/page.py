@@ -22,7 +22,8 @@ from runtime.errors import DataError, UsageError
 
 PACKAGES = ("gradio", "trimesh")
 COLORMAPS = ("magma", "inferno", "plasma", "viridis", "turbo", "jet")
-FILES = {"depth": "Depth, .npy", "png": "Depth x 256, 16-bit .png", "ply": "Point cloud, .ply"}
+FILES = {"depth": "Depth as .npy", "png": "Depth x 256 as 16-bit .png",
+         "ply": "Point cloud as .ply"}
 EXAMPLES = 6
 MAX_UPLOAD = "500mb"
 KEPT = 3600  # seconds that the files of a visitor are kept
@@ -31,6 +32,7 @@ TITLE = "Depth from a single image"
 STYLE = """
 .picture img { object-fit: contain }
 .picture .image-frame img, .picture .image-container img { width: 100%; height: 100% }
+.depth p { margin: 0 }
 .depth output { position: fixed; z-index: 100; padding: 2px 8px; border-radius: 4px;
                 background: #000c; color: #fff; pointer-events: none; font-weight: 600 }
 .depth output:empty { display: none }
@@ -109,8 +111,15 @@ def serve_page(args: Namespace) -> None:
 
 
 def find_examples(source: str) -> list[str]:
-    """Return a few images of a folder, evenly spaced."""
-    images = [still.label for still in Footage(source, "jpg")]
+    """Return a few images of a folder, evenly spaced.
+
+    Raises:
+        DataError: the folder is missing or has no image, or the source is a video.
+    """
+    footage = Footage(source)
+    if footage.is_video:
+        raise DataError(f"--examples {source} is a video; give an image, or a folder of images")
+    images = [still.label for still in footage]
     return images[::-(-len(images) // EXAMPLES)]
 
 
@@ -155,10 +164,10 @@ def add_image_tab(answers: PageAnswers, colours: list, view: object, examples: l
         gr.Examples([[each] for each in examples], image, label="Try one of these")
     with gr.Row():
         wipe = gr.ImageSlider(label="Wipe between image and disparity", format="png",
-                              interactive=False, elem_classes="picture")
-        model = gr.Model3D(label="Turn it with the pointer", height=400)
+                              interactive=False, elem_classes="picture", height=320)
+        model = gr.Model3D(label="Turn it with the pointer", height=320)
     with gr.Row():
-        buttons = {kind: gr.Button(f"Download {words}") for kind, words in FILES.items()}
+        buttons = {kind: gr.Button(words) for kind, words in FILES.items()}
     download = gr.DownloadButton(elem_id="download", visible="hidden")
 
     def show_pictures(path: str, *choice: object) -> tuple:
@@ -172,15 +181,16 @@ def add_image_tab(answers: PageAnswers, colours: list, view: object, examples: l
         file, distance, words = answers.surface(path, degrees)
         if words:
             gr.Info(words)
-        return gr.Model3D(file, camera_position=(90, 80, distance))
+        return gr.Model3D(file, camera_position=(90, 72, 1.25 * distance))
 
     colormap, *limits = colours
     edited = [each for number in limits for each in (number.submit, number.blur)]
     gr.on([image.change, page.load, colormap.change, *edited],
           in_a_sentence(show_pictures, (None, None, {})), [image, *colours], [disp, wipe, reading],
           api_name="pictures", **ONE_AT_A_TIME)
-    gr.on([image.change, page.load, view.submit, view.blur], in_a_sentence(show_surface),
-          [image, view], model, api_name="surface", **ONE_AT_A_TIME)
+    gr.on([image.change, page.load, view.submit, view.blur],
+          in_a_sentence(show_surface, gr.update(value=None)), [image, view], model,
+          api_name="surface", **ONE_AT_A_TIME)
     for kind, button in buttons.items():
         button.click(in_a_sentence(lambda path, view, kind=kind: answers.file(path, kind, view)),
                      [image, view], download, api_name=kind, **ONE_AT_A_TIME).then(None, js=SAVE)
@@ -209,12 +219,14 @@ def in_a_sentence(answer: Callable, cleared: object = None) -> Callable:
 
     Args:
         answer: takes the path of a file, and more.
-        cleared: the answer where the page has no file.
+        cleared: the answer where the page has no file; None: a sentence that asks for one.
     """
     import gradio as gr
 
     @wraps(answer)
     def call(path: str | None, *values: object, **options: object) -> object:
+        if path is None and cleared is None:
+            raise gr.Error("Choose a file first.", print_exception=False)
         if path is None:
             return cleared
         try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,7 +51,10 @@ class Tab:
 
     def _receive(self) -> dict:
         while b"\0" not in self._rest:
-            self._rest += os.read(self._read, 1 << 20) or b'{"id": -1}\0'
+            assert select.select([self._read], [], [], PATIENCE)[0], "the browser hangs"
+            received = os.read(self._read, 1 << 20)
+            assert received, "the browser has ended"
+            self._rest += received
         message, _, self._rest = self._rest.partition(b"\0")
         return json.loads(message)
 
@@ -73,9 +77,13 @@ class Tab:
 
     def wait(self, script: str) -> object:
         """Return the first true value of a JavaScript expression."""
+        return self.wait_for(lambda: self.run(script))
+
+    def wait_for(self, check: Callable[[], object]) -> object:
+        """Return the first true value of a function, while the page goes on."""
         end = time.monotonic() + PATIENCE
-        while not (value := self.run(script)):
-            assert time.monotonic() < end, f"never true: {script}"
+        while not (value := check()):
+            assert time.monotonic() < end, "waited in vain"
             time.sleep(0.1)
         return value
 
@@ -84,6 +92,10 @@ class Tab:
         root = self.call("DOM.getDocument")["root"]["nodeId"]
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
+    def download_to(self, folder: Path) -> None:
+        """Save what the page downloads in a folder."""
+        self.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
 
     def move(self, x: float, y: float) -> None:
         """Move the pointer, in pixels of the window."""

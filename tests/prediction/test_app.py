@@ -186,7 +186,7 @@ def test_a_browser_shows_an_upload_and_the_depth_under_the_pointer(page, tmp_pat
         tab.wait("document.querySelector('canvas')?.width > 0")
         text = tab.run("document.body.innerText")
         for label in ("Image", "Video", "Colour map", "Nearest colour, metres", "Field of view",
-                      "Wipe between image and disparity", "Depth, .npy", "16-bit .png", ".ply"):
+                      "Wipe between image and disparity", "Depth as .npy", "16-bit .png", ".ply"):
             assert label in text
         tab.run("document.querySelector('[aria-label=\"Remove Image\"]')?.click()")
         tab.upload("input[type=file]", page.image)
@@ -199,6 +199,11 @@ def test_a_browser_shows_an_upload_and_the_depth_under_the_pointer(page, tmp_pat
         tab.move(box[0] + 100.5 / 248 * box[2], box[1] + box[3] / 2)  # the centre of a pixel
         number, unit = tab.wait("document.querySelector('.depth output').textContent").split()
         assert (float(number), unit) == (pytest.approx(page.depth[37, 100], rel=6e-3), "metres")
+        tab.download_to(tmp_path)
+        tab.run("[...document.querySelectorAll('button')].find("
+                "each => each.textContent.includes('.npy')).click()")
+        tab.wait_for(lambda: (tmp_path / "street_depth.npy").is_file())
+        assert np.load(tmp_path / "street_depth.npy").shape == (1, 1, 75, 248)
         picture = tab.picture()
         assert len({tuple(colour) for colour in picture[::8, ::8].reshape(-1, 3).tolist()}) > 200
         assert {url.partition(":")[0] for url in tab.requests} <= {"http", "data", "blob"}
