@@ -32,6 +32,7 @@ TITLE = "Depth from a single image"
 STYLE = """
 .picture img { object-fit: contain }
 .picture .image-frame img, .picture .image-container img { width: 100%; height: 100% }
+[aria-label="Trim video to selection"] { display: none }  /* needs ffmpeg of another server */
 .depth p { margin: 0 }
 .depth output { position: fixed; z-index: 100; padding: 2px 8px; border-radius: 4px;
                 background: #000c; color: #fff; pointer-events: none; font-weight: 600 }
@@ -72,6 +73,9 @@ document.addEventListener('pointermove', event => {
   label.style.top = `${event.clientY + 14}px`;
 });
 """
+# The page works offline, and no part of gradio may ask another server for anything
+OFFLINE = """<meta http-equiv="Content-Security-Policy" content="default-src 'self' data: blob:
+'unsafe-inline' 'unsafe-eval'">"""
 SAVE = "() => document.querySelector('#download')?.click()"
 
 
@@ -104,7 +108,8 @@ def serve_page(args: Namespace) -> None:
         page = build_page(PageAnswers(predictor, folder), examples)
         _, url, _ = page.launch(
             server_name=args.host, server_port=args.port, share=False, ssr_mode=False, quiet=True,
-            prevent_thread_lock=True, max_file_size=MAX_UPLOAD, footer_links=[], css=STYLE)
+            prevent_thread_lock=True, max_file_size=MAX_UPLOAD, footer_links=[], css=STYLE,
+            head=OFFLINE)
         print(f"{url} (Ctrl-C stops it); depth is {predictor.training_camera.unit().words}",
               flush=True)
         page.block_thread()

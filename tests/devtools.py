@@ -36,7 +36,7 @@ class Tab:
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = {"sessionId": attached["sessionId"]}
-        for domain in ("Page", "Runtime", "Network", "DOM"):
+        for domain in ("Page", "Runtime", "Network", "DOM", "Log"):
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: object) -> dict:
@@ -62,7 +62,8 @@ class Tab:
         if method == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
         elif method == "Runtime.exceptionThrown" or (
-                method == "Runtime.consoleAPICalled" and params["type"] == "error"):
+                method == "Runtime.consoleAPICalled" and params["type"] == "error") or (
+                method == "Log.entryAdded" and params["entry"]["level"] == "error"):
             self.errors.append(json.dumps(params)[:2000])
 
     def close(self) -> None:

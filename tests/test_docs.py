@@ -31,8 +31,8 @@ MAX_README_LINES = 200
 VARIABLES = {"DATA": "kitti_data", "OUT": "runs", "SEED": "1"}  # of the lines in experiments/
 PARSERS = ("parse_args", "parse")  # names of a script's parse function
 COMMANDS = ("video", "import", "check", "kitti")  # of prepare_data.py
-SCRIPTS = [TRAIN, DEPTH, POSE, "test_simple", "export_gt_depth", "export_onnx", "prepare_data",
-           "synthetic.render", "experiments.run"]
+SCRIPTS = [TRAIN, DEPTH, POSE, "test_simple", "app", "export_gt_depth", "export_onnx",
+           "prepare_data", "synthetic.render", "experiments.run"]
 REPOSITORY, WEIGHTS = "path/to/this/repository", "mono+stereo_640x192"  # in Python blocks
 
 

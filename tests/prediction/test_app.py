@@ -27,6 +27,9 @@ pytestmark = pytest.mark.skipif(not has_packages,
 FIELD = (0,)                # field of view: automatic
 COLOURS = ("magma", 0, 0)   # colour map, nearest and farthest colour: automatic
 
+# What the 3-D viewer says without a GPU, and where a surface follows another one at once
+HARMLESS = ("WebGPU", "New model is being loaded before previous")
+
 
 def draw(path, height, width):
     """Write a smooth picture in colour."""
@@ -174,7 +177,7 @@ def test_a_video_of_more_than_a_minute_gets_one_sentence(page):
 def test_only_this_machine_reaches_the_page(page):
     port = int(page.url.rstrip("/").rpartition(":")[2])
     socket.create_connection(("127.0.0.1", port), 5).close()
-    with pytest.raises(ConnectionRefusedError):  # a server on all addresses would answer
+    with pytest.raises(OSError, match="refused"):  # a server on all addresses would answer
         socket.create_connection(("127.0.0.2", port), 5)
 
 
@@ -208,7 +211,9 @@ def test_a_browser_shows_an_upload_and_the_depth_under_the_pointer(page, tmp_pat
         assert len({tuple(colour) for colour in picture[::8, ::8].reshape(-1, 3).tolist()}) > 200
         assert {url.partition(":")[0] for url in tab.requests} <= {"http", "data", "blob"}
         assert all(page.url in url for url in tab.requests if url.startswith(("http", "blob")))
-        assert [error for error in tab.errors if "WebGPU" not in error] == []  # a GPU is missing
+        assert [error for error in tab.errors if not any(map(error.count, HARMLESS))] == []
+        tab.run("fetch('http://127.0.0.2/').catch(() => 0)")
+        assert "Content Security Policy" in tab.errors[-1]  # no other server can be asked
 
 
 def test_an_address_in_use_and_a_missing_package_get_one_line(page, script, monkeypatch):
