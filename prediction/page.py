@@ -189,13 +189,16 @@ def add_image_tab(answers: PageAnswers, colours: list, view: object, examples: l
         return gr.Model3D(file, camera_position=(90, 72, 1.25 * distance))
 
     colormap, *limits = colours
+    pictures = {"fn": in_a_sentence(show_pictures, (None, None, {})),
+                "inputs": [image, *colours], "outputs": [disp, wipe, reading], **ONE_AT_A_TIME}
+    surface = {"fn": in_a_sentence(show_surface, gr.update(value=None)),
+               "inputs": [image, view], "outputs": model, **ONE_AT_A_TIME}
+    # one after the other: a broken file gets one sentence, and new colours leave the view as it is
+    gr.on([image.change, page.load], **pictures, api_name="pictures").success(
+        **surface, api_name="surface")
     edited = [each for number in limits for each in (number.submit, number.blur)]
-    gr.on([image.change, page.load, colormap.change, *edited],
-          in_a_sentence(show_pictures, (None, None, {})), [image, *colours], [disp, wipe, reading],
-          api_name="pictures", **ONE_AT_A_TIME)
-    gr.on([image.change, page.load, view.submit, view.blur],
-          in_a_sentence(show_surface, gr.update(value=None)), [image, view], model,
-          api_name="surface", **ONE_AT_A_TIME)
+    gr.on([colormap.change, *edited], **pictures, api_visibility="private")
+    gr.on([view.submit, view.blur], **surface, api_visibility="private")
     for kind, button in buttons.items():
         button.click(in_a_sentence(lambda path, view, kind=kind: answers.file(path, kind, view)),
                      [image, view], download, api_name=kind, **ONE_AT_A_TIME).then(None, js=SAVE)

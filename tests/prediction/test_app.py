@@ -202,6 +202,7 @@ def test_a_browser_shows_an_upload_and_the_depth_under_the_pointer(page, tmp_pat
         tab.move(box[0] + 100.5 / 248 * box[2], box[1] + box[3] / 2)  # the centre of a pixel
         number, unit = tab.wait("document.querySelector('.depth output').textContent").split()
         assert (float(number), unit) == (pytest.approx(page.depth[37, 100], rel=6e-3), "metres")
+        tab.wait("document.querySelector('canvas')?.width > 0")
         tab.download_to(tmp_path)
         tab.run("[...document.querySelectorAll('button')].find("
                 "each => each.textContent.includes('.npy')).click()")
