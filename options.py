@@ -289,7 +289,7 @@ class MonodepthOptions:
         add("--corruptions", nargs="*", metavar="NAME",
             help="measure errors on corrupted images, and robustness: names such as fog snow; "
                  "without names, all 18 of KITTI-C")
-        add("--severities", nargs="+", type=int, choices=range(1, 6), default=[1, 2, 3, 4, 5],
+        add("--severities", nargs="+", type=int, choices=range(1, 6),
             help="of --corruptions (1 2 3 4 5)")
         add("--robustness_baseline", type=path, metavar="FILE",
             help="with --corruptions: robustness_<split>_<alignment>.json of another network, to "

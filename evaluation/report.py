@@ -15,18 +15,18 @@ from pathlib import Path
 import cv2
 
 from checkpoints.frames_seen import Leak
+from datasets.corruptions import CORRUPTIONS, SEVERITIES
+from evaluation.corruption_figures import PLOT, SHEET
 from evaluation.depth_figures import BY_DISTANCE, IMAGES
 from evaluation.results import HIGHER_IS_BETTER, JSON_NAME, describe_alignment, resampled_of
+from evaluation.robustness_file import ROBUSTNESS, differing, network_of, read_robustness
 from metrics.depth import DEPTH_METRICS
 from metrics.intervals import LEVEL, Interval
 from options import DEPTH, MonodepthOptions
-from runtime.errors import counted
+from runtime.errors import DataError, counted
 from runtime.files import write_atomically
 
-PAGE_NAME = "report_{}.html"  # takes the name of the evaluation, as the next three do
-# files of --corruptions: errors, one image under all corruptions, errors by severity
-ROBUSTNESS = "robustness_{}.json"
-SHEET, PLOT = "figure_corruptions_{}.png", "figure_robustness_{}.png"
+PAGE_NAME = "report_{}.html"  # takes the name of the evaluation
 QUALITY = 80  # of the pictures, WebP
 READABLE, WIDEST = 44, 60  # pixels of a picture per rem that can be read; rem of the page
 UNKNOWN = "-"
@@ -172,18 +172,14 @@ def robustness(fields: dict, folder: Path, name: str) -> list[str]:
     if not path.is_file():
         return []
     try:
-        found = json.loads(path.read_bytes())
-        numbers = corruption_table(found)
-        own, other = ((each["weights"]["sha256"], each["lists"]["test"]["sha256"])
-                      for each in (fields, found))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        own, other = "whole", "broken"
-    if own != other:
-        return [heading("Corruptions"), paragraph(
-            f"{path.name} is left out: it is broken, or of other weights or images.")]
+        found = read_robustness(path)
+        if changed := differing(network_of(fields), network_of(found)):
+            raise DataError(f"{path} differs in {', '.join(changed)}")
+    except DataError as error:
+        return [heading("Corruptions"), paragraph(f"Left out: {error}")]
     return [*figure("Corruptions", folder / SHEET.format(name)),
             *figure("Error by severity of the corruption", folder / PLOT.format(name)),
-            heading("Errors under corruptions"), *numbers]
+            heading("Errors under corruptions"), *corruption_table(found)]
 
 
 def corruption_table(found: dict) -> list[str]:
@@ -195,9 +191,13 @@ def corruption_table(found: dict) -> list[str]:
              *(number(scores[rate].get(name), 2) for rate in rates)]
             for name, errors in corrupted.items()]
     head = ["DEE at severity", *severities, *map(str.upper, rates)]
-    means = ", ".join(f"m{rate.upper()} {number(scores['m' + rate], 2)}" for rate in rates)
     words = (f"DEE = (abs_rel - a1 + 1) / 2, and {number(found['clean']['dee'], 3)} without "
-             f"corruption. In percent: {means}. Baseline: {scores.get('baseline') or UNKNOWN}.")
+             "corruption. ")
+    if scores:
+        means = ", ".join(f"m{rate.upper()} {number(scores['m' + rate], 2)}" for rate in rates)
+        words += (f"In percent: {means}, over {len(scores['corruptions'])} of {len(CORRUPTIONS)} "
+                  f"corruptions and {len(scores['severities'])} of {len(SEVERITIES)} severities. "
+                  f"Baseline: {scores['baseline'] or UNKNOWN}.")
     return [f'<div class="wide">{table(rows, "numbers", head)}</div>', paragraph(words, "soft")]
 
 

@@ -31,6 +31,7 @@ from metrics.intervals import (
 from options import DEPTH, PROJECT, MonodepthOptions
 from runtime.errors import DataError
 from runtime.files import write_atomically
+from runtime.flag_rules import PREDICTED
 
 SCHEMA = 1  # version of the fields of a results file
 JSON_NAME = "results_{}.json"  # takes an `evaluation_name`
@@ -47,6 +48,7 @@ ALIGNMENT_WORDS = {"median": "each prediction is scaled to the median of its gro
                    "affine_depth": "each prediction is scaled and shifted by least squares",
                    "affine_disparity": "each 1 / prediction is scaled and shifted by least squares"}
 READ_FROM_WEIGHTS = ("encoder.pth", "depth.pth", "camera.json")
+READ_FOR_MOTIONS = ("pose_encoder.pth", "pose.pth")
 HIGHER_IS_BETTER = ("a1", "a2", "a3", "edge_a1", "boundary_f1", "cloud_f", "cloud_precision",
                     "cloud_recall")
 ALIGNMENT_FLAGS = ("alignment", "eval_mono", "eval_stereo", "disable_median_scaling")
@@ -112,6 +114,7 @@ def describe_evaluation(opts: Namespace) -> dict:
         folder, names = Path(opts.ext_disp_to_eval).parent, [Path(opts.ext_disp_to_eval).name]
     else:
         folder, names = Path(opts.load_weights_folder), READ_FROM_WEIGHTS
+        names += READ_FOR_MOTIONS if opts.temporal == PREDICTED else ()
     hashes = {name: _hash(folder / name) for name in names if (folder / name).exists()}
     return {"date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "commit": project_commit(), "flags": MonodepthOptions(DEPTH).used(opts),

@@ -2,17 +2,25 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 NOT_WITH_CORRUPTIONS = ("ext_disp_to_eval", "eval_all", "no_eval", "save_pred_disps",
                         "save_figures", "report", "edges", "clouds", "temporal")
+NOT_WITH_MAKE3D = ("gt_disparity", "mask_dir", "png")
+WITH_CORRUPTIONS = ("severities", "robustness_baseline")
+ASK_FOR_ERRORS = ("save_figures", "report", "eval_all", "gt_disparity", "mask_dir", "edges",
+                  "clouds", "corruptions", "temporal")
+PREDICTING = ("save_figures", "report", "edges", "clouds", "corruptions", "temporal")
 PREDICTED = "predicted"  # value of --temporal: motions of the pose network
 
 
 def check_depth_flags(opts: Namespace, error: Callable[[str], None]) -> None:
     """Call `error` with a line if flags of evaluate_depth.py exclude each other."""
     if opts.compare or opts.check_leak:
+        if others := given(opts, PREDICTING):
+            error(f"{others[0]} goes with a prediction, and --compare and --check_leak make none; "
+                  "leave one out")
         return
     if opts.eval_mono == opts.eval_stereo and (opts.eval_mono or not opts.alignment):
         error(f"{'both' if opts.eval_mono else 'neither'} of --eval_mono and --eval_stereo "
@@ -31,38 +39,31 @@ def check_depth_flags(opts: Namespace, error: Callable[[str], None]) -> None:
               "--eval_split eigen_benchmark")
     if opts.no_eval and not opts.save_pred_disps:
         error("--no_eval leaves nothing to do; add --save_pred_disps, or leave it out")
-    if (opts.save_figures or opts.report) and (
-            opts.no_eval or Path(opts.eval_split).name == "benchmark"):
-        error(f"{'--save_figures' if opts.save_figures else '--report'} shows errors; leave out "
-              "--no_eval, and choose an --eval_split that has ground truth here, as eigen has")
-    if (opts.eval_all or opts.gt_disparity) and (
-            opts.no_eval or Path(opts.eval_split).name == "benchmark"):
-        error(f"{'--eval_all' if opts.eval_all else '--gt_disparity'} asks for errors; leave "
-              "out --no_eval, and choose an --eval_split that has ground truth here")
-    if opts.temporal and (opts.no_eval or Path(opts.eval_split).name == "benchmark"):
-        error("--temporal asks for errors; leave out --no_eval, and choose an --eval_split that "
-              "has ground truth here")
     if opts.temporal == PREDICTED and opts.ext_disp_to_eval:
         error(f"--temporal {PREDICTED} asks the pose network of weights, and --ext_disp_to_eval "
               "has none; give true poses, --temporal FILE")
-    if (opts.gt_disparity or opts.mask_dir) and opts.eval_split == "make3d":
-        error("--eval_split make3d reads its own laser scans, 55 points high; leave "
-              "--gt_disparity and --mask_dir out")
-    if opts.corruptions is not None:
-        others = [f"--{name}" for name in NOT_WITH_CORRUPTIONS if getattr(opts, name)]
-        if others:
-            error(f"--corruptions predicts with --load_weights_folder, and writes files of its "
-                  f"own; leave out {', '.join(others)}")
-        if Path(opts.eval_split).name == "benchmark":
-            error("--corruptions measures errors; choose an --eval_split that has ground truth "
-                  "here")
-    elif opts.robustness_baseline:
-        error("--robustness_baseline goes with --corruptions")
+    if opts.eval_split == "make3d" and (others := given(opts, NOT_WITH_MAKE3D)):
+        error("--eval_split make3d reads its own JPEG images and laser scans, 55 points high; "
+              f"leave out {', '.join(others)}")
+    if opts.corruptions is not None and (others := given(opts, NOT_WITH_CORRUPTIONS)):
+        error("--corruptions predicts with --load_weights_folder, and writes files of its own; "
+              f"leave out {', '.join(others)}")
+    if opts.corruptions is None and (others := given(opts, WITH_CORRUPTIONS)):
+        error(f"{others[0]} goes with --corruptions")
+    asking = given(opts, ASK_FOR_ERRORS)
+    if asking and (opts.no_eval or Path(opts.eval_split).name == "benchmark"):
+        error(f"{asking[0]} asks for errors; leave out --no_eval, and choose an --eval_split that "
+              "has ground truth here, as eigen has")
     if opts.ext_disp_to_eval and opts.save_pred_disps:
         error("--save_pred_disps saves predictions, but --ext_disp_to_eval reads them from a "
               "file; leave one out")
     if opts.eval_split.startswith("odom_"):
         error(f"--eval_split {opts.eval_split} is a split of odometry; run evaluate_pose.py")
+
+
+def given(opts: Namespace, names: Iterable[str]) -> list[str]:
+    """Return those of the named flags that are given, as they are typed."""
+    return [f"--{name}" for name in names if getattr(opts, name) not in (None, False)]
 
 
 def check_pose_flags(opts: Namespace, default_split: str, error: Callable[[str], None]) -> None:

@@ -35,7 +35,7 @@ DEFAULTS = {
     "eval_all": None, "compare": None, "check_leak": None, "temporal": None,
     "encoder": None, "pose_encoder": None, "encoder_weights": None,
     "learn_intrinsics": False,
-    "corruptions": None, "severities": [1, 2, 3, 4, 5], "robustness_baseline": None,
+    "corruptions": None, "severities": None, "robustness_baseline": None,
 }
 
 
@@ -91,7 +91,7 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("train", ["--dataset", "kitti_2015"], "no neighbouring frames"),
     ("train", ["--dataset", "make3d"], "no neighbouring frames"),
     ("evaluate_depth", ["--eval_mono", "--load_weights_folder", "x", "--eval_split", "make3d",
-                        "--gt_disparity", "x"], "reads its own laser scans"),
+                        "--gt_disparity", "x"], "55 points high; leave out --gt_disparity"),
     ("train", ["--profile", "-1"], "--profile is -1"),
     ("train", ["--accumulate", "0"], "0 is not larger than 0"),
     ("train", ["--precision", "half"], "invalid choice: 'half'"),
@@ -120,7 +120,11 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("evaluate_depth", ["--eval_stereo", *WEIGHTS, "--eval_split", "benchmark", "--save_figures"],
      "choose an --eval_split that has ground truth here"),
     ("evaluate_depth", ["--eval_stereo", *WEIGHTS, "--eval_split", "benchmark", "--report"],
-     "--report shows errors; leave out --no_eval"),
+     "--report asks for errors; leave out --no_eval"),
+    ("evaluate_depth", ["--eval_stereo", *WEIGHTS, "--eval_split", "benchmark", "--clouds"],
+     "--clouds asks for errors"),
+    ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--no_eval", "--save_pred_disps", "--mask_dir",
+                        "x"], "--mask_dir asks for errors"),
     ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--eval_split", "odom_9"], "evaluate_pose.py"),
     ("evaluate_depth", ["--eval_mono", *WEIGHTS, "--eval_eigen_to_benchmark"],
      "--eval_eigen_to_benchmark goes with"),
@@ -134,6 +138,7 @@ WEIGHTS = ["--load_weights_folder", "somewhere"]
     ("evaluate_depth", ["--eval_mono", "--ext_disp_to_eval", "x", "--temporal", "predicted"],
      "give true poses, --temporal FILE"),
     ("evaluate_depth", ["--compare", "one.json"], "expected 2 arguments"),
+    ("evaluate_depth", ["--compare", "a.json", "b.json", "--report"], "--report goes with a pred"),
     ("evaluate_pose", ["--eval_split", "odom_9"], "--load_weights_folder is missing"),
     ("evaluate_pose", WEIGHTS,
      "error: no sequence of odometry is named; give odom_9, odom_10, or a path"),

@@ -1,13 +1,11 @@
 """Make3D: the central crop of images and scans, and the published errors, on a made layout."""
 import os
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 import scipy.io
-from conftest import ROOT, filled_weights, one_line, read_results
+from conftest import filled_weights, one_line, read_results
 from PIL import Image
 
 from datasets import Make3DDataset, make3d
@@ -83,13 +81,12 @@ def test_errors_are_c1_of_predictions_limited_to_70_m(layout, script):
         assert images["holes"][i] == pytest.approx((pred[gt < 40] == 70).mean())
 
 
-def test_a_network_is_evaluated_on_make3d(layout, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "evaluate_depth.py", "--eval_mono", "--no_cuda", "--num_workers", "1",
-         "--data_path", layout, "--eval_split", "make3d", "--save_figures", "--clouds",
-         "--load_weights_folder", filled_weights(tmp_path / "w", use_stereo=False)], cwd=ROOT,
-        capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_a_network_is_evaluated_on_make3d(layout, tmp_path, script):
+    outcome = script(
+        "evaluate_depth", "--eval_mono", "--no_cuda", "--num_workers", 0, "--data_path", layout,
+        "--eval_split", "make3d", "--save_figures", "--clouds", "--load_weights_folder",
+        filled_weights(tmp_path / "w", use_stereo=False))
+    assert outcome.status == 0, outcome.err
     assert (tmp_path / "w/figure_images_make3d_median.png").is_file()
     assert read_results(tmp_path / "w")["lines"] == [f"img-{name} 0" for name in NAMES]
 

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from datasets.ground_truth import export_gt_depths
-from evaluation.depth import measure_errors
+from evaluation.depth_errors import measure_errors
 from evaluation.depth_figures import (
     POINT,
     Example,

@@ -31,7 +31,7 @@ from checkpoints.weights import InputFormat, save_weights
 from datasets import KITTIRAWDataset
 from datasets.splits import eigen_to_benchmark_ids, read_split
 from evaluate_depth import STEREO_SCALE_FACTOR, batch_post_process_disparity, compute_errors
-from evaluation.depth import measure_errors
+from evaluation.depth_errors import measure_errors
 from layers import disp_to_depth
 from metrics import DEPTH_METRICS
 from networks import Monodepth2

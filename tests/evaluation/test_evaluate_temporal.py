@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import HEIGHT, WIDTH, filled_weights, one_line
+from conftest import HEIGHT, WIDTH, filled_weights, one_line, read_results
 from PIL import Image
 
 from checkpoints.architecture import load_model
@@ -90,6 +90,7 @@ def test_all_formats_of_true_poses_give_one_error(drive, tmp_path, script):
 def test_predicted_poses_are_those_of_the_pose_network(drive, weights, tmp_path, script):
     flags = ["--load_weights_folder", weights, "--temporal", "predicted"]
     found = call(script, drive, tmp_path, *flags, "--eval_mono", "--save_pred_disps")
+    assert {"pose_encoder.pth", "pose.pth"} < read_results(tmp_path)["weights"]["sha256"].keys()
     disps = np.load(tmp_path / "disps_dense_split.npy")
     lines = read_split(drive / "splits/dense/test_files.txt")
     model, _ = load_model(weights, with_pose=True)

@@ -13,7 +13,9 @@ from conftest import read_results
 
 import evaluate_depth
 from datasets.ground_truth import export_gt_depths
-from evaluation.report import PAGE_NAME, ROBUSTNESS, SHEET, leak_line, write_report
+from evaluation.corruption_figures import SHEET
+from evaluation.report import PAGE_NAME, leak_line, write_report
+from evaluation.robustness_file import ROBUSTNESS
 
 HOSTILE = """<script>alert("it's") & <img src=x>"""  # the name of a split
 NAME = f"{HOSTILE}_median"
@@ -112,11 +114,12 @@ def with_robustness(split, folder, **other):
     """Copy results and add errors under corruptions; return the page of both."""
     shutil.copytree(split, folder, dirs_exist_ok=True)
     found = read_results(split)
-    scores = {"mrr": 81.234, "rr": {"fog": 70.5, "dark": 91.968}} | other.pop("scores", {})
-    (folder / ROBUSTNESS.format(NAME)).write_text(json.dumps({
-        "weights": found["weights"], "lists": found["lists"], "clean": {"dee": 0.119},
-        "corrupted": {"fog": {"1": {"dee": 0.25}, "3": {"dee": 0.5}}, "dark": {"1": {"dee": 0.3}}},
-        "scores": scores} | other))
+    scores = {"corruptions": ["dark", "fog"], "severities": [1, 3], "baseline": None, "mrr": 81.234,
+              "rr": {"fog": 70.5, "dark": 91.968}} | other.pop("scores", {})
+    (folder / ROBUSTNESS.format(NAME)).write_text(json.dumps(found | {
+        "clean": {"dee": 0.119}, "scores": scores,
+        "corrupted": {"fog": {"1": {"dee": 0.25}, "3": {"dee": 0.5}}, "dark": {"1": {"dee": 0.3}}}}
+        | other))
     sheet = cv2.imencode(".png", np.zeros((60, 90, 3), np.uint8))[1]
     (folder / SHEET.format(NAME)).write_bytes(sheet.tobytes())
     write_report(folder, NAME)
@@ -129,18 +132,23 @@ def test_errors_under_corruptions_are_shown_if_measured(split, tmp_path):
     assert page.read_text().count("<img ") == 3
     text = text_of(page)
     assert "DEE at severity 1 3 RR fog 0.250 0.500 70.50 dark 0.300 - 91.97" in text
-    assert "0.119 without corruption. In percent: mRR 81.23. Baseline: -." in text
+    assert ("0.119 without corruption. In percent: mRR 81.23, over 2 of 18 corruptions and 2 of 5 "
+            "severities. Baseline: -.") in text
     text = text_of(with_robustness(split, tmp_path, scores={
         "mce": 100, "ce": {"fog": 100, "dark": 100}, "baseline": "r18.json"}))
     assert "fog 0.250 0.500 100.00 70.50" in text
-    assert "In percent: mCE 100.00, mRR 81.23. Baseline: r18.json." in text
+    assert "mCE 100.00, mRR 81.23, over 2 of 18" in text
+    assert "Baseline: r18.json." in text
 
 
-@pytest.mark.parametrize("other", [{"weights": {"sha256": {"depth.pth": "0"}}}, {"lists": []}])
-def test_errors_under_corruptions_of_others_are_left_out(split, tmp_path, other):
+@pytest.mark.parametrize(("other", "words"), [
+    ({"weights": {"sha256": {"depth.pth": "0"}}}, "differs in weights"),
+    ({"flags": {"post_process": True}}, "--post_process"),
+    ({"lists": []}, "is broken")])
+def test_errors_under_corruptions_of_others_are_left_out(split, tmp_path, other, words):
     page = with_robustness(split, tmp_path, **other)
     assert page.read_text().count("<img ") == 2
-    assert "is left out: it is broken, or of other weights or images." in text_of(page)
+    assert re.search(rf"Left out: \S+ .*{words}", text_of(page).replace(HOSTILE, ""))
 
 
 @needs_chromium

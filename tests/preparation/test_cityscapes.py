@@ -181,11 +181,10 @@ def test_an_import_is_checked_trained_and_evaluated(imported, tmp_path, script):
     outcome = script("train", *flags, "--weights_init", "scratch", "--num_epochs", 1,
                      "--batch_size", 3, "--log_dir", tmp_path)
     assert outcome.status == 0, outcome.err
-    done = subprocess.run(
-        [sys.executable, "evaluate_depth.py", "--dataset", "folder", "--data_path", imported,
-         "--eval_split", imported / "splits", "--eval_mono", "--no_cuda", "--num_workers", "1",
-         "--load_weights_folder", tmp_path / "mdp/models/weights_0"], cwd=ROOT,
-        capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "0 of 1 test image were seen in training" in done.stdout
+    outcome = script(
+        "evaluate_depth", "--dataset", "folder", "--data_path", imported, "--eval_split",
+        imported / "splits", "--eval_mono", "--no_cuda", "--num_workers", 0,
+        "--load_weights_folder", tmp_path / "mdp/models/weights_0")
+    assert outcome.status == 0, outcome.err
+    assert "0 of 1 test image were seen in training" in outcome.out
     assert read_results(tmp_path / "mdp/models/weights_0")["images"]["pixels"] == [2]

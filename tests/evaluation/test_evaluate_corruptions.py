@@ -157,7 +157,9 @@ def test_twice_the_error_of_the_baseline_halves_the_ce(run, first, tmp_path):
 
 def spoil(report, fault):
     """Return the text of a robustness file with a fault."""
-    if fault == "test list":
+    if fault == "ground truth":
+        report["ground_truth"]["count"] -= 1  # as with masks
+    elif fault == "test list":
         report["lists"]["test"]["sha256"] = "0"
     elif fault == "alignment":
         report["alignment"] = "scale"
@@ -171,8 +173,8 @@ def spoil(report, fault):
 
 
 @pytest.mark.parametrize("fault", [
-    "test list", "alignment", "lacks dark at severities 2 5", "has schema 2", "is broken",
-    "another kind of file", "cannot be read"])
+    "ground truth", "test list", "alignment", "lacks dark at severities 2 5", "has schema 2",
+    "is broken", "another kind of file", "cannot be read"])
 def test_an_unfit_baseline_is_refused_before_predicting(run, first, tmp_path, fault):
     text, path = spoil(read(first[0]), fault), tmp_path / "other.json"
     if fault != "cannot be read":
@@ -190,6 +192,7 @@ def test_an_unfit_baseline_is_refused_before_predicting(run, first, tmp_path, fa
     (["--corruptions", "--edges", "--clouds"], "leave out --edges, --clouds"),
     (["--corruptions", "--no_eval", "--save_pred_disps"], "--no_eval, --save_pred_disps"),
     (["--corruptions", "--eval_split", "benchmark"], "choose an --eval_split that has ground"),
+    (["--severities", "3"], "--severities goes with --corruptions"),
     (["--robustness_baseline", "x"], "--robustness_baseline goes with --corruptions")])
 def test_flags_that_exclude_corruptions_are_refused(script, words, found):
     outcome = script("evaluate_depth", "--load_weights_folder", "absent", "--eval_mono", *words)
