@@ -212,6 +212,13 @@ def test_a_browser_shows_an_upload_and_the_depth_under_the_pointer(page, tmp_pat
         assert len({tuple(colour) for colour in picture[::8, ::8].reshape(-1, 3).tolist()}) > 200
         assert {url.partition(":")[0] for url in tab.requests} <= {"http", "data", "blob"}
         assert all(page.url in url for url in tab.requests if url.startswith(("http", "blob")))
+        broken = page.folder / "broken.jpg"
+        broken.write_text("<html>")
+        tab.run("document.querySelector('[aria-label=\"Remove Image\"]').click()")
+        tab.wait("!document.querySelector('canvas')")  # the page is empty again
+        tab.upload("input[type=file]", broken)
+        tab.wait("document.body.innerText.includes('broken.jpg cannot be read as an image')")
+        assert tab.run("document.body.innerText.match(/cannot be read/g).length") == 1
         assert [error for error in tab.errors if not any(map(error.count, HARMLESS))] == []
         tab.run("fetch('http://127.0.0.2/').catch(() => 0)")
         assert "Content Security Policy" in tab.errors[-1]  # no other server can be asked
