@@ -1,4 +1,5 @@
 # make demo    install, render a street drive, train, evaluate and predict: a picture in demo/
+# make app     open a page in the browser to try the demo's network, after make demo
 # make test    run ruff and pytest
 # make faults  run the long tests: kill a run 25 times, try 20,000 hostile inputs on each parser
 # make oldest  run pytest with the oldest supported packages, in .venv-oldest
@@ -13,10 +14,14 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: demo test faults oldest encoders gpu clean
+.PHONY: demo app test faults oldest encoders gpu clean
 
 demo: .venv/installed
 	$(BIN)/python -m synthetic.demo demo
+
+app: .venv/installed
+	$(BIN)/python app.py --load_weights_folder "$$(ls -dv demo/model/models/weights_* | tail -1)" \
+	    --examples demo/drive/*/*_drive_0002_sync/image_02/data
 
 test: .venv/installed
 	$(BIN)/ruff check .

@@ -6,8 +6,8 @@ import pytest
 from conftest import ROOT
 
 SCRIPTS = ("train", "evaluate_depth", "evaluate_pose", "test_simple", "export_gt_depth",
-           "prepare_data", "export_onnx")
-HEAVY = {"torch", "torchvision", "tensorboardX", "cv2", "av", "PIL", "matplotlib"}
+           "prepare_data", "export_onnx", "app")
+HEAVY = {"torch", "torchvision", "tensorboardX", "cv2", "av", "PIL", "matplotlib", "gradio"}
 
 
 def run_python(*words):

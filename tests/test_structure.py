@@ -7,13 +7,13 @@ import pytest
 from conftest import ROOT
 
 SCRIPTS = ("train", "test_simple", "evaluate_depth", "evaluate_pose", "export_gt_depth",
-           "prepare_data", "export_onnx", "hubconf")
+           "prepare_data", "export_onnx", "app", "hubconf")
 MODULES = ("trainer", "options", "layers", "losses", "kitti_utils", "utils")
 PACKAGES = ("networks", "datasets", "metrics", "checkpoints", "training", "prediction",
             "evaluation", "preparation", "synthetic", "runtime", "benchmarks", "experiments")
 FOLDERS = ("docs", "splits", "tests")
 FILES_BESIDE = ("LICENSE", "Makefile", "README.md", "pyproject.toml", "requirements.txt",
-                "requirements-dev.txt", "requirements-corruptions.txt",
+                "requirements-app.txt", "requirements-dev.txt", "requirements-corruptions.txt",
                 "requirements-export.txt", "requirements-hub.txt", "requirements-openvino.txt",
                 "requirements-scene.txt", "requirements-timm.txt")
 RANKS = {"runtime": 0,
