@@ -117,7 +117,8 @@ class PageAnswers:
         depth = self.camera.disp_to_depth(
             self.predictor.resize_disp(frame.disp, height, width))[1]
         content, distance = surface_glb(
-            self.unit.factor * depth[0, 0], _resized(frame, SHOWN_PIXELS), intrinsics.resized(width, height))
+            self.unit.factor * depth[0, 0], _resized(frame, SHOWN_PIXELS),
+            intrinsics.resized(width, height))
         file = Path(self._new_folder(), f"{frame.name.name}_surface.glb")
         write_atomically(file, content)
         return str(file), distance, words

@@ -10,7 +10,8 @@ JOINED = 1.1   # largest ratio of the depths of neighbours on one surface
 FARTHEST = 4   # times the median depth; the sky would dwarf everything else
 
 
-def surface_glb(depth: np.ndarray, image: np.ndarray, intrinsics: Intrinsics) -> tuple[bytes, float]:
+def surface_glb(depth: np.ndarray, image: np.ndarray,
+                intrinsics: Intrinsics) -> tuple[bytes, float]:
     """Encode the points of a depth map as a GLB file, with neighbours of similar depth joined.
 
     Convention: x right, y up, z backward, as in glTF; the camera is the origin.
