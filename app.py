@@ -16,7 +16,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     weights.add_argument("--model_name", choices=PRETRAINED_MODELS,
                          help="a published model, downloaded on first use")
     weights.add_argument("--load_weights_folder", type=path,
-                         help="a folder with encoder.pth and depth.pth")
+                         help="a folder with the networks encoder and depth, or hf:user/name")
     add("--examples", type=path, metavar="IMAGES", help="an image or a folder of images, of which "
         "the page offers a few to try")
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s: only this machine "

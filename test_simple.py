@@ -3,13 +3,10 @@ from __future__ import annotations
 
 import argparse
 
+from prediction.choices import COLORMAPS, KINDS, RUNTIMES
 from runtime.arguments import OneLineParser, path, positive, whole_path
 from runtime.downloads import PRETRAINED_MODELS
 from runtime.errors import run
-
-COLORMAPS = ("magma", "inferno", "plasma", "viridis", "turbo", "jet")
-RUNTIMES = ("onnxruntime", "openvino")
-KINDS = ("disp", "depth", "png", "picture", "video")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -27,11 +27,12 @@ from datasets.splits import compact
 from evaluation.depth import evaluate_depth
 from export_onnx import OPSETS
 from options import DEPTH, MonodepthOptions
+from prediction.onnx import INSTALL, PACKAGES, differences_from_pytorch, onnx_bytes
 from prediction.onnx import TOLERANCE as ONNX_TOLERANCE
-from prediction.onnx import differences_from_pytorch, onnx_bytes, require_packages
 from prediction.predictor import Predictor
 from runtime.errors import DataError
 from runtime.machine import compiler_fault
+from runtime.packages import require_packages
 from runtime.seeds import seed_all
 from trainer import Trainer
 
@@ -306,7 +307,7 @@ def compare_predictions(case: Case) -> Iterator[Agreement]:
 def compare_onnx(case: Case) -> Iterator[Agreement]:
     """Compare the ONNX file of the other side's weights with PyTorch on the reference's."""
     try:
-        require_packages()
+        require_packages(PACKAGES, INSTALL)
     except DataError as error:
         raise Unavailable(str(error)) from None
     content = onnx_bytes(Predictor(case.other.weights), OPSETS[0])

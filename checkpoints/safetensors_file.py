@@ -10,22 +10,21 @@ from torch import Tensor
 
 from runtime.errors import DataError
 from runtime.files import write_atomically
+from runtime.hub import INSTALL
+from runtime.packages import require_packages
 
 SUFFIX = ".safetensors"
 OTHERS = "monodepth2"  # key of the metadata whose value is the JSON of all that is no tensor
 
 
-def _import_safetensors(path: Path) -> ModuleType:
+def _import_safetensors() -> ModuleType:
     """Import safetensors, which only these files need.
 
     Raises:
         DataError: it is not installed.
     """
-    try:
-        import safetensors.torch
-    except ImportError:
-        raise DataError(f"{path} needs safetensors, which is not installed; type: "
-                        "pip install -r requirements-hub.txt") from None
+    require_packages(["safetensors"], INSTALL)
+    import safetensors.torch
     return safetensors
 
 
@@ -35,7 +34,7 @@ def read_safetensors(path: Path) -> dict:
     Raises:
         DataError: the file is missing or broken, or safetensors is not installed.
     """
-    library = _import_safetensors(path)
+    library = _import_safetensors()
     try:
         with library.safe_open(path, "pt") as file:
             others = json.loads((file.metadata() or {}).get(OTHERS, "{}"))
@@ -55,7 +54,7 @@ def write_safetensors(path: Path, state: Mapping[str, object]) -> None:
     Raises:
         DataError: the file cannot be written, or safetensors is not installed.
     """
-    library = _import_safetensors(path)
+    library = _import_safetensors()
     # tensors of one storage are written apart, each row by row
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()
                if isinstance(value, Tensor)}

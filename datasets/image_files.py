@@ -225,6 +225,5 @@ def resize_pillow(image: Image.Image, size: tuple[int, int],
 
 def resize_array(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize (3, H, W) uint8 to (3, height, width) with Pillow's LANCZOS."""
-    # Faithful: LANCZOS, with a filter as wide as the downscaling needs
     resized = resize_pillow(Image.fromarray(np.moveaxis(image, 0, -1)), (width, height))
     return np.moveaxis(np.array(resized), -1, 0)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from datasets.image_files import read_array, resize_pillow
+from datasets.image_files import read_array, resize_array
 
 
 def _can_lanczos() -> bool:
@@ -70,11 +70,6 @@ def to_tensor(image: Image.Image | np.ndarray) -> torch.Tensor:
     return as_float(values) if values.dtype == torch.uint8 else values
 
 
-def to_pillow(image: Tensor) -> Image.Image:
-    """Convert a (3, H, W) uint8 tensor to an RGB Pillow image."""
-    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-
-
 def resize(image: Tensor, height: int, width: int, exact: bool = False) -> Tensor:
     """Resize a (3, H, W) uint8 image to (3, height, width).
 
@@ -90,7 +85,7 @@ def resize(image: Tensor, height: int, width: int, exact: bool = False) -> Tenso
     if HAS_LANCZOS and not exact:
         resized = F.interpolate(image[None], (height, width), mode="lanczos", antialias=True)[0]
     else:
-        resized = from_pillow(resize_pillow(to_pillow(image), (width, height)))
+        resized = torch.from_numpy(resize_array(image.numpy(), height, width))
     return resized.contiguous()
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from runtime.errors import DataError
+from runtime.packages import require_packages
 
 if TYPE_CHECKING:  # imported where a video is read: images do not need PyAV
     import av
@@ -62,6 +63,7 @@ def decode_frames(path: str | Path) -> Iterator[tuple[float | None, Callable[[],
 @contextmanager
 def _opened(path: str | Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """Open a video file and its first picture stream."""
+    require_packages(["av"], "av")
     import av
     try:
         container = av.open(f"file:{path}", metadata_errors="replace")  # "a:b.mp4" is no protocol

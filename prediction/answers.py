@@ -16,10 +16,10 @@ import torch
 from datasets.footage import Footage, Still, read_still
 from datasets.images import resize
 from datasets.intrinsics import Intrinsics, from_numbers
+from prediction.glb import surface_glb
 from prediction.images import Frame, predict_images
 from prediction.predict import write_batches
 from prediction.predictor import METRES, RELATIVE, Predictor
-from prediction.surface import surface_glb
 from prediction.write import FrameWriter, OutputOptions
 from runtime.errors import DataError
 from runtime.files import write_atomically

@@ -125,9 +125,8 @@ def fit_scale(batches: Iterable[list[Frame]], path: str | Path,
     Raises:
         DataError: the file is broken, its number of maps is wrong, or every pixel is 0.
     """
-    from datasets.ground_truth import (
-        load_gt_depths,  # with PyTorch, which ONNX Runtime does without
-    )
+    # imported here: it needs PyTorch, and ONNX Runtime does without
+    from datasets.ground_truth import load_gt_depths
     gt_depths, ratios = load_gt_depths(path), []
     # one frame too many proves that the numbers differ, and ends the endless frames of a webcam
     disps = [frame.disp for frame in islice(chain.from_iterable(batches), len(gt_depths) + 1)]

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import io
 import shlex
-from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +16,9 @@ from prediction.predictor import Predictor
 from prediction.quantise import Loss, convert
 from runtime.errors import DataError
 from runtime.files import write_atomically
+from runtime.packages import require_packages
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+PACKAGES, INSTALL = ("onnx", "onnxscript", "onnxruntime"), "-r requirements-export.txt"
 TESTED_BATCHES = (1, 3)  # batch sizes that the exported file is run with
 MAX_BATCH = 16  # largest batch size in the TensorRT command
 TOLERANCE = 1e-4  # absolute, of scaled inverse depth; relative, of depth
@@ -41,7 +41,7 @@ def export_onnx(weights_folder: Path, path: Path | None, opset: int, kind: str =
     """Write the depth network of a weights folder to an ONNX file, and print its description.
 
     Args:
-        weights_folder: with encoder.pth and depth.pth.
+        weights_folder: with the networks encoder and depth.
         path: of the file; None: depth.onnx in the weights folder, or depth_half.onnx ...
         opset: version of the ONNX operators.
         kind: "float32"; "half": float16 weights; "int8": quantised convolutions.
@@ -51,7 +51,7 @@ def export_onnx(weights_folder: Path, path: Path | None, opset: int, kind: str =
         DataError: a package is missing, the weights are broken, the outputs of the file differ
             from PyTorch's, or there are too few images; nothing is written.
     """
-    require_packages()
+    require_packages(PACKAGES, INSTALL)
     predictor = Predictor(weights_folder)
     content = onnx_bytes(predictor, opset)
     differences = differences_from_pytorch(content, predictor)
@@ -63,13 +63,6 @@ def export_onnx(weights_folder: Path, path: Path | None, opset: int, kind: str =
     print(description(path, predictor, differences, kind))
     if loss:
         print(describe_loss(loss, kind))
-
-
-def require_packages() -> None:
-    """Raise a DataError if a package of the export is missing."""
-    if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        raise DataError(f"the export needs {', '.join(missing)}, which is not installed; type: "
-                        "pip install -r requirements-export.txt")
 
 
 def onnx_bytes(predictor: Predictor, opset: int) -> bytes:

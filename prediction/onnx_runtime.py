@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from checkpoints.training_camera import parse_training_camera
 from runtime.errors import DataError
+from runtime.packages import require_packages
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -40,7 +40,7 @@ class OnnxPredictor:
         path: of a file of export_onnx.py.
         min_depth: depth at disparity 1 (default: the value used in training).
         max_depth: depth at disparity 0 (default: the value used in training).
-        runtime: a key of `RUNTIMES`.
+        runtime: one of `choices.RUNTIMES`.
 
     Attributes:
         height, width: size of the network's input, pixels.
@@ -55,7 +55,7 @@ class OnnxPredictor:
                  max_depth: float | None = None, runtime: str = "onnxruntime"):
         if not Path(path).is_file():
             raise DataError(f"{path} is missing; give an .onnx file that export_onnx.py wrote")
-        self._run, (self.height, self.width), camera = RUNTIMES[runtime](path)
+        self._run, (self.height, self.width), camera = LOADERS[runtime](path)
         if camera is None:
             raise DataError(f"{path} does not say its depth range and unit; export it again with "
                             "export_onnx.py")
@@ -87,7 +87,7 @@ def open_session(model: str | Path | bytes) -> InferenceSession:
     Raises:
         DataError: ONNX Runtime is not installed, or the file is broken.
     """
-    _require("onnxruntime")
+    require_packages(["onnxruntime"], "onnxruntime")
     import onnxruntime
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4  # errors are reported here, in one line
@@ -107,7 +107,7 @@ def _load_into_onnxruntime(path: str | Path) -> Network:
 
 def _load_into_openvino(path: str | Path) -> Network:
     """Load an ONNX file into OpenVINO, which computes in bfloat16 where the CPU can."""
-    _require("openvino")
+    require_packages(["openvino"], "openvino")
     import openvino
     try:
         model = openvino.Core().read_model(path)
@@ -120,16 +120,10 @@ def _load_into_openvino(path: str | Path) -> Network:
                    model.get_rt_info(keys).astype(str) if model.has_rt_info(keys) else None)
 
 
-def _require(package: str) -> None:
-    """Raise a DataError if a runtime is not installed."""
-    if find_spec(package) is None:
-        raise DataError(f"{package} is not installed; type: pip install {package}")
-
-
 def _unreadable(name: str | Path, error: Exception) -> DataError:
     """Return the error of a file that a runtime rejects, with the first words of the runtime."""
     words = " ".join(str(error).split())[:120]
     return DataError(f"{name} cannot be read as an ONNX file ({words}); export it again")
 
 
-RUNTIMES = {"onnxruntime": _load_into_onnxruntime, "openvino": _load_into_openvino}
+LOADERS = {"onnxruntime": _load_into_onnxruntime, "openvino": _load_into_openvino}

@@ -10,18 +10,17 @@ import tempfile
 from argparse import Namespace
 from collections.abc import Callable
 from functools import wraps
-from importlib.util import find_spec
 from pathlib import Path
 
 from datasets.footage import Footage
 from prediction.answers import MAX_SECONDS, Colours, PageAnswers
+from prediction.choices import COLORMAPS
 from prediction.predictor import Predictor
 from runtime.distributed import get_device
 from runtime.downloads import download_model_if_doesnt_exist
 from runtime.errors import DataError, UsageError
+from runtime.packages import require_packages
 
-PACKAGES = ("gradio", "trimesh")
-COLORMAPS = ("magma", "inferno", "plasma", "viridis", "turbo", "jet")
 FILES = {"depth": "Depth as .npy", "png": "Depth x 256 as 16-bit .png",
          "ply": "Point cloud as .ply"}
 EXAMPLES = 6
@@ -86,12 +85,10 @@ def serve_page(args: Namespace) -> None:
         args: the flags of app.py.
 
     Raises:
-        DataError: the weights or the examples are broken.
-        UsageError: a package is missing, or the address cannot be listened on.
+        DataError: a package is missing, or the weights or the examples are broken.
+        UsageError: the address cannot be listened on.
     """
-    if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        raise UsageError(f"the page needs {' and '.join(missing)}; type: pip install -r "
-                         "requirements-app.txt")
+    require_packages(["gradio", "trimesh"], "-r requirements-app.txt")
     try:
         socket.create_server((args.host, args.port or 0)).close()
     except (OSError, OverflowError):

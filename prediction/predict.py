@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from checkpoints.training_camera import Unit
 from datasets.footage import DEFAULT_FPS, Footage
+from prediction.choices import RUNTIMES
 from prediction.images import ArrayPredictor, Frame, fit_scale, predict_images
 from prediction.onnx_runtime import OnnxPredictor
 from prediction.video import VideoFile
@@ -29,6 +30,7 @@ def predict_footage(args: Namespace) -> None:
     Raises:
         DataError: the images, the weights or the flags are wrong, or a file cannot be written.
     """
+    check_weights_flags(args)
     footage = Footage(args.image_path, args.ext, args.max_frames)
     weights = named_weights(args)
     predictor = load_predictor(weights, args)
@@ -53,6 +55,19 @@ def predict_footage(args: Namespace) -> None:
           f"{unit.words}")
 
 
+def check_weights_flags(args: Namespace) -> None:
+    """Raise a UsageError if flags do not go with the kind of weights that is named."""
+    if args.load_onnx and args.scene:
+        raise UsageError("--scene needs the pose network of a weights folder, and --load_onnx has "
+                         "none; give --load_weights_folder")
+    if args.load_onnx and args.scale_from:
+        raise UsageError("--scale_from needs PyTorch, and --load_onnx runs without it; fit the "
+                         "factor with --load_weights_folder, and give it as --scale")
+    if args.runtime != RUNTIMES[0] and not args.load_onnx:
+        raise UsageError(f"--runtime {args.runtime} runs a file of --load_onnx; give one, or leave "
+                         "it out")
+
+
 def named_weights(args: Namespace) -> str | Path:
     """Return the weights folder or the ONNX file that the flags name; download a published model.
 
@@ -68,15 +83,8 @@ def named_weights(args: Namespace) -> str | Path:
 
 
 def load_predictor(weights: str | Path, args: Namespace) -> ArrayPredictor:
-    """Load the network: an ONNX file without PyTorch, a weights folder with it.
-
-    Raises:
-        UsageError: --scene is given with an ONNX file.
-    """
+    """Load the network: an ONNX file without PyTorch, a weights folder with it."""
     if args.load_onnx:
-        if args.scene:
-            raise UsageError("--scene needs the pose network of a weights folder, and --load_onnx "
-                             "has none; give --load_weights_folder")
         return OnnxPredictor(weights, args.min_depth, args.max_depth, args.runtime)
     # imported here, because machines that run an ONNX file may lack PyTorch
     from prediction.predictor import Predictor
@@ -87,15 +95,8 @@ def load_predictor(weights: str | Path, args: Namespace) -> ArrayPredictor:
 
 def choose_unit(args: Namespace, predictor: ArrayPredictor, footage: Footage,
                 pool: Executor) -> Unit:
-    """Return the unit of depth; --scale_from predicts all frames once to fit the scale.
-
-    Raises:
-        UsageError: --scale_from is given with an ONNX file.
-    """
+    """Return the unit of depth; --scale_from predicts all frames once to fit the scale."""
     scale = args.scale
-    if args.scale_from and args.load_onnx:
-        raise UsageError("--scale_from needs PyTorch, and --load_onnx runs without it; fit the "
-                         "factor with --load_weights_folder, and give it as --scale")
     if args.scale_from:
         batches = predict_images(predictor, footage, args.batch_size, pool)
         scale = fit_scale(batches, args.scale_from, predictor)

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from datasets.footage import DEFAULT_FPS
 from datasets.images import resize
 from layers import backproject, project, sample
 from metrics.trajectory import tum_text
+from prediction.glb import scene_glb
 from prediction.images import Frame
 from prediction.motions import MotionStream
 from prediction.predictor import Predictor
@@ -23,12 +23,12 @@ from prediction.voxels import VoxelCloud
 from prediction.write import FrameWriter, cloud_ply
 from runtime.errors import DataError, counted
 from runtime.files import write_atomically
+from runtime.packages import require_packages
 
 FAR = 3.0       # median depths: points beyond are left out, and so is the sky
 VOXEL = 0.01    # median depths: edge of a voxel
 TOLERANCE = 0.05  # of depth: the difference between neighbouring views up to which they agree
 REACH = 2       # frames from a view to its neighbours: in one frame a car moves too little
-GLTF_AXES = np.diag([1, -1, -1])  # from x right, y down, z forward to x right, y up, z backward
 
 
 class View(NamedTuple):
@@ -129,9 +129,7 @@ class SceneWriter:
     """
 
     def __init__(self, predictor: Predictor, writer: FrameWriter):
-        if find_spec("trimesh") is None:
-            raise DataError("--scene needs trimesh, which is not installed; type: "
-                            "pip install -r requirements-scene.txt")
+        require_packages(["trimesh"], "-r requirements-scene.txt")
         self.predictor, self.writer = predictor, writer
         seen = pose_frames(predictor.folder, read_pose_input(predictor.folder))
         self._motions = MotionStream(predictor.model, seen, str(predictor.folder))
@@ -187,7 +185,7 @@ class SceneWriter:
                             f"{TOLERANCE:.0%} everywhere; are the frames in order, and the weights "
                             "trained for this camera?")
         poses, unit = np.array(self._poses), self.writer.unit.words
-        contents = {"_scene.glb": glb(points, colours, poses[:, :3, 3], unit),
+        contents = {"_scene.glb": scene_glb(points, colours, poses[:, :3, 3], unit),
                     "_scene.ply": cloud_ply(points, colours, unit, "the first camera"),
                     "_trajectory.txt": tum_text(self._times, poses).encode()}
         for ending, content in contents.items():
@@ -196,18 +194,3 @@ class SceneWriter:
         return (f"{', '.join(stem + ending for ending in contents)}: "
                 f"{counted(len(points), 'point')} of {counted(len(poses), 'frame')}, in voxels of "
                 f"{cloud.voxels.size:.3g}, nearer than {cloud.far:.3g}")
-
-
-def glb(points: np.ndarray, colours: np.ndarray, path: np.ndarray, unit: str) -> bytes:
-    """Encode a coloured cloud and the camera's path as a binary glTF file, whose y is up.
-
-    Args:
-        points: (N, 3), x right, y down, z forward.
-        colours: (N, 3) uint8 RGB.
-        path: (M, 3) positions of the camera, M > 1.
-        unit: of the points; stored as the scene's "unit".
-    """
-    import trimesh
-    scene = trimesh.Scene({"cloud": trimesh.PointCloud(points @ GLTF_AXES, colours),
-                           "path": trimesh.load_path(path @ GLTF_AXES)}, metadata={"unit": unit})
-    return scene.export(file_type="glb")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.errors import DataError, cannot_write
+from runtime.packages import require_packages
 
 ENCODER = "libx264"  # part of every PyAV of PyPI
 # BT.709 in limited range, and said so: players guess the colours of other files by their size.
@@ -26,7 +27,7 @@ class VideoFile:
         fps: frames per second, where frames have no time.
 
     Raises:
-        DataError: the file cannot be written, or this PyAV lacks the encoder.
+        DataError: the file cannot be written, or PyAV or its encoder is missing.
     """
 
     def __init__(self, path: Path, fps: float):
@@ -63,7 +64,6 @@ class VideoFile:
             image: (H, W, 3) uint8 RGB; every image has the size of the first.
             time: seconds from the first frame at which it is shown; rises.
         """
-        import av
         if self._shape not in (None, image.shape):
             raise DataError(f"{self.path}: a frame has {image.shape[1]}x{image.shape[0]} pixels, "
                             f"the first {self._shape[1]}x{self._shape[0]}; all frames of a video "
@@ -71,6 +71,7 @@ class VideoFile:
         height, width = (side // 2 * 2 for side in image.shape[:2])  # 4:2:0 needs even sides
         if self._container is None:
             self._open(width, height)
+        import av
         seconds = self.count / self.fps if time is None else time
         self._ticks = max(self._ticks + 1, round(seconds * TICKS))
         self._shape, self.count = image.shape, self.count + 1
@@ -83,6 +84,7 @@ class VideoFile:
             raise cannot_write(self.path, error) from None
 
     def _open(self, width: int, height: int) -> None:
+        require_packages(["av"], "av")
         import av
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -173,10 +173,19 @@ def ply(depth: np.ndarray, image: np.ndarray, intrinsics: Intrinsics, unit: str)
         intrinsics: of the image.
         unit: of depth, for the header.
     """
+    return cloud_ply(pixel_points(depth, intrinsics), image.reshape(3, -1).T, unit)
+
+
+def pixel_points(depth: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
+    """Lift every pixel to the point that it sees: (H * W, 3), x right, y down, z forward.
+
+    Args:
+        depth: (H, W) along the optical axis.
+        intrinsics: of an image of this size.
+    """
     v, u = np.indices(depth.shape)
-    points = np.stack([(u - intrinsics.cx) / intrinsics.fx * depth,
-                       (v - intrinsics.cy) / intrinsics.fy * depth, depth], -1)
-    return cloud_ply(points.reshape(-1, 3), image.reshape(3, -1).T, unit)
+    return np.stack([(u - intrinsics.cx) / intrinsics.fx * depth,
+                     (v - intrinsics.cy) / intrinsics.fy * depth, depth], -1).reshape(-1, 3)
 
 
 def cloud_ply(points: np.ndarray, colours: np.ndarray, unit: str,

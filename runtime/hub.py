@@ -8,8 +8,10 @@ from pathlib import Path
 from types import ModuleType
 
 from runtime.errors import DataError, UsageError
+from runtime.packages import require_packages
 
 PREFIX = "hf:"
+INSTALL = "-r requirements-hub.txt"
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 REVISION = re.compile(r"[\w][\w./-]*", re.ASCII)  # a branch, a tag or a commit
 NETWORKS = ("encoder", "depth", "pose_encoder", "pose", "predictive_mask")
@@ -87,11 +89,8 @@ def import_hub() -> ModuleType:
     Raises:
         DataError: it is not installed.
     """
-    try:
-        import huggingface_hub.errors
-    except ImportError:
-        raise DataError("shared weights need huggingface_hub, which is not installed; type: "
-                        "pip install -r requirements-hub.txt") from None
+    require_packages(["huggingface_hub"], INSTALL)
+    import huggingface_hub.errors
     return huggingface_hub
 
 

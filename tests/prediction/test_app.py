@@ -230,4 +230,4 @@ def test_an_address_in_use_and_a_missing_package_get_one_line(page, script, monk
     assert f"127.0.0.1 with port {port} cannot be listened on: it is taken" in one_line(
         script("app", *flags), 2)
     monkeypatch.setitem(sys.modules, "gradio", None)  # Python's own way to forbid an import
-    assert "pip install -r requirements-app.txt" in one_line(script("app", *flags), 2)
+    assert "pip install -r requirements-app.txt" in one_line(script("app", *flags), 1)

@@ -162,8 +162,18 @@ def test_a_file_of_another_program_is_refused(file, tmp_path):
         OnnxPredictor(tmp_path / "other.onnx")
 
 
-def test_ground_truth_for_the_scale_needs_a_weights_folder(file, folder, script):
-    error = one_line(script("test_simple", "--load_onnx", file, "--image_path", folder, "--ext",
-                            "png", "--scale_from", "gt.npz"), 2)
-    assert "--scale_from needs PyTorch" in error
-    assert "give it as --scale" in error
+@pytest.mark.parametrize(("flags", "words"), [
+    (["--load_onnx", "x.onnx", "--scale_from", "gt.npz"], "--scale_from needs PyTorch, and"),
+    (["--load_onnx", "x.onnx", "--scene"], "--scene needs the pose network of a weights folder"),
+    (["--load_weights_folder", "x", "--runtime", "openvino"], "runs a file of --load_onnx")])
+def test_flags_of_other_weights_are_refused(folder, script, flags, words):
+    error = one_line(script("test_simple", "--image_path", folder, "--ext", "png", *flags), 2)
+    assert words in error
+
+
+def test_only_videos_need_av(file, folder, script, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "av", None)
+    flags = "--load_onnx", file, "--image_path", folder, "--ext", "png", "--output_dir", tmp_path
+    assert script("test_simple", *flags).status == 0
+    error = one_line(script("test_simple", *flags, "--output", "video"), 1)
+    assert "av is not installed; type: pip install av" in error
