@@ -67,8 +67,9 @@ def predict_drive(weights: Path, images: list[Tensor]) -> tuple[list[Tensor], np
               for image in images]
     depths = [factor * camera.disp_to_depth(resize_disp(
         predictor.disparity(image[None]), *size))[1][0, 0] for image in inputs]
-    seen = pose_frames(weights, read_pose_input(weights))
-    motions = MotionStream(predictor.model, seen, str(weights)).add(inputs)
+    folder = predictor.folder
+    seen = pose_frames(folder, read_pose_input(folder))
+    motions = MotionStream(predictor.model, seen, str(folder)).add(inputs)
     return depths, chain_motions(motions, factor)
 
 

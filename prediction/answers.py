@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from datasets.footage import Footage, Still, read_still
-from datasets.images import resize
+from datasets.image_files import resize_array
 from datasets.intrinsics import Intrinsics, from_numbers
 from prediction.glb import surface_glb
 from prediction.images import Frame, predict_images
@@ -209,7 +208,7 @@ def _sides(frame: Frame, pixels: int) -> tuple[int, int]:
 
 def _resized(frame: Frame, pixels: int) -> np.ndarray:
     """Return the image (3, h, w) uint8 with about this number of pixels."""
-    return resize(torch.from_numpy(frame.image), *_sides(frame, pixels)).numpy()
+    return resize_array(frame.image, *_sides(frame, pixels))
 
 
 def _first_minute(footage: Footage) -> Iterator[Still]:

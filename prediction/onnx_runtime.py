@@ -111,12 +111,12 @@ def _load_into_openvino(path: str | Path) -> Network:
     import openvino
     try:
         model = openvino.Core().read_model(path)
+        size = tuple(side.get_length() for side in list(model.input(0).partial_shape)[2:])
         network = openvino.compile_model(model, "CPU")
     except RuntimeError as error:
         raise _unreadable(path, error) from None
     keys = ["framework", CAMERA]  # where OpenVINO puts the metadata of an ONNX file
-    return Network(lambda images: network({INPUT: images})[OUTPUTS[0]],
-                   tuple(side.get_length() for side in list(model.input(0).partial_shape)[2:]),
+    return Network(lambda images: network({INPUT: images})[OUTPUTS[0]], size,
                    model.get_rt_info(keys).astype(str) if model.has_rt_info(keys) else None)
 
 
