@@ -44,7 +44,8 @@ def read_drive(folder: Path) -> tuple[list[Tensor], list[Tensor], np.ndarray]:
     Returns:
         Images (3, H, W) uint8, true depth (H, W) in metres, and true poses (N, 4, 4).
     """
-    images = [still.read() for still in Footage(folder / HELD_OUT / "image_02/data", "jpg")]
+    images = [torch.from_numpy(still.read())
+              for still in Footage(folder / HELD_OUT / "image_02/data", "jpg")]
     maps = [torch.from_numpy(read_depth_png(annotated_path(folder, HELD_OUT, i, LEFT_CAMERA)))
             for i in range(len(images))]
     depths = [torch.where(depth > 0, depth, SKY) for depth in maps]

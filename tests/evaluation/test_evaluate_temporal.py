@@ -12,9 +12,9 @@ from checkpoints.architecture import load_model
 from checkpoints.weights import InputFormat, save_weights
 from datasets import KITTIRAWDataset
 from datasets.splits import parse_line, read_split
-from evaluation.trajectory_files import tum_text
 from kitti_utils import read_poses
 from metrics.temporal import temporal_errors
+from metrics.trajectory import tum_text
 from networks import Monodepth2
 from synthetic.render import HELD_OUT
 

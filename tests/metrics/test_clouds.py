@@ -47,11 +47,10 @@ def test_precision_and_recall_are_those_of_the_two_directions():
     assert errors["cloud_chamfer"] == pytest.approx((2 / 4 + 0) / 2)
 
 
-def test_large_clouds_are_thinned_evenly(monkeypatch):
-    monkeypatch.setattr(clouds, "MAX_POINTS", 3)
+def test_large_clouds_are_thinned_evenly():
     points = np.arange(15.0).reshape(5, 3)
-    assert clouds._thin(points).tolist() == points[[0, 2, 4]].tolist()
-    assert len(clouds._thin(points[:3])) == 3
+    assert clouds._thin(points, 3).tolist() == points[[0, 2, 4]].tolist()
+    assert len(clouds._thin(points[:3], 3)) == 3
 
 
 def plane(degrees):

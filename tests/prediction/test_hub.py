@@ -58,7 +58,7 @@ def evaluate_on(drive, weights, *more):
 def evaluated(weights, drive, tmp_path_factory):
     """Copy a run of three steps, and evaluate its weights."""
     run = tmp_path_factory.mktemp("run")
-    shutil.copytree(weights, run / "weights_0")
+    shutil.copytree(weights, run / "weights_0", ignore=shutil.ignore_patterns("results_*"))
     shutil.copy(weights.parent / "opt.json", run)
     evaluate_on(drive, run / "weights_0")
     return run / "weights_0"
