@@ -156,8 +156,8 @@ def test_a_video_is_turned_upright_as_it_says(video, degrees, matrix):
     plain = next(iter(Footage(video))).read()
     video.with_name("turned.mp4").write_bytes(content)
     turned = next(iter(Footage(video.with_name("turned.mp4")))).read()
-    # counterclockwise
-    np.testing.assert_array_equal(turned, np.rot90(plain, degrees // 90, (1, 2)))
+    counterclockwise = np.rot90(plain, degrees // 90, (1, 2))
+    np.testing.assert_array_equal(turned, counterclockwise)
 
 
 @pytest.mark.parametrize(("ending", "codec"), [(".mp4", "mp4v"), (".avi", "MJPG"), (".mkv", "MJPG"),

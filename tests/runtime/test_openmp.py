@@ -26,7 +26,7 @@ def openmp_of(*words, **settings):
 @gnu
 @pytest.mark.parametrize("words", [
     ("train.py", "--data_path", "nowhere", "--no_cuda"),
-    ("export_onnx.py", "--load_weights_folder", "nowhere")])
+    ("evaluate_depth.py", "--eval_mono", "--load_weights_folder", "nowhere", "--no_cuda")])
 def test_a_script_limits_how_long_threads_spin(words):
     assert f"GOMP_SPINCOUNT = '{SPINS}'" in openmp_of(*words)
 
