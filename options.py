@@ -28,6 +28,15 @@ def nearest_input_size(size: float) -> int:
     return max(MIN_SIZE, round(size / SIZE_STEP) * SIZE_STEP)
 
 
+def input_size(text: str) -> int:
+    """Return a width or a height that the networks accept, as a type for argparse."""
+    size = int(text) if text.isdecimal() else 0
+    if size != nearest_input_size(size):
+        raise argparse.ArgumentTypeError(f"{text} is no multiple of {SIZE_STEP} from {MIN_SIZE} "
+                                         f"on; choose {nearest_input_size(size)}")
+    return size
+
+
 class MonodepthOptions:
     """Parse the flags of a script: "train", "evaluate_depth" or "evaluate_pose".
 

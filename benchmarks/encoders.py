@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from networks import Monodepth2
-from options import PROJECT, nearest_input_size
+from options import PROJECT, input_size
 from prediction.onnx import INPUT, OUTPUTS, differences_from_pytorch, onnx_bytes
 from prediction.predictor import Predictor
 from runtime.arguments import OneLineParser, positive
@@ -141,14 +141,9 @@ def parse(argv: list[str] | None = None) -> Namespace:
         help=f"encoders to measure (default: {len(ENCODERS)} of them)")
     add("--steps", type=positive(int), default=5, help="training steps (%(default)s)")
     add("--seconds", type=positive(float), default=5, help="time of a measurement (%(default)s)")
-    add("--height", type=int, default=192, help="height of the images (%(default)s)")
-    add("--width", type=int, default=640, help="width of the images (%(default)s)")
-    opts = parser.parse_args(argv)
-    for name in ("height", "width"):
-        if getattr(opts, name) != nearest_input_size(getattr(opts, name)):
-            parser.error(f"--{name} is {getattr(opts, name)}; choose "
-                         f"{nearest_input_size(getattr(opts, name))}")
-    return opts
+    add("--height", type=input_size, default=192, help="height of the images (%(default)s)")
+    add("--width", type=input_size, default=640, help="width of the images (%(default)s)")
+    return parser.parse_args(argv)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from options import nearest_input_size
+from options import input_size
 from prediction.onnx import onnx_bytes
 from prediction.onnx_runtime import OnnxPredictor
 from prediction.predictor import Predictor
@@ -83,14 +83,9 @@ def parse(argv: list[str] | None = None) -> Namespace:
     add("--calibrate", required=True, metavar="FOLDER", type=whole_path,
         help="20 or more images; a third of them measures the errors")
     add("--rounds", type=positive(int), default=50, help="calls of each runtime (%(default)s)")
-    add("--height", type=int, default=192, help="height of the input (%(default)s)")
-    add("--width", type=int, default=640, help="width of the input (%(default)s)")
-    opts = parser.parse_args(argv)
-    for name in ("height", "width"):
-        if getattr(opts, name) != nearest_input_size(getattr(opts, name)):
-            parser.error(f"--{name} is {getattr(opts, name)}; choose "
-                         f"{nearest_input_size(getattr(opts, name))}")
-    return opts
+    add("--height", type=input_size, default=192, help="height of the input (%(default)s)")
+    add("--width", type=input_size, default=640, help="width of the input (%(default)s)")
+    return parser.parse_args(argv)
 
 
 def main() -> None:
