@@ -155,6 +155,14 @@ def filled_weights(folder: Path, use_stereo: bool = True) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def onnx_weights(tmp_path_factory) -> Path:
+    """Write weights that can be exported; skip the test if a package of the export is missing."""
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    return filled_weights(tmp_path_factory.mktemp("weights"))
+
+
 def render_drive(out: Path) -> None:
     """Render a short drive as a user does, unless another process of the tests has."""
     with FileLock(out.with_name("drive.lock")):

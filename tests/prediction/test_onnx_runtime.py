@@ -5,12 +5,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import HEIGHT, ROOT, SHARED, WIDTH, filled_weights, needs_shared, one_line
+from conftest import HEIGHT, ROOT, SHARED, WIDTH, needs_shared, one_line
 from PIL import Image
 
 from checkpoints.training_camera import read_training_camera
 from prediction.choices import RUNTIMES
-from prediction.onnx import PACKAGES, onnx_bytes
+from prediction.onnx import onnx_bytes
 from prediction.onnx_runtime import INPUT, OnnxPredictor
 from prediction.predictor import Predictor
 from runtime.errors import DataError
@@ -35,16 +35,9 @@ print("torch is imported:", sys.modules.get("torch") is not None)
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    for name in PACKAGES:
-        pytest.importorskip(name)
-    return filled_weights(tmp_path_factory.mktemp("weights"))
-
-
-@pytest.fixture(scope="module")
-def file(weights, tmp_path_factory):
+def file(onnx_weights, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "network.onnx"
-    path.write_bytes(onnx_bytes(Predictor(weights), 18))
+    path.write_bytes(onnx_bytes(Predictor(onnx_weights), 18))
     return path
 
 
@@ -83,11 +76,11 @@ def outputs_of(folder):
             for path in folder.iterdir() if path.suffix in (".npy", ".png", ".jpeg")}
 
 
-def compare(script, file, weights, images, tmp_path):
+def compare(script, file, onnx_weights, images, tmp_path):
     """Predict images with both runtimes; return the largest relative difference of the arrays."""
     worst = 0
     for size in ("network", "image"):
-        for flag, network in (("--load_onnx", file), ("--load_weights_folder", weights)):
+        for flag, network in (("--load_onnx", file), ("--load_weights_folder", onnx_weights)):
             outcome = script("test_simple", flag, network, "--image_path", images, "--ext", "png",
                              "--output_dir", tmp_path / size / flag, "--output", "disp", "depth",
                              "png", "picture", "--size", size)
@@ -103,20 +96,20 @@ def compare(script, file, weights, images, tmp_path):
     return worst
 
 
-def test_outputs_equal_those_of_the_weights_folder(file, weights, folder, tmp_path, script):
-    assert compare(script, file, weights, folder, tmp_path) < TOLERANCE
+def test_outputs_equal_those_of_the_weights_folder(file, onnx_weights, folder, tmp_path, script):
+    assert compare(script, file, onnx_weights, folder, tmp_path) < TOLERANCE
 
 
 @needs_shared
-def test_real_images_are_predicted_as_with_pytorch(file, weights, tmp_path, script):
-    assert compare(script, file, weights, REAL, tmp_path) < TOLERANCE
+def test_real_images_are_predicted_as_with_pytorch(file, onnx_weights, tmp_path, script):
+    assert compare(script, file, onnx_weights, REAL, tmp_path) < TOLERANCE
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_every_runtime_gives_pytorchs_depth(file, weights, runtime):
+def test_every_runtime_gives_pytorchs_depth(file, onnx_weights, runtime):
     pytest.importorskip(runtime)
     images = np.random.randint(0, 256, (2, 3, HEIGHT, WIDTH), np.uint8)
-    found, expected = OnnxPredictor(file, runtime=runtime), Predictor(weights)
+    found, expected = OnnxPredictor(file, runtime=runtime), Predictor(onnx_weights)
     assert (found.height, found.width) == (HEIGHT, WIDTH)
     depths = [p.training_camera.disp_to_depth(p.disparity_array(images))[1]
               for p in (found, expected)]
@@ -128,26 +121,26 @@ def test_every_runtime_gives_pytorchs_depth(file, weights, runtime):
         assert errors.max() < TOLERANCE
 
 
-def test_openvino_in_float32_gives_pytorchs_depth(file, weights):
+def test_openvino_in_float32_gives_pytorchs_depth(file, onnx_weights):
     openvino = pytest.importorskip("openvino")
     images = torch.rand(2, 3, HEIGHT, WIDTH)
     network = openvino.compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     with torch.no_grad():
-        depth = Predictor(weights)(images)[1].numpy()
+        depth = Predictor(onnx_weights)(images)[1].numpy()
     assert (np.abs(network({INPUT: images.numpy()})["depth"] - depth) / depth).max() < TOLERANCE
 
 
-def test_camera_and_unit_come_out_of_the_file_alone(file, weights):
+def test_camera_and_unit_come_out_of_the_file_alone(file, onnx_weights):
     found = OnnxPredictor(file).training_camera
-    assert found == read_training_camera(weights, use_stereo=True)
+    assert found == read_training_camera(onnx_weights, use_stereo=True)
     assert found.unit().words.startswith("metres: 5.4 x")
 
 
-def test_another_depth_range_changes_depth_as_with_a_folder(file, weights):
+def test_another_depth_range_changes_depth_as_with_a_folder(file, onnx_weights):
     images = np.random.randint(0, 256, (1, 3, HEIGHT, WIDTH), np.uint8)
     found, expected = (
         p.training_camera.disp_to_depth(p.disparity_array(images))[1]
-        for p in (OnnxPredictor(file, 0.5, 20), Predictor(weights, "cpu", 0.5, 20)))
+        for p in (OnnxPredictor(file, 0.5, 20), Predictor(onnx_weights, "cpu", 0.5, 20)))
     np.testing.assert_allclose(found, expected, rtol=2e-5)
 
 

@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import HEIGHT, WIDTH, filled_weights, one_line
+from conftest import HEIGHT, WIDTH, one_line
 from PIL import Image
 
-from prediction.onnx import PACKAGES, onnx_bytes
+from prediction.onnx import onnx_bytes
 from prediction.onnx_runtime import OnnxPredictor
 from prediction.predictor import Predictor
 from prediction.quantise import (
@@ -19,13 +19,6 @@ from runtime.errors import DataError
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    for name in PACKAGES:
-        pytest.importorskip(name)
-    return filled_weights(tmp_path_factory.mktemp("weights"))
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Write the fewest images that calibrate, each of another size."""
     folder = tmp_path_factory.mktemp("images")
@@ -36,29 +29,29 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def float32(weights):
-    return onnx_bytes(Predictor(weights), 18)
+def float32(onnx_weights):
+    return onnx_bytes(Predictor(onnx_weights), 18)
 
 
-def export(script, weights, out, *flags):
-    outcome = script("export_onnx", "--load_weights_folder", weights, "--output", out, *flags)
+def export(script, onnx_weights, out, *flags):
+    outcome = script("export_onnx", "--load_weights_folder", onnx_weights, "--output", out, *flags)
     assert (outcome.status, outcome.err) == (0, "")
     return outcome.out
 
 
-def relative_difference(path, weights):
+def relative_difference(path, onnx_weights):
     """Return the mean difference of depth to the weights folder, on textured images."""
     images = torch.rand(2, 3, 12, 16)
     images = torch.nn.functional.interpolate(images, (HEIGHT, WIDTH), mode="bicubic").clamp(0, 1)
     images = (255 * images).to(torch.uint8).numpy()
     found, expected = (p.training_camera.disp_to_depth(p.disparity_array(images))[1]
-                       for p in (OnnxPredictor(path), Predictor(weights)))
+                       for p in (OnnxPredictor(path), Predictor(onnx_weights)))
     return np.mean(np.abs(found - expected) / expected)
 
 
-def test_int8_quantises_all_but_the_last_convolutions(weights, folder, tmp_path, script):
+def test_int8_quantises_all_but_the_last_convolutions(onnx_weights, folder, tmp_path, script):
     import onnx
-    out = export(script, weights, tmp_path / "8.onnx", "--int8", "--calibrate", folder)
+    out = export(script, onnx_weights, tmp_path / "8.onnx", "--int8", "--calibrate", folder)
     model = onnx.load(tmp_path / "8.onnx")
     made_by = {output: node for node in model.graph.node for output in node.output}
     convs = [node for node in model.graph.node if node.op_type == "Conv"]
@@ -66,17 +59,17 @@ def test_int8_quantises_all_but_the_last_convolutions(weights, folder, tmp_path,
              for conv in convs]
     assert kinds == ["DequantizeLinear"] * (len(convs) - FLOAT_CONVS) + ["float"] * FLOAT_CONVS
     assert {p.key for p in model.metadata_props} >= {"unit", "size", "camera"}
-    assert relative_difference(tmp_path / "8.onnx", weights) < 0.05
+    assert relative_difference(tmp_path / "8.onnx", onnx_weights) < 0.05
     assert "int8 differs from float32 by " in out
     assert f"on {MIN_IMAGES - MIN_IMAGES * 2 // 3} held-out images" in out
     assert "images/s, float32 " in out
     assert "float32 is the same as PyTorch" in out
 
 
-def test_half_has_half_the_size_and_float32_inputs(weights, float32, tmp_path, script):
-    out = export(script, weights, tmp_path / "h.onnx", "--half")
+def test_half_has_half_the_size_and_float32_inputs(onnx_weights, float32, tmp_path, script):
+    out = export(script, onnx_weights, tmp_path / "h.onnx", "--half")
     assert (tmp_path / "h.onnx").stat().st_size < 0.51 * len(float32)
-    assert relative_difference(tmp_path / "h.onnx", weights) < 1e-3
+    assert relative_difference(tmp_path / "h.onnx", onnx_weights) < 1e-3
     assert "half differs from float32 by " in out
     assert "on 2 random images" in out
 
@@ -106,12 +99,12 @@ def test_the_last_third_of_the_images_is_held_out(folder):
                                   resized.transpose(2, 0, 1).astype(np.float32) / 255)
 
 
-def test_too_few_images_are_one_line(weights, tmp_path, script):
+def test_too_few_images_are_one_line(onnx_weights, tmp_path, script):
     Image.new("RGB", (96, 64)).save(tmp_path / "1.png")
-    error = one_line(script("export_onnx", "--load_weights_folder", weights, "--int8",
+    error = one_line(script("export_onnx", "--load_weights_folder", onnx_weights, "--int8",
                             "--calibrate", tmp_path), 1)
     assert "is 1 image; give a folder with 20 images or more" in error
-    assert not (weights / "depth_int8.onnx").exists()
+    assert not (onnx_weights / "depth_int8.onnx").exists()
 
 
 @pytest.mark.parametrize(("flags", "words"), [
