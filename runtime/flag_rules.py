@@ -62,7 +62,7 @@ def check_depth_flags(opts: Namespace, error: Callable[[str], None]) -> None:
 
 
 def given(opts: Namespace, names: Iterable[str]) -> list[str]:
-    """Return those of the named flags that are given, as they are typed."""
+    """Return the given flags among these names, as a user types them: --name."""
     return [f"--{name}" for name in names if getattr(opts, name) not in (None, False)]
 
 
