@@ -1,9 +1,7 @@
 """Write files of a published data set into the layout of --dataset folder."""
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,13 +14,13 @@ from datasets.splits import compact
 from kitti_utils import DEPTH_PNG_SCALE
 from preparation.sequences import LISTS
 from runtime.errors import DataError, counted
-from runtime.files import write_atomically
+from runtime.files import link_or_copy, write_atomically
 
 MAX_VALUE = np.iinfo(np.uint16).max  # of a pixel of a depth PNG
 
 
 def link_file(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it if that is on another file system.
+    """Give an extracted file a second name, or copy it.
 
     Raises:
         DataError: the file is missing.
@@ -30,10 +28,7 @@ def link_file(source: Path, target: Path) -> None:
     """
     if not source.is_file():
         raise DataError(f"{source} is missing; extract its archive again")
-    try:
-        os.link(source.resolve(), target)  # resolved, because Linux would link to a symbolic link
-    except OSError:
-        shutil.copyfile(source, target)
+    link_or_copy(source, target)
 
 
 def write_test_list(folder: Path, lines: Sequence[str], depths: Iterable[np.ndarray]) -> None:

@@ -303,3 +303,15 @@ class _FloatArrayUnpickler(pickle.Unpickler):
         if package in ("numpy", "_codecs") and (last, name) in self.ALLOWED:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which float arrays don't need")
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it if that is on another file system.
+
+    Raises:
+        OSError: the source is missing, or the target cannot be written.
+    """
+    try:
+        os.link(source.resolve(), target)  # resolved, because Linux would link to a symbolic link
+    except OSError:
+        shutil.copyfile(source, target)

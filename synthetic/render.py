@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import shutil
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
@@ -28,7 +27,7 @@ from kitti_utils import DEPTH_PNG_SCALE
 from options import MIN_SIZE, SIZE_STEP
 from runtime.arguments import OneLineParser, whole_path
 from runtime.errors import ENLARGE_SHM, run
-from runtime.files import new_folder
+from runtime.files import link_or_copy, new_folder
 from runtime.shared_memory import checked_workers
 from runtime.signals import leave_interrupts_to_parent
 from synthetic.street import BASELINE, Drive, kitti_K
@@ -113,14 +112,6 @@ def write_oxts(drive: Drive, folder: Path) -> None:
         (folder / "oxts/data" / f"{i:010d}.txt").write_text(format_numbers(values) + "\n")
     stamps = (f"{start + timedelta(seconds=i / FPS)}\n" for i in range(drive.frames))
     (folder / "oxts/timestamps.txt").write_text("".join(stamps))
-
-
-def link_or_copy(source: Path, to: Path) -> None:
-    """Hard-link a file, or copy it if the file system has no hard links."""
-    try:
-        os.link(source, to)
-    except OSError:
-        shutil.copy(source, to)
 
 
 def write_odometry(out: Path, drive: Drive, height: int, width: int) -> None:
