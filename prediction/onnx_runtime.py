@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +14,7 @@ from runtime.errors import DataError
 from runtime.packages import require_packages
 
 if TYPE_CHECKING:
+    import openvino
     from onnxruntime import InferenceSession
 
 INPUT, OUTPUTS = "image", ["disp", "depth"]
@@ -105,14 +107,26 @@ def _load_into_onnxruntime(path: str | Path) -> Network:
                    session.get_modelmeta().custom_metadata_map.get(CAMERA))
 
 
+@cache
+def openvino_core() -> openvino.Core:
+    """Return the one core of OpenVINO that this process uses.
+
+    Each core that compiles for the CPU gives the thread another stack for signals. Of two cores,
+    the second to be deleted gives back the first one's, which is freed: the next signal, such as
+    Ctrl-C, would end the process with a segmentation fault.
+    """
+    import openvino
+    return openvino.Core()
+
+
 def _load_into_openvino(path: str | Path) -> Network:
     """Load an ONNX file into OpenVINO, which computes in bfloat16 where the CPU can."""
     require_packages(["openvino"], "openvino")
-    import openvino
+    core = openvino_core()
     try:
-        model = openvino.Core().read_model(path)
+        model = core.read_model(path)
         size = tuple(side.get_length() for side in list(model.input(0).partial_shape)[2:])
-        network = openvino.compile_model(model, "CPU")
+        network = core.compile_model(model, "CPU")
     except RuntimeError as error:
         raise _unreadable(path, error) from None
     keys = ["framework", CAMERA]  # where OpenVINO puts the metadata of an ONNX file

@@ -131,8 +131,7 @@ def test_the_number_of_workers_and_the_order_change_no_pixel(drive, name):
     dataset = corrupted(frames(drive), name, 3)
     alone = [dataset.load(i)["color", 0, 0] for i in (1, 0)]
     np.random.seed(5)
-    # not forked: a test process has run networks, servers and compilers before
-    batches = DataLoader(Samples(dataset), 1, num_workers=2, multiprocessing_context="spawn")
+    batches = DataLoader(Samples(dataset), 1, num_workers=2)
     both = [batch["color", 0, 0][0] for batch in batches]
     assert torch.equal(torch.stack(both[::-1]), torch.stack(alone))
 

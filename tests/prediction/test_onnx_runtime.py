@@ -11,7 +11,7 @@ from PIL import Image
 from checkpoints.training_camera import read_training_camera
 from prediction.choices import RUNTIMES
 from prediction.onnx import onnx_bytes
-from prediction.onnx_runtime import INPUT, OnnxPredictor
+from prediction.onnx_runtime import INPUT, OnnxPredictor, openvino_core
 from prediction.predictor import Predictor
 from runtime.errors import DataError
 
@@ -122,12 +122,28 @@ def test_every_runtime_gives_pytorchs_depth(file, onnx_weights, runtime):
 
 
 def test_openvino_in_float32_gives_pytorchs_depth(file, onnx_weights):
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     images = torch.rand(2, 3, HEIGHT, WIDTH)
-    network = openvino.compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    network = openvino_core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     with torch.no_grad():
         depth = Predictor(onnx_weights)(images)[1].numpy()
     assert (np.abs(network({INPUT: images.numpy()})["depth"] - depth) / depth).max() < TOLERANCE
+
+
+def test_a_signal_is_handled_after_two_networks_of_openvino(file):
+    pytest.importorskip("openvino")
+    program = """
+import os, signal, sys
+from prediction.onnx_runtime import OnnxPredictor
+predictors = [OnnxPredictor(sys.argv[1], runtime="openvino") for _ in range(2)]
+del predictors[0]
+del predictors[0]
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    done = subprocess.run([sys.executable, "-c", program, file], cwd=ROOT, text=True,
+                          capture_output=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 def test_camera_and_unit_come_out_of_the_file_alone(file, onnx_weights):
