@@ -12,6 +12,7 @@ from runtime.errors import DataError
 from runtime.files import write_atomically
 
 FILE_NAME = "camera.json"
+COPY = "copy it again, or delete it to use KITTI's camera"  # what to do about a broken file
 MAX_CENTRE = 10  # of the principal point, in image sizes; a larger number is in pixels
 TRAININGS = ("mono", "stereo", "mono+stereo", "mono+speed")
 
@@ -139,12 +140,13 @@ def read_training_camera(folder: str | Path, use_stereo: bool) -> TrainingCamera
     return parse_training_camera(content, path)
 
 
-def parse_training_camera(content: bytes, name: str | Path) -> TrainingCamera:
+def parse_training_camera(content: bytes, name: str | Path, remedy: str = COPY) -> TrainingCamera:
     """Parse and validate the content of a camera.json.
 
     Args:
         content: JSON with the fields of `TrainingCamera`; other fields are ignored.
         name: of the file, for the error.
+        remedy: what to do about a broken file, for the error.
 
     Raises:
         DataError: the content is broken.
@@ -161,7 +163,7 @@ def parse_training_camera(content: bytes, name: str | Path) -> TrainingCamera:
     except (ValueError, KeyError, TypeError, RecursionError):
         is_valid = False
     if not is_valid:
-        raise DataError(f"{name} is broken; copy it again, or delete it to use KITTI's camera")
+        raise DataError(f"{name} is broken; {remedy}")
     return found
 
 

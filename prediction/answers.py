@@ -130,7 +130,8 @@ class PageAnswers:
         """
         frame = self._frame(path)
         intrinsics, _ = self._intrinsics(frame, view)
-        (file,) = self._writer(kind, intrinsics=intrinsics[:4]).write(frame)
+        (file,) = self._writer(kind, intrinsics=intrinsics[:4],
+                               folder=self._new_folder()).write(frame)
         return file
 
     def video(self, path: str, colours: Colours) -> str:
@@ -144,7 +145,7 @@ class PageAnswers:
             raise DataError(f"{path} is not a video; give a file such as .mp4")
         batches = predict_images(self.predictor, _first_minute(footage), BATCH_SIZE, self._pool)
         first = next(batches)
-        writer = self._writer("video", colours)
+        writer = self._writer("video", colours, folder=self._new_folder())
         writer.disp_range = self._disp_range(first, colours)
         write_batches(footage, chain([first], batches), writer, self._pool)
         return f"{writer.path_stem(footage.name)}_disp.mp4"
@@ -158,8 +159,9 @@ class PageAnswers:
         return Path(tempfile.mkdtemp(dir=self.folder))
 
     def _writer(self, kind: str, colours: Colours | None = None,
-                intrinsics: tuple[float, ...] | None = None) -> FrameWriter:
-        options = OutputOptions({kind}, self._new_folder(), at_image_size=True,
+                intrinsics: tuple[float, ...] | None = None,
+                folder: Path | None = None) -> FrameWriter:
+        options = OutputOptions({kind}, folder, at_image_size=True,
                                 intrinsics=intrinsics, colormap=(colours or Colours()).colormap)
         return FrameWriter(options, self.predictor, self.unit)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 INPUT, OUTPUTS = "image", ["disp", "depth"]
+EXPORT_AGAIN = "export it again with export_onnx.py"
 CAMERA = "camera"  # key of the file's metadata: the content of camera.json
 
 
@@ -59,9 +60,8 @@ class OnnxPredictor:
             raise DataError(f"{path} is missing; give an .onnx file that export_onnx.py wrote")
         self._run, (self.height, self.width), camera = LOADERS[runtime](path)
         if camera is None:
-            raise DataError(f"{path} does not say its depth range and unit; export it again with "
-                            "export_onnx.py")
-        self._range = parse_training_camera(camera.encode(), path)
+            raise DataError(f"{path} does not say its depth range and unit; {EXPORT_AGAIN}")
+        self._range = parse_training_camera(camera.encode(), path, EXPORT_AGAIN)
         self.training_camera = self._range.with_range(min_depth, max_depth)
 
     def disparity_array(self, images: np.ndarray) -> np.ndarray:
@@ -137,7 +137,7 @@ def _load_into_openvino(path: str | Path) -> Network:
 def _unreadable(name: str | Path, error: Exception) -> DataError:
     """Return the error of a file that a runtime rejects, with the first words of the runtime."""
     words = " ".join(str(error).split())[:120]
-    return DataError(f"{name} cannot be read as an ONNX file ({words}); export it again")
+    return DataError(f"{name} cannot be read as an ONNX file ({words}); {EXPORT_AGAIN}")
 
 
 LOADERS = {"onnxruntime": _load_into_onnxruntime, "openvino": _load_into_openvino}

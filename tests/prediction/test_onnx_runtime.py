@@ -11,7 +11,7 @@ from PIL import Image
 from checkpoints.training_camera import read_training_camera
 from prediction.choices import RUNTIMES
 from prediction.onnx import onnx_bytes
-from prediction.onnx_runtime import INPUT, OnnxPredictor, openvino_core
+from prediction.onnx_runtime import CAMERA, INPUT, OnnxPredictor, openvino_core
 from prediction.predictor import Predictor
 from runtime.errors import DataError
 
@@ -186,6 +186,15 @@ def test_a_file_of_another_program_is_refused(file, tmp_path):
     onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(DataError, match="does not say its depth range and unit; export it again"):
         OnnxPredictor(tmp_path / "other.onnx")
+
+
+def test_a_file_with_a_broken_camera_says_to_export_again(file, tmp_path):
+    import onnx
+    model = onnx.load(file)
+    next(each for each in model.metadata_props if each.key == CAMERA).value = "{}"
+    onnx.save(model, tmp_path / "broken.onnx")
+    with pytest.raises(DataError, match="is broken; export it again with export_onnx"):
+        OnnxPredictor(tmp_path / "broken.onnx")
 
 
 @pytest.mark.parametrize(("flags", "words"), [
