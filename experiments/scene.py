@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from checkpoints.architecture import pose_frames, read_pose_input
 from datasets import as_float
 from datasets.footage import Footage
 from datasets.images import resize
@@ -25,7 +24,7 @@ from kitti_utils import read_poses
 from layers import resize_disp
 from metrics.clouds import THRESHOLDS, cloud_errors
 from metrics.trajectory import chain_motions
-from prediction.motions import MotionStream
+from prediction.motions import motion_stream
 from prediction.predictor import Predictor
 from prediction.scene import SceneCloud, View
 from runtime.arguments import OneLineParser, path, positive
@@ -67,10 +66,7 @@ def predict_drive(weights: Path, images: list[Tensor]) -> tuple[list[Tensor], np
               for image in images]
     depths = [factor * camera.disp_to_depth(resize_disp(
         predictor.disparity(image[None]), *size))[1][0, 0] for image in inputs]
-    folder = predictor.folder
-    seen = pose_frames(folder, read_pose_input(folder))
-    motions = MotionStream(predictor.model, seen, str(folder)).add(inputs)
-    return depths, chain_motions(motions, factor)
+    return depths, chain_motions(motion_stream(predictor).add(inputs), factor)
 
 
 def fuse(images: list[Tensor], depths: list[Tensor], poses: np.ndarray,

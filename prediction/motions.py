@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from checkpoints.architecture import pose_frames, read_pose_input
 from networks import Monodepth2
+from prediction.predictor import Predictor
 from runtime.errors import DataError
 
 
@@ -73,11 +75,14 @@ class MotionStream:
         model: with its pose network.
         frames: offsets of the frames that the network sees at once; None if it sees pairs.
         folder: of the weights, for errors.
+
+    Attributes:
+        span: from the first frame to the last one that the network sees at once.
     """
 
     def __init__(self, model: Monodepth2, frames: list[int] | None, folder: str):
         self.model, self.frames, self.folder = model, frames, folder
-        self._span = max(frames) - min(frames) if frames else 1
+        self.span = max(frames) - min(frames) if frames else 1
         self._images, self._done = [], 0  # the latest images, and the number of their motions
 
     @torch.no_grad()
@@ -93,7 +98,7 @@ class MotionStream:
         """
         self._images.extend(images)
         count = len(self._images) - 1
-        if count < self._span:
+        if count < self.span:
             return np.empty((0, 4, 4), np.float32)
         starts = np.arange(self._done, count)
         if self.frames:
@@ -103,6 +108,19 @@ class MotionStream:
             offsets, seen, targets = None, (0, 1), starts
         stacks = {f: torch.stack([self._images[target + f] for target in targets]) for f in seen}
         motions = motions_over_targets(self.model, stacks, offsets)
-        self._images = self._images[-self._span - 1:]
+        self._images = self._images[-self.span - 1:]
         self._done = len(self._images) - 1
         return motions.cpu().numpy()
+
+
+def motion_stream(predictor: Predictor) -> MotionStream:
+    """Return the stream of the motions that a predictor's pose network sees.
+
+    Args:
+        predictor: with its pose network.
+
+    Raises:
+        DataError: the frames of the pose network are unknown.
+    """
+    folder = predictor.folder
+    return MotionStream(predictor.model, pose_frames(folder, read_pose_input(folder)), str(folder))

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from checkpoints.architecture import pose_frames, read_pose_input
 from datasets import as_float
 from datasets.footage import DEFAULT_FPS
 from datasets.images import resize
@@ -17,7 +16,7 @@ from layers import backproject, project, sample
 from metrics.trajectory import tum_text
 from prediction.glb import scene_glb
 from prediction.images import Frame
-from prediction.motions import MotionStream
+from prediction.motions import motion_stream
 from prediction.predictor import Predictor
 from prediction.voxels import VoxelCloud
 from prediction.write import FrameWriter, cloud_ply
@@ -131,8 +130,7 @@ class SceneWriter:
     def __init__(self, predictor: Predictor, writer: FrameWriter):
         require_packages(["trimesh"], "-r requirements-scene.txt")
         self.predictor, self.writer = predictor, writer
-        seen = pose_frames(predictor.folder, read_pose_input(predictor.folder))
-        self._motions = MotionStream(predictor.model, seen, str(predictor.folder))
+        self._motions = motion_stream(predictor)
         self._cloud, self._waiting = None, deque()  # frames without a pose, and their images
         self._poses, self._times = [], []
 
@@ -177,8 +175,9 @@ class SceneWriter:
         """
         if len(self._poses) < 2:
             seen = len(self._poses) + len(self._waiting)
-            raise DataError(f"--scene needs the motion between frames, and {stem} has "
-                            f"{counted(seen, 'frame')}; give a video or a folder of its frames")
+            raise DataError(f"--scene needs the motion between frames, for which the pose network "
+                            f"sees {self._motions.span + 1} frames, and {stem} has {seen}; give a "
+                            "video or a folder of its frames")
         points, colours = self._cloud.means()
         if not len(points):
             raise DataError(f"{stem}: the depths of neighbouring frames differ by more than "
