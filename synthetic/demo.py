@@ -3,10 +3,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,18 +20,13 @@ from runtime.arguments import OneLineParser, whole_path
 from runtime.errors import DataError, run
 from runtime.files import save_array, write_atomically
 from synthetic.render import HELD_OUT
+from synthetic.training import MIN_DEPTH, Training, run_command
 from utils import sec_to_hm_str
 
-HEIGHT, WIDTH = 64, 224
-EPOCHS, BATCH_SIZE = 6, 4
-LEARNING_RATE = 2e-4   # twice the paper's, because the training is a thousand times shorter
-# In the network's unit of length: 2.2 m, nearer than almost everything on the street. With the
-# default of 0.1 the network would start at a depth of 1 m everywhere. That is so far off that the
-# frames in time, which leave the scale open, may win every pixel before stereo has set the scale.
-MIN_DEPTH = 0.4
+TRAINING = Training(height=96, width=320, stereo_epochs=5, video_epochs=1)
 SEED = 0
-FAR = 80.0             # metres, for pixels that no training scan reaches
-SHOWN_FRAME = 40       # test frame in the picture
+FAR = 80.0        # metres, for pixels that no training scan reaches
+SHOWN_FRAME = 40  # test frame in the picture
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -62,12 +54,14 @@ def main() -> None:
     started = time.monotonic()
     drive = out / "drive"
     if not drive.exists():
-        run_command("-m", "synthetic.render", drive, "--height", HEIGHT, "--width", WIDTH)
-    errors = train_and_evaluate(out, drive)
+        run_command("-m", "synthetic.render", drive, "--height", TRAINING.height,
+                    "--width", TRAINING.width)
+    weights = TRAINING.run(out, drive, "--overwrite")
+    errors = compare_errors(out, drive, weights)
     if errors["trained network"] > errors["untrained network"] / 2:
         raise DataError(f"the network did not learn: abs_rel is {errors['trained network']}, "
                         f"untrained {errors['untrained network']}; run make test")
-    picture = predict_picture(out, drive)
+    picture = predict_picture(out, drive, weights)
     print("\nerror of depth on a street never seen (abs_rel, lower is better)")
     for name, error in errors.items():
         print(f"  {name:<20}{error:8.3f}")
@@ -75,55 +69,29 @@ def main() -> None:
           f"done in {sec_to_hm_str(time.monotonic() - started)}")
 
 
-def run_command(script: str, *words: object) -> str:
-    """Print a command line of the project, run it, and return its output.
-
-    Raises:
-        DataError: the command failed.
-    """
-    line = [script, *map(str, words)]
-    print("\n$ python " + shlex.join(line), flush=True)
-    done = subprocess.run([sys.executable, *line], text=True, stdout=subprocess.PIPE)
-    print(done.stdout, end="", flush=True)
-    if done.returncode:
-        raise DataError(f"{script} ended with status {done.returncode}; see above")
-    return done.stdout
-
-
-def train_and_evaluate(out: Path, drive: Path) -> dict[str, float]:
-    """Train on a drive, and return the abs_rel of each compared depth.
+def compare_errors(out: Path, drive: Path, weights: Path) -> dict[str, float]:
+    """Return the abs_rel of each compared depth, and print the errors of the camera's motion.
 
     Args:
-        out: folder for weights, logs and results.
+        out: folder for what the trained network is compared with.
         drive: folder of the rendered drive.
+        weights: folder of the trained weights.
     """
-    split = drive / "splits/drive"
-    run_command(
-        "train.py", "--data_path", drive, "--split", split, "--height", HEIGHT, "--width", WIDTH,
-        "--use_stereo", "--weights_init", "scratch", "--batch_size", BATCH_SIZE, "--num_epochs",
-        EPOCHS, "--scheduler_step_size", EPOCHS - 1, "--learning_rate", LEARNING_RATE,
-        "--num_workers", 1, "--log_dir", out, "--model_name", "model", "--save_frequency", EPOCHS,
-        "--min_depth", MIN_DEPTH, "--overwrite")
+    split, trained = drive / "splits/drive", ["--load_weights_folder", weights]
     save_untrained_weights(out / "untrained")
     run_command("export_gt_depth.py", "--data_path", drive, "--split", split)
     save_constant_disparities(drive, split, out / "constant.npy")
-    weights = "--load_weights_folder", trained_weights(out)
     errors = {
         "untrained network": measure_abs_rel(drive, split, "--load_weights_folder",
                                              out / "untrained", "--eval_mono"),
         "best constant map": measure_abs_rel(drive, split, "--ext_disp_to_eval",
                                              out / "constant.npy", "--eval_mono"),
-        "trained network": measure_abs_rel(drive, split, *weights, "--eval_mono"),
-        "the same, in metres": measure_abs_rel(drive, split, *weights, "--eval_stereo"),
+        "trained network": measure_abs_rel(drive, split, *trained, "--eval_mono"),
+        "the same, in metres": measure_abs_rel(drive, split, *trained, "--eval_stereo"),
     }
     run_command("evaluate_pose.py", "--data_path", drive, "--eval_split",
-                drive / "splits/odom/test_files_09.txt", "--num_workers", 0, *weights)
+                drive / "splits/odom/test_files_09.txt", "--num_workers", 0, *trained)
     return errors
-
-
-def trained_weights(out: Path) -> Path:
-    """Return the weights folder of the last epoch."""
-    return out / f"model/models/weights_{EPOCHS - 1}"
 
 
 def measure_abs_rel(drive: Path, split: Path, *words: object) -> float:
@@ -143,7 +111,7 @@ def save_untrained_weights(folder: Path) -> None:
     torch.manual_seed(SEED)
     model = Monodepth2(frame_ids=[0])
     save_weights(folder, model, torch.optim.Adam(model.parameters()),
-                 InputFormat(HEIGHT, WIDTH, True))
+                 InputFormat(TRAINING.height, TRAINING.width, True))
 
 
 def save_constant_disparities(drive: Path, split: Path, path: Path) -> None:
@@ -166,12 +134,12 @@ def save_constant_disparities(drive: Path, split: Path, path: Path) -> None:
     save_array(path, np.broadcast_to(1 / median, (count, *median.shape)))
 
 
-def predict_picture(out: Path, drive: Path) -> Path:
+def predict_picture(out: Path, drive: Path, weights: Path) -> Path:
     """Run test_simple.py on a test frame, and return the picture of frame and disparity."""
     image, picture = out / "street.jpg", out / "demo.png"
     shutil.copy(drive / HELD_OUT / f"image_02/data/{SHOWN_FRAME:010d}.jpg", image)
     run_command("test_simple.py", "--image_path", image, "--min_depth", MIN_DEPTH,
-                "--load_weights_folder", trained_weights(out))
+                "--load_weights_folder", weights)
     save_picture(image, picture)
     return picture
 
