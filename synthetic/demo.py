@@ -23,7 +23,7 @@ from synthetic.render import HELD_OUT
 from synthetic.training import MIN_DEPTH, Training, run_command
 from utils import sec_to_hm_str
 
-TRAINING = Training(height=96, width=320, stereo_epochs=5, video_epochs=1)
+TRAINING = Training(frames=300, height=96, width=320, stereo_epochs=5, video_epochs=1)
 SEED = 0
 FAR = 80.0        # metres, for pixels that no training scan reaches
 SHOWN_FRAME = 40  # test frame in the picture
@@ -52,11 +52,7 @@ def main() -> None:
     out = Path(os.path.relpath(parse_args().out, PROJECT))
     os.chdir(PROJECT)
     started = time.monotonic()
-    drive = out / "drive"
-    if not drive.exists():
-        run_command("-m", "synthetic.render", drive, "--height", TRAINING.height,
-                    "--width", TRAINING.width)
-    weights = TRAINING.run(out, drive, "--overwrite")
+    drive, weights = TRAINING.run(out, "--overwrite")
     errors = compare_errors(out, drive, weights)
     if errors["trained network"] > errors["untrained network"] / 2:
         raise DataError(f"the network did not learn: abs_rel is {errors['trained network']}, "

@@ -32,11 +32,10 @@ from runtime.errors import run
 from runtime.files import write_atomically
 from synthetic.render import FPS, HELD_OUT
 from synthetic.street import kitti_K
-from synthetic.training import Training, run_command
+from synthetic.training import Training
 from utils import sec_to_hm_str
 
-FRAMES = 600                      # stereo frames of both streets: twice the demo's
-TRAINING = Training(height=128, width=416, stereo_epochs=16, video_epochs=4)
+TRAINING = Training(frames=600, height=128, width=416, stereo_epochs=16, video_epochs=4)
 SHOWN = slice(38, 92)             # frames of the held-out street: the camera drives
 NEAR = 0.22                       # 1 / m: disparities from here on get the brightest colour
 FAR, VOXEL = 25.0, 0.08           # m, of the cloud
@@ -63,15 +62,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Render, train, and write the film `teaser.webp`."""
+    """Render, train, and write the film `teaser.webp`.
+
+    Raises:
+        DataError: a command failed.
+    """
     out = Path(os.path.relpath(parse_args().out, PROJECT))
     os.chdir(PROJECT)
     started = time.monotonic()
-    drive, film = out / "drive", out / "teaser.webp"
-    if not drive.exists():
-        run_command("-m", "synthetic.render", drive, "--frames", FRAMES, "--height",
-                    TRAINING.height, "--width", TRAINING.width)
-    weights = TRAINING.run(out, drive, "--resume", "auto")
+    film = out / "teaser.webp"
+    drive, weights = TRAINING.run(out, "--resume", "auto")
     write_film(film, list(film_frames(weights, drive)))
     print(f"{film}: {film.stat().st_size / 1e6:.1f} MB\n"
           f"done in {sec_to_hm_str(time.monotonic() - started)}")

@@ -1,4 +1,4 @@
-"""Train a network on a rendered street by the project's own command lines."""
+"""Render a street and train a network on it, by the project's own command lines."""
 from __future__ import annotations
 
 import shlex
@@ -20,33 +20,38 @@ MIN_DEPTH = 0.4
 
 
 class Training(NamedTuple):
-    """Describe how a network learns on a rendered street, from random weights.
+    """Describe a rendered street, and how a network learns on it from random weights.
 
     Stereo pairs alone come first: they know the scale, and a step takes half the time of a step
     with frames in time. The pose network learns in the last epochs.
 
     Attributes:
+        frames: stereo frames of the streets for training and for tests together.
         height, width: size of the images, pixels.
         stereo_epochs: epochs on stereo pairs alone.
         video_epochs: epochs on stereo pairs and frames in time, at the end.
     """
 
+    frames: int
     height: int
     width: int
     stereo_epochs: int
     video_epochs: int
 
-    def run(self, out: Path, drive: Path, *flags: str) -> Path:
-        """Train on a drive, and return the weights folder.
+    def run(self, out: Path, *flags: str) -> tuple[Path, Path]:
+        """Render the streets if they are missing, and train; return the drive and the weights.
 
         Args:
-            out: folder for weights and logs.
-            drive: folder of the rendered drive.
+            out: folder for the drive, weights and logs.
             flags: further flags of train.py.
 
         Raises:
-            DataError: train.py failed.
+            DataError: a command failed.
         """
+        drive = out / "drive"
+        if not drive.exists():
+            run_command("-m", "synthetic.render", drive, "--frames", self.frames,
+                        "--height", self.height, "--width", self.width)
         words = ["--data_path", drive, "--split", drive / "splits/drive", "--height", self.height,
                  "--width", self.width, "--use_stereo", "--weights_init", "scratch",
                  "--batch_size", BATCH_SIZE, "--num_workers", 1, "--min_depth", MIN_DEPTH,
@@ -59,11 +64,7 @@ class Training(NamedTuple):
                     "--learning_rate", LAST_LEARNING_RATE, "--models_to_load", "encoder", "depth",
                     "--load_weights_folder",
                     out / f"stereo/models/weights_{self.stereo_epochs - 1}")
-        return self.weights(out)
-
-    def weights(self, out: Path) -> Path:
-        """Return the folder of the trained weights."""
-        return out / f"model/models/weights_{self.video_epochs - 1}"
+        return drive, out / f"model/models/weights_{self.video_epochs - 1}"
 
 
 def precision() -> str:
