@@ -21,7 +21,7 @@ demo: .venv/installed
 
 app: .venv/installed
 	$(BIN)/python app.py --load_weights_folder "$$(ls -dv demo/model/models/weights_* | tail -1)" \
-	    --examples demo/drive/*/*_drive_0002_sync/image_02/data
+	    --examples demo/drive_*/*/*_drive_0002_sync/image_02/data
 
 test: .venv/installed
 	$(BIN)/ruff check .

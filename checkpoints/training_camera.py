@@ -12,7 +12,7 @@ from runtime.errors import DataError
 from runtime.files import write_atomically
 
 FILE_NAME = "camera.json"
-COPY = "copy it again, or delete it to use KITTI's camera"  # what to do about a broken file
+COPY_AGAIN = "copy it again, or delete it to use KITTI's camera"  # what to do about a broken file
 MAX_CENTRE = 10  # of the principal point, in image sizes; a larger number is in pixels
 TRAININGS = ("mono", "stereo", "mono+stereo", "mono+speed")
 
@@ -140,7 +140,8 @@ def read_training_camera(folder: str | Path, use_stereo: bool) -> TrainingCamera
     return parse_training_camera(content, path)
 
 
-def parse_training_camera(content: bytes, name: str | Path, remedy: str = COPY) -> TrainingCamera:
+def parse_training_camera(content: bytes, name: str | Path,
+                          remedy: str = COPY_AGAIN) -> TrainingCamera:
     """Parse and validate the content of a camera.json.
 
     Args:

@@ -83,7 +83,7 @@ class PageAnswers:
             DataError: the file is not an image, is too large, or the range is reversed.
         """
         frame = self._frame(path)
-        writer = self._writer("picture", colours)
+        writer = self._writer("picture", None, colours)
         writer.disp_range = self._disp_range([frame], colours)
         height, width = frame.image.shape[1:]
         shown = frame
@@ -130,8 +130,7 @@ class PageAnswers:
         """
         frame = self._frame(path)
         intrinsics, _ = self._intrinsics(frame, view)
-        (file,) = self._writer(kind, intrinsics=intrinsics[:4],
-                               folder=self._new_folder()).write(frame)
+        (file,) = self._writer(kind, self._new_folder(), intrinsics=intrinsics[:4]).write(frame)
         return file
 
     def video(self, path: str, colours: Colours) -> str:
@@ -145,7 +144,7 @@ class PageAnswers:
             raise DataError(f"{path} is not a video; give a file such as .mp4")
         batches = predict_images(self.predictor, _first_minute(footage), BATCH_SIZE, self._pool)
         first = next(batches)
-        writer = self._writer("video", colours, folder=self._new_folder())
+        writer = self._writer("video", self._new_folder(), colours)
         writer.disp_range = self._disp_range(first, colours)
         write_batches(footage, chain([first], batches), writer, self._pool)
         return f"{writer.path_stem(footage.name)}_disp.mp4"
@@ -158,9 +157,8 @@ class PageAnswers:
     def _new_folder(self) -> Path:
         return Path(tempfile.mkdtemp(dir=self.folder))
 
-    def _writer(self, kind: str, colours: Colours | None = None,
-                intrinsics: tuple[float, ...] | None = None,
-                folder: Path | None = None) -> FrameWriter:
+    def _writer(self, kind: str, folder: Path | None, colours: Colours | None = None,
+                intrinsics: tuple[float, ...] | None = None) -> FrameWriter:
         options = OutputOptions({kind}, folder, at_image_size=True,
                                 intrinsics=intrinsics, colormap=(colours or Colours()).colormap)
         return FrameWriter(options, self.predictor, self.unit)
@@ -169,7 +167,7 @@ class PageAnswers:
         """Return the disparities of the first and the last colour; None: of each map."""
         if not (colours.near or colours.far):
             return None
-        writer = self._writer("picture")
+        writer = self._writer("picture", None)
         writer.fix_disp_range(frames)
         dark, bright = writer.disp_range
         if colours.far:
@@ -192,7 +190,7 @@ class PageAnswers:
         words = ""
         if not view:
             try:
-                return self._writer("ply").intrinsics(frame), words
+                return self._writer("ply", None).intrinsics(frame), words
             except DataError:  # another shape than the images of training
                 view = GUESSED_VIEW
                 words = (f"The camera of this image is unknown; the shape assumes a field of view "

@@ -77,7 +77,7 @@ class MotionStream:
         folder: of the weights, for errors.
 
     Attributes:
-        span: from the first frame to the last one that the network sees at once.
+        span: frames from the first one that the network sees at once to the last one.
     """
 
     def __init__(self, model: Monodepth2, frames: list[int] | None, folder: str):
@@ -114,7 +114,7 @@ class MotionStream:
 
 
 def motion_stream(predictor: Predictor) -> MotionStream:
-    """Return the stream of the motions that a predictor's pose network sees.
+    """Return a stream that predicts motions with the pose network of a predictor.
 
     Args:
         predictor: with its pose network.

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 INPUT, OUTPUTS = "image", ["disp", "depth"]
-EXPORT_AGAIN = "export it again with export_onnx.py"
 CAMERA = "camera"  # key of the file's metadata: the content of camera.json
+EXPORT_AGAIN = "export it again with export_onnx.py"  # what to do about a broken file
 
 
 class Network(NamedTuple):

@@ -175,9 +175,8 @@ class SceneWriter:
         """
         if len(self._poses) < 2:
             seen = len(self._poses) + len(self._waiting)
-            raise DataError(f"--scene needs the motion between frames, for which the pose network "
-                            f"sees {self._motions.span + 1} frames, and {stem} has {seen}; give a "
-                            "video or a folder of its frames")
+            raise DataError(f"--scene needs at least {self._motions.span + 1} consecutive frames, "
+                            f"and {stem} has {seen}; give a video or a folder of its frames")
         points, colours = self._cloud.means()
         if not len(points):
             raise DataError(f"{stem}: the depths of neighbouring frames differ by more than "

@@ -73,7 +73,7 @@ def compare_errors(out: Path, drive: Path, weights: Path) -> dict[str, float]:
         drive: folder of the rendered drive.
         weights: folder of the trained weights.
     """
-    split, trained = drive / "splits/drive", ["--load_weights_folder", weights]
+    split, flags = drive / "splits/drive", ["--load_weights_folder", weights]
     save_untrained_weights(out / "untrained")
     run_command("export_gt_depth.py", "--data_path", drive, "--split", split)
     save_constant_disparities(drive, split, out / "constant.npy")
@@ -82,11 +82,11 @@ def compare_errors(out: Path, drive: Path, weights: Path) -> dict[str, float]:
                                              out / "untrained", "--eval_mono"),
         "best constant map": measure_abs_rel(drive, split, "--ext_disp_to_eval",
                                              out / "constant.npy", "--eval_mono"),
-        "trained network": measure_abs_rel(drive, split, *trained, "--eval_mono"),
-        "the same, in metres": measure_abs_rel(drive, split, *trained, "--eval_stereo"),
+        "trained network": measure_abs_rel(drive, split, *flags, "--eval_mono"),
+        "the same, in metres": measure_abs_rel(drive, split, *flags, "--eval_stereo"),
     }
     run_command("evaluate_pose.py", "--data_path", drive, "--eval_split",
-                drive / "splits/odom/test_files_09.txt", "--num_workers", 0, *trained)
+                drive / "splits/odom/test_files_09.txt", "--num_workers", 0, *flags)
     return errors
 
 
@@ -134,8 +134,7 @@ def predict_picture(out: Path, drive: Path, weights: Path) -> Path:
     """Run test_simple.py on a test frame, and return the picture of frame and disparity."""
     image, picture = out / "street.jpg", out / "demo.png"
     shutil.copy(drive / HELD_OUT / f"image_02/data/{SHOWN_FRAME:010d}.jpg", image)
-    run_command("test_simple.py", "--image_path", image, "--min_depth", MIN_DEPTH,
-                "--load_weights_folder", weights)
+    run_command("test_simple.py", "--image_path", image, "--load_weights_folder", weights)
     save_picture(image, picture)
     return picture
 

@@ -37,13 +37,13 @@ from utils import sec_to_hm_str
 
 TRAINING = Training(frames=600, height=128, width=416, stereo_epochs=16, video_epochs=4)
 SHOWN = slice(38, 92)             # frames of the held-out street: the camera drives
-NEAR = 0.22                       # 1 / m: disparities from here on get the brightest colour
+BRIGHTEST = 0.22                  # 1 / m: disparities from here on get the brightest colour
 FAR, VOXEL = 25.0, 0.08           # m, of the cloud
 # the camera that looks at the cloud: metres above and behind the car, radians downwards
 ABOVE, BEHIND, DOWN = 5.5, 9.0, 0.32
 FOCAL, CLOSEST = 0.55, 1.0        # widths of the picture; m, nearer points are not drawn
 VIEW_HEIGHT = 320                 # pixels, of the view of the cloud
-BACKGROUND, PATH = (22, 20, 28), (255, 196, 64)  # RGB
+BACKGROUND, PATH_COLOUR = (22, 20, 28), (255, 196, 64)  # RGB
 QUALITY = 62                      # of WebP
 
 
@@ -55,7 +55,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """
     parser = OneLineParser(
         prog="python -m synthetic.teaser",
-        description="Render a street, train on it for an hour or two on two cores, and film depth.")
+        description="Render a street, train on it for about an hour on two cores, and film depth.")
     parser.add_argument("out", type=whole_path,
                         help="folder for all files; after a kill, the same command resumes")
     return parser.parse_args(argv)
@@ -99,14 +99,14 @@ def film_frames(weights: Path, drive: Path, shown: slice = SHOWN) -> Iterator[np
     for i, (image, pose) in enumerate(zip(images, poses, strict=True)):
         rgb = image.permute(1, 2, 0).numpy()
         depth = predictor.predict(rgb).depth[0, 0]
-        scene.add(View(depth, image, K, pose))
-        pair = np.hstack([rgb, colorize(1 / depth.numpy(), (0, NEAR))])
-        view = draw_cloud(*scene.voxels.means(), poses[:i + 1, :3, 3], chase(pose), VIEW_HEIGHT,
-                          2 * width)
+        scene.add(View(depth, image, K, pose))  # fuses the frame two frames before
+        pair = np.hstack([rgb, colorize(1 / depth.numpy(), (0, BRIGHTEST))])
+        view = draw_cloud(*scene.voxels.means(), poses[:i + 1, :3, 3], chasing_pose(pose),
+                          VIEW_HEIGHT, 2 * width)
         yield np.vstack([pair, view])
 
 
-def chase(pose: np.ndarray) -> np.ndarray:
+def chasing_pose(pose: np.ndarray) -> np.ndarray:
     """Return the camera-to-world matrix (4, 4) of a camera above and behind a car's camera."""
     moved = np.eye(4)
     cos, sin = np.cos(DOWN), np.sin(DOWN)
@@ -134,7 +134,7 @@ def draw_cloud(points: np.ndarray, colours: np.ndarray, path: np.ndarray, pose: 
     to_camera = np.linalg.inv(pose)[:3]
 
     def project(world: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return pixels (M, 2) and depths (M,) of those points (N, 3) that are `ahead` (N,)."""
+        """Return pixels (M, 2) and depths (M,) of the M points ahead, and which of N are (N,)."""
         seen = world @ to_camera[:, :3].T + to_camera[:, 3]
         ahead = seen[:, 2] > CLOSEST
         depth = seen[ahead, 2]
@@ -152,7 +152,7 @@ def draw_cloud(points: np.ndarray, colours: np.ndarray, path: np.ndarray, pose: 
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
     picture[v[inside], u[inside]] = colours[ahead][index[inside]]  # of equal pixels, the last stays
     line = project(path)[0].round().astype(np.int32)
-    return cv2.polylines(picture, [line], False, PATH, 3, cv2.LINE_AA)
+    return cv2.polylines(picture, [line], False, PATH_COLOUR, 3, cv2.LINE_AA)
 
 
 def write_film(path: Path, frames: list[np.ndarray]) -> None:

@@ -33,7 +33,8 @@ PARSERS = ("parse_args", "parse")  # names of a script's parse function
 COMMANDS = {"prepare_data": ("video", "import", "check", "kitti"),
             "prediction.hub": ("push", "pull")}
 SCRIPTS = [TRAIN, DEPTH, POSE, "test_simple", "app", "export_gt_depth", "export_onnx",
-           "prepare_data", "synthetic.render", "experiments.run", "prediction.hub"]
+           "prepare_data", "synthetic.render", "synthetic.teaser", "experiments.run",
+           "prediction.hub"]
 REPOSITORY, WEIGHTS = "path/to/this/repository", "mono+stereo_640x192"  # in Python blocks
 
 

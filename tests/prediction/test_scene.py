@@ -140,7 +140,7 @@ def test_a_scene_that_cannot_be_made_gets_one_line(video, weights, script, monke
     assert "pose.pth does not exist" in refused(video, filled_weights(tmp_path / "no_pose"))
     Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / "one.jpg")
     line = refused(tmp_path / "one.jpg", weights)
-    assert "the pose network sees 2 frames, and " in line
+    assert "--scene needs at least 2 consecutive frames, and " in line
     assert " has 1; give a video" in line
     monkeypatch.setitem(sys.modules, "trimesh", None)
     assert "pip install -r requirements-scene.txt" in refused(video, weights)

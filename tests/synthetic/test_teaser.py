@@ -11,11 +11,11 @@ from prediction.write import colorize
 from synthetic.render import FPS, HELD_OUT
 from synthetic.teaser import (
     BACKGROUND,
+    BRIGHTEST,
     CLOSEST,
-    NEAR,
-    PATH,
+    PATH_COLOUR,
     VIEW_HEIGHT,
-    chase,
+    chasing_pose,
     draw_cloud,
     film_frames,
     write_film,
@@ -68,13 +68,13 @@ def test_near_points_fill_larger_squares():
 
 def test_the_path_is_drawn_over_the_cloud():
     picture = draw([0, 0, 2], RED, np.array([[0, 0, 3], [0, 0, 9.0]]))
-    assert (picture[30, 40] == PATH).all()
+    assert (picture[30, 40] == PATH_COLOUR).all()
 
 
 def test_the_chasing_camera_sees_its_car_ahead_and_below():
     pose = np.eye(4)
     pose[:3, 3] = 3, -1, 20
-    x, y, z = (np.linalg.inv(chase(pose)) @ pose)[:3, 3]
+    x, y, z = (np.linalg.inv(chasing_pose(pose)) @ pose)[:3, 3]
     assert x == pytest.approx(0)
     assert y > 0
     assert z > 5 * CLOSEST
@@ -97,7 +97,7 @@ def test_a_frame_of_the_film_is_an_image_its_disparity_and_the_cloud(drive, weig
     assert {frame.shape for frame in frames} == {(HEIGHT + VIEW_HEIGHT, 2 * WIDTH, 3)}
     np.testing.assert_array_equal(frames[2][:HEIGHT, :WIDTH], np.asarray(Image.open(path)))
     depth = Predictor(weights).predict(frames[2][:HEIGHT, :WIDTH]).depth[0, 0].numpy()
-    np.testing.assert_array_equal(frames[2][:HEIGHT, WIDTH:], colorize(1 / depth, (0, NEAR)))
+    np.testing.assert_array_equal(frames[2][:HEIGHT, WIDTH:], colorize(1 / depth, (0, BRIGHTEST)))
     drawn = [(frame[HEIGHT:] != BACKGROUND).any(-1).sum() for frame in frames]
     assert drawn[0] < drawn[-1]
 

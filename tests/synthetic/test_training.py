@@ -1,7 +1,9 @@
 """synthetic/training.py: streets are rendered and learned by command lines."""
 import json
 
-from synthetic.training import MIN_DEPTH, Training
+import torch
+
+from synthetic.training import MIN_DEPTH, Training, choose_precision
 
 
 def test_a_street_is_learned_from_stereo_pairs_then_from_frames_in_time(tmp_path):
@@ -14,3 +16,12 @@ def test_a_street_is_learned_from_stereo_pairs_then_from_frames_in_time(tmp_path
     assert (camera["training"], camera["min_depth"]) == ("mono+stereo", MIN_DEPTH)
     opt = json.loads((weights.parent / "opt.json").read_text())
     assert opt["load_weights_folder"].endswith("stereo/models/weights_0")
+
+
+def test_only_a_cpu_that_multiplies_in_bf16_trains_in_it(tmp_path):
+    fast, slow = tmp_path / "fast", tmp_path / "slow"
+    fast.write_text("flags\t\t: fpu avx512f avx512_bf16 clzero\n")
+    slow.write_text("flags\t\t: fpu avx2 avx512f\n")
+    expected = "fp32" if torch.cuda.is_available() else "bf16"
+    assert [choose_precision(path) for path in (fast, slow, tmp_path / "missing")] == [
+        expected, "fp32", "fp32"]
