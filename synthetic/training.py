@@ -15,7 +15,7 @@ BATCH_SIZE = 4
 # three times the paper's, because the training is much shorter; a tenth of it after 15 epochs
 LEARNING_RATE = 3e-4
 LAST_LEARNING_RATE = 1e-4  # of the epochs with frames in time
-MIN_DEPTH = 0.4  # the network's unit of length; 2.2 m: nearer than almost everything on the street
+MIN_DEPTH = 0.4  # in the network's unit; 2.2 m, nearer than almost everything on the street
 
 
 class Training(NamedTuple):
